@@ -1,0 +1,4 @@
+//! Room under construction.
+#![no_std]
+#![forbid(unsafe_code)]
+extern crate alloc;

@@ -1,0 +1,3 @@
+//! Room under construction.
+#![no_std]
+extern crate alloc;

@@ -1,4 +1,35 @@
-//! Room under construction.
+//! Which domain gets which machine frames, where it sees them, and why not.
+//!
+//! This is the one planner of the workstation's command and of the hypervisor: both call
+//! [`plan`] with a [`HostMap`] and a [`SystemRequest`] and get the same [`Outcome`] for the
+//! same input. It knows addresses, domain kinds and placement. It doesn't know any
+//! architecture's registers, any file format or any allocator.
 #![no_std]
 #![forbid(unsafe_code)]
 extern crate alloc;
+
+pub mod address;
+pub mod conflict;
+pub mod domain;
+pub mod host;
+pub mod need;
+pub mod plan;
+pub mod planner;
+pub mod request;
+
+pub use address::{
+    ByteRange, Extent, FRAME_SHIFT, FRAME_SIZE, Gfn, GfnRange, GuestAddress, GuestRange,
+    MachineAddress, MachineRange, Mfn, MfnRange,
+};
+pub use conflict::{Code, Conflict, Severity, Side};
+pub use domain::{Capabilities, DirectMap, Identity, Kind, MemoryFeature, PopulateRule};
+pub use host::{
+    Architecture, BootKind, BootRange, Controller, Dma, HostCpu, HostDevice, HostMap, Iommu,
+    Located, Origin, RamBank, Reserved,
+};
+pub use plan::{Bank, Copy, DomainPlan, HypervisorPlan, Item, Outcome, Placement, Plan, Refusal};
+pub use planner::plan;
+pub use request::{
+    DeviceRequest, DomainRequest, HypervisorRequest, KernelRequest, Limits, MemoryRequest,
+    ModuleRequest, OnConflict, OnStop, OnStrayAccess, Policies, Scrub, StaticRange, SystemRequest,
+};

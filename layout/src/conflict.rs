@@ -1,0 +1,149 @@
+//! What is wrong with a request: a stable code, everything that clashes, and the mend.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use crate::host::Origin;
+
+/// How bad it is.
+#[derive(Clone, core::marker::Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Severity {
+    /// The domains that it touches can't be started.
+    Error,
+    /// Worth knowing; nothing is refused for it.
+    Warning,
+}
+
+/// One of the things that clash.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Side {
+    /// What it is, with its numbers.
+    pub what: String,
+    /// Where it was said.
+    pub origin: Origin,
+    /// The domain that it belongs to, by index in the request; `None` for the host's side.
+    pub domain: Option<usize>,
+}
+
+/// Something that can't be had as asked.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Conflict {
+    /// The stable code.
+    pub code: Code,
+    /// How bad it is.
+    pub severity: Severity,
+    /// What clashes; both sides wherever there are two.
+    pub sides: Vec<Side>,
+    /// Why that can't be.
+    pub why: String,
+    /// The nearest change that works; empty if none is known.
+    pub help: String,
+}
+
+impl Conflict {
+    /// Whether a domain is refused for it.
+    pub fn is_error(&self) -> bool {
+        self.severity == Severity::Error
+    }
+}
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident = $text:literal;)*) => {
+        /// What kind of conflict, by a name that scripts can rely on.
+        #[derive(Clone, core::marker::Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+        pub enum Code {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Code {
+            /// Every code.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// The stable name.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => $text,)*
+                }
+            }
+        }
+    };
+}
+
+codes! {
+    /// Two domains' static memory, or two ranges of one domain, share frames.
+    OverlapDomainDomain = "overlap-domain-domain";
+    /// Static memory lies over the hypervisor's image.
+    OverlapDomainHypervisor = "overlap-domain-hypervisor";
+    /// Static memory lies over the host's device tree.
+    OverlapDomainHostTree = "overlap-domain-host-tree";
+    /// Static memory lies over a boot module.
+    OverlapDomainModule = "overlap-domain-module";
+    /// Static memory lies over memory that firmware or the manifest reserves.
+    OverlapDomainReserved = "overlap-domain-reserved";
+    /// Static memory lies over a device, the interrupt controller or an IOMMU.
+    OverlapDomainMmio = "overlap-domain-mmio";
+    /// Static memory, or a part of it, isn't RAM.
+    StaticOutsideRam = "static-outside-ram";
+    /// Static memory passes 2^64.
+    StaticWraps = "static-wraps";
+    /// Static memory or a size isn't a multiple of 4 KiB.
+    StaticMisalignedPage = "static-misaligned-page";
+    /// No range of static memory lets the kernel begin at its alignment.
+    StaticMisalignedKernel = "static-misaligned-kernel";
+    /// Static memory ends above `memory-below`.
+    StaticAboveLimit = "static-above-limit";
+    /// The static ranges' sum isn't `memory`.
+    MemorySumMismatch = "memory-sum-mismatch";
+    /// A domain with no memory.
+    MemoryZero = "memory-zero";
+    /// More memory than the host has left.
+    MemoryTooLarge = "memory-too-large";
+    /// More than one domain takes the rest.
+    MemoryTwoRests = "memory-two-rests";
+    /// Memory that can't hold kernel, ramdisk and device tree.
+    TooSmallForModules = "too-small-for-modules";
+    /// The hypervisor itself finds no room.
+    NoRoomForHypervisor = "no-room-for-hypervisor";
+    /// A domain without a kernel.
+    KernelMissing = "kernel-missing";
+    /// A kernel whose header asks for something that no placement satisfies.
+    KernelHeader = "kernel-header";
+    /// A boot module that isn't in RAM, or over something else that boot placed.
+    ModuleOutsideRam = "module-outside-ram";
+    /// A device tree of more than 2 MiB.
+    TreeTooLarge = "tree-too-large";
+    /// A domain with no vCPU.
+    CpusZero = "cpus-zero";
+    /// More vCPUs than the host has CPUs.
+    CpusTooMany = "cpus-too-many";
+    /// More vCPUs than the interrupt controller's layout covers.
+    CpusBeyondController = "cpus-beyond-controller";
+    /// Affinity that names a CPU that isn't there, or not one for each vCPU.
+    AffinityInvalid = "affinity-invalid";
+    /// A CPU that more than one vCPU is pinned to.
+    CpuShared = "cpu-shared";
+    /// Two domains with one name.
+    NameDuplicate = "name-duplicate";
+    /// A domain without a name.
+    NameEmpty = "name-empty";
+    /// Two hardware domains.
+    HardwareDomainTwice = "hardware-domain-twice";
+    /// A PV domain that asks for `direct-map`.
+    PvDirectMap = "pv-direct-map";
+    /// A kind of domain that the host's architecture doesn't have.
+    KindForeign = "kind-foreign";
+    /// A device that isn't there.
+    DeviceUnknown = "device-unknown";
+    /// A device that two domains ask for.
+    DeviceTwice = "device-twice";
+    /// DMA that nothing translates, in a domain that isn't direct-mapped.
+    DmaWithoutIommu = "dma-without-iommu";
+    /// A device whose DMA doesn't reach all of the domain's memory.
+    DmaMask = "dma-mask";
+    /// A limit outside its range.
+    LimitInvalid = "limit-invalid";
+    /// A host without RAM or without CPUs.
+    HostInvalid = "host-invalid";
+    /// Right, but not built yet.
+    NotBuiltYet = "not-built-yet";
+}

@@ -38,6 +38,7 @@ pub fn plan(host: &HostMap, request: &SystemRequest) -> Outcome {
         boot.range.frames_touched()
     });
     let mut domains = Vec::new();
+    let mut pools = region.end();
     for (index, domain) in request.domains.iter().enumerate() {
         let largest = (0..free.len()).max_by_key(|&i| free[i].frames());
         let Some((largest, kernel)) = largest.zip(domain.kernel.as_ref()) else {
@@ -72,6 +73,8 @@ pub fn plan(host: &HostMap, request: &SystemRequest) -> Outcome {
             name: domain.name.value.clone(),
             identity: domain.identity(),
             banks: [bank].into(),
+            pool: carve(2 + u64::from(domain.limits.max_grant_frames)),
+            tables: carve(160),
             kernel: place(module, memory_size, 0),
             ramdisk: domain
                 .ramdisk

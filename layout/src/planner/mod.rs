@@ -62,6 +62,12 @@ pub fn plan(host: &HostMap, request: &SystemRequest) -> Outcome {
             source,
             in_place: false,
         };
+        let mut carve = |frames: u64| {
+            let start = crate::Mfn::new(pools.raw().saturating_sub(frames));
+            let range = MfnRange::between(start, pools);
+            pools = start;
+            range
+        };
         let KernelRequest {
             module,
             memory_size,
@@ -97,11 +103,12 @@ pub fn plan(host: &HostMap, request: &SystemRequest) -> Outcome {
         on_conflict: request.hypervisor.on_conflict,
         print_plan: request.hypervisor.print_plan,
         scrub: request.hypervisor.scrub,
-        console: request
-            .hypervisor
-            .console
-            .as_ref()
-            .map(|console| console.value.clone()),
+        console: request.hypervisor.console.as_ref().and_then(|console| {
+            host.devices
+                .iter()
+                .position(|device| device.path == console.value)
+        }),
+        heap: [MfnRange::between(image.end().max(region.start()), pools)].into(),
     };
     let plan = Plan {
         architecture: host.architecture,

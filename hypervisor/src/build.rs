@@ -1,0 +1,239 @@
+//! Building a domain, exactly as planned: stage 2, boot modules, device tree.
+
+use alloc::vec::Vec;
+
+use layout::{Copy as ModuleCopy, GuestRange, MachineAddress, MachineRange, MfnRange, Scrub};
+
+use crate::domain::Domain;
+use crate::machine::{Access, CacheFlush, Machine};
+use crate::ownership::{Claim, DomainIndex, Owner};
+use crate::system::{BuildError, System};
+
+impl<M: Machine> System<M> {
+    /// Builds a domain whose modules are in place.
+    pub(crate) fn build(&self, domain: &Domain<M>) -> Result<(), BuildError> {
+        self.map_memory(domain)?;
+        self.map_devices(domain)?;
+        self.machine.clear(&domain.shared_info);
+        self.machine.clear(&domain.grant_frames);
+        self.write_tree(domain)
+    }
+
+    /// Builds a domain anew after its end.
+    pub(crate) fn rebuild(&self, domain: &Domain<M>) -> Result<(), BuildError> {
+        self.machine.unmap_all(&domain.machine);
+        self.machine.reset_domain(&domain.machine);
+        domain.said.reset();
+        for copy in self
+            .copies
+            .iter()
+            .filter(|copy| copy.domain == domain.index.get())
+        {
+            self.place(copy)?;
+        }
+        self.build(domain)
+    }
+
+    /// Tidies up after a domain that won't come back.
+    pub(crate) fn domain_ended(&self, domain: &Domain<M>) {
+        self.machine.unmap_all(&domain.machine);
+    }
+
+    fn map_memory(&self, domain: &Domain<M>) -> Result<(), BuildError> {
+        for bank in &domain.plan.banks {
+            let owner = Owner::Domain(domain.index);
+            let claim = self
+                .ownership
+                .claim(bank.machine(), owner)
+                .ok_or(BuildError::Bank(bank.machine()))?;
+            if self.scrub == Scrub::All {
+                self.clear_but_modules(domain, &claim);
+            }
+            self.machine
+                .map(&domain.machine, bank.gfn, &claim, Access::Ram)
+                .map_err(|error| BuildError::Stage2(bank.gfn, error))?;
+        }
+        Ok(())
+    }
+
+    fn map_devices(&self, domain: &Domain<M>) -> Result<(), BuildError> {
+        let owner = Owner::Device(domain.index);
+        for holding in self
+            .ownership
+            .holdings()
+            .iter()
+            .filter(|holding| holding.owner == owner)
+        {
+            let Some(claim) = self.ownership.claim(holding.frames, owner) else {
+                continue;
+            };
+            let at = Self::device_page(holding.frames.start());
+            self.machine
+                .map(&domain.machine, at, &claim, Access::Device)
+                .map_err(|error| BuildError::Stage2(at, error))?;
+        }
+        Ok(())
+    }
+
+    /// Clears a bank but for the modules in it, which are placed by now.
+    fn clear_but_modules(&self, domain: &Domain<M>, bank: &Claim) {
+        let plan = &domain.plan;
+        let placements = [Some(&plan.kernel), plan.ramdisk.as_ref()]
+            .into_iter()
+            .flatten();
+        let mut keep: Vec<MfnRange> = placements
+            .filter_map(|placement| plan.machine_ranges(placement.range()))
+            .flatten()
+            .filter_map(|range| range.frames_touched().intersection(&bank.frames()))
+            .collect();
+        keep.sort();
+        let mut at = bank.frames().start();
+        for kept in keep
+            .into_iter()
+            .chain([MfnRange::empty(bank.frames().end())])
+        {
+            let skip = at.raw() - bank.frames().start().raw();
+            let frames = kept.start().raw().saturating_sub(at.raw());
+            if let Some(gap) = bank.part(skip, frames) {
+                self.machine.clear(&gap);
+            }
+            at = at.max(kept.end());
+        }
+    }
+
+    /// Writes the guest's device tree.
+    fn write_tree(&self, domain: &Domain<M>) -> Result<(), BuildError> {
+        if domain.tree.len() as u64 > domain.plan.tree.size() {
+            return Err(BuildError::Tree);
+        }
+        let place = GuestRange::saturating(domain.plan.tree.start(), domain.tree.len() as u64);
+        let pieces = domain.plan.machine_ranges(place).ok_or(BuildError::Tree)?;
+        let mut rest = &*domain.tree;
+        for piece in pieces {
+            let claim = self
+                .ownership
+                .claim(piece.frames_touched(), Owner::Domain(domain.index))
+                .ok_or(BuildError::NotOwned(piece))?;
+            let offset = piece.start().offset_in_frame();
+            let (bytes, after) = usize::try_from(piece.size())
+                .ok()
+                .and_then(|size| rest.split_at_checked(size))
+                .ok_or(BuildError::Tree)?;
+            self.machine.write(&claim, offset, bytes);
+            self.machine.flush_cache(
+                &claim,
+                offset,
+                piece.size(),
+                CacheFlush {
+                    clean: true,
+                    invalidate: true,
+                },
+            );
+            rest = after;
+        }
+        Ok(())
+    }
+
+    /// Carries out one copy of the plan.
+    pub(crate) fn place(&self, copy: &ModuleCopy) -> Result<(), BuildError> {
+        let segments = self.segments(copy)?;
+        let upwards = segments
+            .first()
+            .is_none_or(|first| first.to.at() <= first.from.at());
+        let carry = |segment: &Segment| {
+            let Segment { from, to, bytes } = segment;
+            self.machine
+                .copy(&from.claim, from.offset, &to.claim, to.offset, *bytes);
+        };
+        // Where the two overlap, the end that is about to be overwritten goes first.
+        if upwards {
+            segments.iter().for_each(carry)
+        } else {
+            segments.iter().rev().for_each(carry)
+        }
+        Ok(())
+    }
+
+    /// Cuts a copy where either side changes its owner or its place.
+    fn segments(&self, copy: &ModuleCopy) -> Result<Vec<Segment>, BuildError> {
+        let owner = u16::try_from(copy.domain)
+            .map(DomainIndex)
+            .map(Owner::Domain);
+        let mut segments = Vec::new();
+        let mut source = copy.source;
+        for destination in &copy.destination {
+            let owned = owner
+                .ok()
+                .and_then(|owner| self.ownership.claim(destination.frames_touched(), owner));
+            if owned.is_none() {
+                return Err(BuildError::NotOwned(*destination));
+            }
+            let mut destination = *destination;
+            while !destination.is_empty() {
+                let from = self.piece(source).ok_or(BuildError::NotOwned(source))?;
+                let to = self
+                    .piece(destination)
+                    .ok_or(BuildError::NotOwned(destination))?;
+                let bytes = from.bytes.min(to.bytes);
+                source = after(source, bytes);
+                destination = after(destination, bytes);
+                segments.push(Segment { from, to, bytes });
+            }
+        }
+        Ok(segments)
+    }
+
+    /// The first bytes of a range that lie in one holding, whoever owns it.
+    fn piece(&self, range: MachineRange) -> Option<Piece> {
+        let claim = self
+            .ownership
+            .claim_all(range.frames_touched())?
+            .into_iter()
+            .next()?;
+        let offset = range.start().offset_in_frame();
+        let bytes = (claim.frames().bytes().size() - offset).min(range.size());
+        (bytes > 0).then_some(Piece {
+            claim,
+            offset,
+            bytes,
+        })
+    }
+
+    /// Clears bytes that held another domain's module, to the edges of their frames.
+    pub(crate) fn clear_range(&self, range: MachineRange) {
+        for claim in self
+            .ownership
+            .claim_all(range.frames_inside())
+            .unwrap_or_default()
+        {
+            if matches!(claim.owner(), Owner::Domain(_) | Owner::Unowned) {
+                self.machine.clear(&claim);
+            }
+        }
+    }
+}
+
+/// Consecutive bytes of one owner.
+struct Piece {
+    claim: Claim,
+    offset: u64,
+    bytes: u64,
+}
+
+impl Piece {
+    fn at(&self) -> MachineAddress {
+        MachineAddress::new(self.claim.frames().bytes().start().raw() + self.offset)
+    }
+}
+
+/// Bytes to be copied that change no owner on either side.
+struct Segment {
+    from: Piece,
+    to: Piece,
+    bytes: u64,
+}
+
+fn after(range: MachineRange, bytes: u64) -> MachineRange {
+    let start = MachineAddress::new(range.start().raw().saturating_add(bytes));
+    MachineRange::saturating(start, range.size().saturating_sub(bytes))
+}

@@ -1,0 +1,291 @@
+//! The whole: the machine, who owns its frames, and the domains on it.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::fmt;
+
+use layout::{
+    Copy as ModuleCopy, Gfn, GuestAddress, HostMap, MachineRange, Mfn, MfnRange, Plan, Scrub,
+};
+use spin::Mutex;
+
+use crate::caller::Caller;
+use crate::domain::{Domain, Said, Setup, Vcpu, pool_frames};
+use crate::life::Life;
+use crate::machine::{Machine, MapError};
+use crate::ownership::{DomainIndex, Holding, Overlap, Owner, Ownership};
+
+/// The system, made once at boot and never undone.
+pub struct System<M: Machine> {
+    pub(crate) machine: M,
+    pub(crate) ownership: Ownership,
+    pub(crate) domains: Box<[Domain<M>]>,
+    pub(crate) copies: Box<[ModuleCopy]>,
+    pub(crate) clear: Box<[MachineRange]>,
+    pub(crate) scrub: Scrub,
+}
+
+/// Why a system, or one domain of it, can't be built. The planner has seen to it that none of this happens: each is a
+/// difference between what was planned and what the machine crate brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BuildError {
+    /// A frame has two owners.
+    Overlap(Overlap),
+    /// The machine crate brought another number of domains or vCPUs than the plan has.
+    Count,
+    /// There are more domains than numbers for them.
+    TooManyDomains,
+    /// A domain's pool is too small or outside the hypervisor's region.
+    Pool,
+    /// A range that the plan names isn't the domain's.
+    NotOwned(MachineRange),
+    /// A bank's frames aren't the domain's.
+    Bank(MfnRange),
+    /// Stage 2 can't be made.
+    Stage2(Gfn, MapError),
+    /// The guest's device tree doesn't fit in its place.
+    Tree,
+}
+
+impl fmt::Display for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Overlap(Overlap { first, second }) => {
+                write!(
+                    f,
+                    "{} ({:?}) and {} ({:?}) overlap",
+                    first.frames.bytes(),
+                    first.owner,
+                    second.frames.bytes(),
+                    second.owner
+                )
+            }
+            Self::Count => f.write_str("the machine's domains or vCPUs aren't the plan's"),
+            Self::TooManyDomains => f.write_str("too many domains"),
+            Self::Pool => f.write_str("no memory for the shared page and the grant table"),
+            Self::NotOwned(range) => write!(f, "{range} isn't the domain's"),
+            Self::Bank(frames) => write!(f, "{} isn't the domain's", frames.bytes()),
+            Self::Stage2(gfn, error) => {
+                write!(f, "stage 2 at {:#x}: {error:?}", gfn.address().raw())
+            }
+            Self::Tree => f.write_str("the guest's device tree is larger than its place"),
+        }
+    }
+}
+
+impl<M: Machine> System<M> {
+    /// Makes the system: the ownership table and the domains, none of them built yet.
+    ///
+    /// `setups` holds what the machine crate brings for each domain of the plan, in the plan's order.
+    ///
+    /// # Errors
+    /// [`BuildError`], if plan and machine don't fit together.
+    pub fn new(
+        machine: M,
+        host: &HostMap,
+        plan: Plan,
+        setups: Vec<Setup<M>>,
+    ) -> Result<Self, BuildError> {
+        if plan.domains.len() != setups.len() {
+            return Err(BuildError::Count);
+        }
+        if plan.domains.len() >= usize::from(u16::MAX) {
+            return Err(BuildError::TooManyDomains);
+        }
+        let pools: Vec<MfnRange> = setups.iter().map(|setup| setup.pool).collect();
+        let mut holdings = memory(&plan, &pools)?;
+        holdings.extend(devices(host, &plan));
+        let ownership = Ownership::new(holdings).map_err(BuildError::Overlap)?;
+
+        let mut domains = Vec::with_capacity(setups.len());
+        for ((index, planned), setup) in (0..).map(DomainIndex).zip(plan.domains).zip(setups) {
+            domains.push(domain::<M>(&ownership, index, planned, setup)?);
+        }
+        Ok(Self {
+            machine,
+            ownership,
+            domains: domains.into_boxed_slice(),
+            copies: plan.copies.into_boxed_slice(),
+            clear: plan.clear.into_boxed_slice(),
+            scrub: plan.hypervisor.scrub,
+        })
+    }
+
+    /// The machine.
+    pub const fn machine(&self) -> &M {
+        &self.machine
+    }
+
+    /// Who owns which frames.
+    pub const fn ownership(&self) -> &Ownership {
+        &self.ownership
+    }
+
+    /// The domains, in the plan's order.
+    pub const fn domains(&self) -> &[Domain<M>] {
+        &self.domains
+    }
+
+    /// The way into the core for one vCPU.
+    #[must_use]
+    pub fn caller(&self, domain: DomainIndex, vcpu: u32) -> Option<Caller<'_, M>> {
+        let domain = self.domains.get(domain.get())?;
+        let vcpu = domain.vcpus.get(vcpu as usize)?;
+        Some(Caller {
+            system: self,
+            domain,
+            vcpu,
+        })
+    }
+
+    /// The vCPU that is pinned to a CPU, by the CPU's index in the host map.
+    #[must_use]
+    pub fn caller_on_cpu(&self, cpu: u32) -> Option<Caller<'_, M>> {
+        self.domains.iter().find_map(|domain| {
+            let vcpu = domain.plan.cpus.iter().position(|&pinned| pinned == cpu)?;
+            Some(Caller {
+                system: self,
+                domain,
+                vcpu: domain.vcpus.get(vcpu)?,
+            })
+        })
+    }
+
+    /// A line of the hypervisor on the console.
+    pub fn log(&self, text: fmt::Arguments<'_>) {
+        self.machine
+            .console()
+            .line(&|bytes| self.machine.console_write(bytes), text);
+    }
+
+    /// Places the boot modules, builds every domain and starts it. A domain that can't be built is refused with a line
+    /// on the console; the others start.
+    pub fn boot(&self) {
+        for copy in &self.copies {
+            if let Err(error) = self.place(copy) {
+                self.log(format_args!("a boot module can't be placed: {error}"));
+            }
+        }
+        for range in &self.clear {
+            self.clear_range(*range);
+        }
+        for domain in &self.domains {
+            match self.build(domain) {
+                Ok(()) => self.start(domain),
+                Err(error) => self.log(format_args!(
+                    "{}: refused: build-failed: {error}",
+                    domain.name()
+                )),
+            }
+        }
+        self.power_off_if_all_stopped();
+    }
+
+    /// The guest page at which a domain finds a device's frame: devices are shown where the machine has them, also to
+    /// a domain whose RAM isn't direct-mapped.
+    pub(crate) fn device_page(mfn: Mfn) -> Gfn {
+        GuestAddress::new(mfn.address().raw()).frame()
+    }
+}
+
+/// The holdings of RAM. The pools are cut out of the hypervisor's region.
+fn memory(plan: &Plan, pools: &[MfnRange]) -> Result<Vec<Holding>, BuildError> {
+    let region = plan.hypervisor.region;
+    let mut holdings = Vec::new();
+    let mut sorted: Vec<(MfnRange, DomainIndex)> =
+        pools.iter().copied().zip((0..).map(DomainIndex)).collect();
+    sorted.sort_by_key(|(pool, _)| pool.start());
+    let mut at = region.start();
+    for (pool, index) in sorted {
+        if pool.start() < at || !region.covers(&pool) {
+            return Err(BuildError::Pool);
+        }
+        holdings.push(Holding {
+            frames: MfnRange::between(at, pool.start()),
+            owner: Owner::Hypervisor,
+        });
+        holdings.push(Holding {
+            frames: pool,
+            owner: Owner::Pool(index),
+        });
+        at = pool.end();
+    }
+    holdings.push(Holding {
+        frames: MfnRange::between(at, region.end()),
+        owner: Owner::Hypervisor,
+    });
+
+    for (domain, index) in plan.domains.iter().zip((0..).map(DomainIndex)) {
+        let banks = domain.banks.iter().map(|bank| Holding {
+            frames: bank.machine(),
+            owner: Owner::Domain(index),
+        });
+        holdings.extend(banks);
+    }
+    let others = [
+        (&plan.kept, Owner::Module),
+        (&plan.reserved, Owner::Reserved),
+        (&plan.unowned, Owner::Unowned),
+    ];
+    for (ranges, owner) in others {
+        holdings.extend(ranges.iter().map(|&frames| Holding { frames, owner }));
+    }
+    Ok(holdings)
+}
+
+/// The holdings of device registers.
+fn devices(host: &HostMap, plan: &Plan) -> Vec<Holding> {
+    let mut holdings = Vec::new();
+    for (domain, index) in plan.domains.iter().zip((0..).map(DomainIndex)) {
+        let devices = domain
+            .devices
+            .iter()
+            .filter_map(|&device| host.devices.get(device));
+        for range in devices.flat_map(|device| &device.ranges) {
+            holdings.push(Holding {
+                frames: range.frames_touched(),
+                owner: Owner::Device(index),
+            });
+        }
+    }
+    holdings
+}
+
+/// One domain, not built yet.
+fn domain<M: Machine>(
+    ownership: &Ownership,
+    index: DomainIndex,
+    plan: layout::DomainPlan,
+    setup: Setup<M>,
+) -> Result<Domain<M>, BuildError> {
+    if setup.vcpus.is_empty() || setup.vcpus.len() != plan.cpus.len() {
+        return Err(BuildError::Count);
+    }
+    let vcpus: Box<[Vcpu<M>]> = (0..)
+        .zip(setup.vcpus)
+        .map(|(index, machine)| Vcpu { index, machine })
+        .collect();
+    let pool = ownership
+        .claim(setup.pool, Owner::Pool(index))
+        .ok_or(BuildError::Pool)?;
+    let shared_info = pool.part(0, 1).ok_or(BuildError::Pool)?;
+    let grant_frames = pool
+        .part(1, pool_frames(&plan) - 1)
+        .ok_or(BuildError::Pool)?;
+    let mut features = M::FACTS.features | 1 << plan.identity.memory_feature().bit();
+    if plan.identity.is_hardware() {
+        features |= abi::features::DOM0;
+    }
+    Ok(Domain {
+        index,
+        features,
+        machine: setup.machine,
+        life: Mutex::new(Life::new(vcpus.len())),
+        vcpus,
+        tree: setup.tree.into_boxed_slice(),
+        shared_info,
+        grant_frames,
+        said: Said::default(),
+        plan,
+    })
+}

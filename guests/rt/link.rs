@@ -10,7 +10,7 @@ fn main() {
     let here = env::var("CARGO_MANIFEST_DIR").unwrap_or_default();
     println!("cargo:rustc-link-arg-bins=-T{here}/../rt/link.ld");
     // The toolchain's `core` isn't position-independent: its tables of pointers are in read-only sections.
-    for argument in ["-pie", "--no-dynamic-linker", "-znotext", "--gc-sections"] {
+    for argument in ["-pie", "--no-dynamic-linker", "-znotext", "-znorelro"] {
         println!("cargo:rustc-link-arg-bins={argument}");
     }
 }

@@ -27,7 +27,9 @@ pub use host::{
     Architecture, BootKind, BootRange, Controller, Dma, HostCpu, HostDevice, HostMap, Iommu,
     Located, Origin, RamBank, Reserved,
 };
-pub use plan::{Bank, Copy, DomainPlan, HypervisorPlan, Item, Outcome, Placement, Plan, Refusal};
+pub use plan::{
+    Bank, Copy, DomainPlan, HypervisorPlan, Item, Outcome, Owned, Owner, Placement, Plan, Refusal,
+};
 pub use planner::plan;
 pub use request::{
     DeviceRequest, DomainRequest, HypervisorRequest, KernelRequest, Limits, MemoryRequest,

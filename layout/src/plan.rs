@@ -75,12 +75,60 @@ impl Plan {
         self.domains.iter().find(|domain| domain.name == name)
     }
 
+    /// Every frame of the host's RAM with its owner, by address.
+    pub fn owners(&self) -> Vec<Owned> {
+        let one = |frames: &MfnRange, owner| Owned {
+            frames: *frames,
+            owner,
+        };
+        let mut owned = Vec::new();
+        owned.push(one(&self.hypervisor.region, Owner::Hypervisor));
+        for (index, domain) in self.domains.iter().enumerate() {
+            let banks = domain.banks.iter();
+            owned.extend(banks.map(|bank| one(&bank.machine(), Owner::Domain(index))));
+        }
+        owned.extend(self.kept.iter().map(|frames| one(frames, Owner::Kept)));
+        owned.extend(
+            self.reserved
+                .iter()
+                .map(|frames| one(frames, Owner::Reserved)),
+        );
+        owned.extend(self.unowned.iter().map(|frames| one(frames, Owner::Nobody)));
+        owned.retain(|owned| !owned.frames.is_empty());
+        owned.sort_unstable_by_key(|owned| owned.frames);
+        owned
+    }
+
     /// The hardware domain.
     pub fn hardware_domain(&self) -> Option<&DomainPlan> {
         self.domains
             .iter()
             .find(|domain| domain.identity.is_hardware())
     }
+}
+
+/// To whom a frame of RAM belongs.
+#[derive(Clone, core::marker::Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+pub enum Owner {
+    /// The hypervisor, the domains' pools and tables included.
+    Hypervisor,
+    /// A domain, by its place in [`Plan::domains`].
+    Domain(usize),
+    /// A module that is needed for a restart.
+    Kept,
+    /// Firmware, or whom the manifest reserves it for.
+    Reserved,
+    /// Nobody.
+    Nobody,
+}
+
+/// Frames and their owner.
+#[derive(Clone, core::marker::Copy, PartialEq, Eq, Debug)]
+pub struct Owned {
+    /// The frames.
+    pub frames: MfnRange,
+    /// Whose they are.
+    pub owner: Owner,
 }
 
 /// The hypervisor's part of the plan.
@@ -98,18 +146,11 @@ pub struct HypervisorPlan {
     pub print_plan: bool,
     /// Which frames are cleared.
     pub scrub: Scrub,
-    /// Path or alias of the console's UART; `None` for the host's default.
-    pub console: Option<String>,
-}
-
-impl HypervisorPlan {
-    /// The region without the image: what lies before and behind it, either possibly empty.
-    pub fn pools(&self) -> [MfnRange; 2] {
-        [
-            MfnRange::between(self.region.start(), self.image.start()),
-            MfnRange::between(self.image.end(), self.region.end()),
-        ]
-    }
+    /// The UART that the hypervisor keeps, by index in the host map's devices.
+    pub console: Option<usize>,
+    /// The region without the image and without the domains' pools, by address: at most two
+    /// ranges.
+    pub heap: Vec<MfnRange>,
 }
 
 /// A domain's part of the plan.
@@ -125,6 +166,12 @@ pub struct DomainPlan {
     pub identity: Identity,
     /// Its RAM, by guest frame. Neighbours that continue each other in both spaces are one.
     pub banks: Vec<Bank>,
+    /// Frames in the hypervisor's region for what the hypervisor shares with the domain: one
+    /// for shared info, one for a console ring, and the grant table's.
+    pub pool: MfnRange,
+    /// Frames in the hypervisor's region for the domain's second-stage tables: all that it can
+    /// ever have.
+    pub tables: MfnRange,
     /// The kernel.
     pub kernel: Placement,
     /// The ramdisk.

@@ -54,7 +54,9 @@ pub struct HypervisorRequest {
     pub print_plan: bool,
     /// Which frames are cleared.
     pub scrub: Scrub,
-    /// Path or alias of the console's UART; `None` for the host's default.
+    /// The path of the UART that the hypervisor keeps, as in
+    /// [`HostDevice::path`](crate::HostDevice::path): aliases and the host's default are
+    /// resolved before. `None`: it has none.
     pub console: Option<Located<String>>,
 }
 

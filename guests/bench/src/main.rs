@@ -1,2 +1,11 @@
-//! Room under construction.
+//! A bare-metal guest that counts what one trap of each kind costs, in instructions.
+//!
+//! It is for QEMU with one CPU and `-icount shift=0,sleep=off`: there a nanosecond of the guest's clock is an
+//! instruction, whoever runs it. It measures; what a domain sees is the probe's matter.
+#![cfg_attr(target_os = "none", no_std, no_main)]
+
+#[cfg(target_os = "none")]
+mod guest;
+
+#[cfg(not(target_os = "none"))]
 fn main() {}

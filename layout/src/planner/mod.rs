@@ -38,6 +38,7 @@ pub fn plan(host: &HostMap, request: &SystemRequest) -> Outcome {
         boot.range.frames_touched()
     });
     let mut domains = Vec::new();
+    let mut pools = region.end();
     for (index, domain) in request.domains.iter().enumerate() {
         let largest = (0..free.len()).max_by_key(|&i| free[i].frames());
         let Some((largest, kernel)) = largest.zip(domain.kernel.as_ref()) else {
@@ -61,6 +62,12 @@ pub fn plan(host: &HostMap, request: &SystemRequest) -> Outcome {
             source,
             in_place: false,
         };
+        let mut carve = |frames: u64| {
+            let start = crate::Mfn::new(pools.raw().saturating_sub(frames));
+            let range = MfnRange::between(start, pools);
+            pools = start;
+            range
+        };
         let KernelRequest {
             module,
             memory_size,
@@ -72,6 +79,8 @@ pub fn plan(host: &HostMap, request: &SystemRequest) -> Outcome {
             name: domain.name.value.clone(),
             identity: domain.identity(),
             banks: [bank].into(),
+            pool: carve(2 + u64::from(domain.limits.max_grant_frames)),
+            tables: carve(160),
             kernel: place(module, memory_size, 0),
             ramdisk: domain
                 .ramdisk
@@ -94,11 +103,12 @@ pub fn plan(host: &HostMap, request: &SystemRequest) -> Outcome {
         on_conflict: request.hypervisor.on_conflict,
         print_plan: request.hypervisor.print_plan,
         scrub: request.hypervisor.scrub,
-        console: request
-            .hypervisor
-            .console
-            .as_ref()
-            .map(|console| console.value.clone()),
+        console: request.hypervisor.console.as_ref().and_then(|console| {
+            host.devices
+                .iter()
+                .position(|device| device.path == console.value)
+        }),
+        heap: [MfnRange::between(image.end().max(region.start()), pools)].into(),
     };
     let plan = Plan {
         architecture: host.architecture,

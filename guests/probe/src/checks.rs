@@ -1,0 +1,263 @@
+//! The tests: each says what is wrong, if anything.
+
+use core::fmt;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use rt::exception::{Frame, caught, on_interrupt};
+use rt::tree::{Facts, Range};
+use rt::xen::{self, SharedInfo};
+use rt::{cpu, gic, memory, smp, write_register};
+use spin::Once;
+
+/// What a test found wrong.
+#[derive(Debug)]
+pub enum Wrong {
+    /// Memory that doesn't keep what is written to it, or aborts.
+    Memory(u64),
+    /// An interrupt of this number that didn't come within its time.
+    NoInterrupt(u32),
+    /// The tree lacks this.
+    Missing(&'static str),
+    /// A hypercall gave this error.
+    Hypercall(&'static str, i64),
+    /// Another CPU, by its place in the tree: what went wrong there.
+    Cpu(usize, &'static str, i64),
+}
+
+impl fmt::Display for Wrong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Memory(address) => write!(f, "RAM at {address:#x} doesn't keep its contents"),
+            Self::NoInterrupt(number) => write!(f, "interrupt {number} didn't come"),
+            Self::Missing(what) => write!(f, "the tree has no {what}"),
+            Self::Hypercall(what, error) => write!(f, "{what} gave {error}"),
+            Self::Cpu(place, what, value) => write!(f, "cpu {place}: {what} ({value})"),
+        }
+    }
+}
+
+const MIB2: u64 = 1 << 21;
+/// How long an interrupt or another CPU may take, in milliseconds of the guest's clock.
+const PATIENCE: u64 = 2000;
+
+/// Taken interrupts by number, of private and software-generated ones, over all CPUs.
+static TAKEN: [AtomicU32; 32] = [const { AtomicU32::new(0) }; 32];
+static SHARED: Once<&'static SharedInfo> = Once::new();
+static FACTS: Once<&'static Facts> = Once::new();
+
+/// Writes its own address to the first and last word of every superpage of RAM, then reads all back.
+pub fn memory(facts: &Facts) -> Result<(), Wrong> {
+    if facts.ram.is_empty() {
+        return Err(Wrong::Missing("RAM"));
+    }
+    let mut words = 0u64;
+    for address in words_of(facts) {
+        let ((), fault) = caught(|| cpu::write64(address, address));
+        if fault.is_some() {
+            return Err(Wrong::Memory(address));
+        }
+        words += 1;
+    }
+    for address in words_of(facts) {
+        if caught(|| cpu::read64(address)) != (address, None) {
+            return Err(Wrong::Memory(address));
+        }
+    }
+    rt::say!("memory-words={words}");
+    Ok(())
+}
+
+/// The addresses that [`memory`] tests: not those of the image, the tree and reserved memory.
+fn words_of(facts: &Facts) -> impl Iterator<Item = u64> + '_ {
+    facts
+        .ram
+        .iter()
+        .flat_map(|bank| {
+            let blocks = bank.size.div_ceil(MIB2);
+            (0..blocks).flat_map(move |block| {
+                let first = bank.start + block * MIB2;
+                let last = (first + MIB2).min(bank.end()) - 8;
+                [first, last]
+            })
+        })
+        .filter(|address| {
+            let word = Range {
+                start: *address,
+                size: 8,
+            };
+            let reserved = facts.reserved.iter().any(|range| range.contains(*address));
+            !reserved && !memory::is_own(word)
+        })
+}
+
+/// Starts the interrupt controller and takes interrupts from here on.
+pub fn start_interrupts(facts: &'static Facts) -> Result<(), Wrong> {
+    FACTS.call_once(|| facts);
+    on_interrupt(interrupt);
+    if !gic::start(facts) {
+        return Err(Wrong::Missing("interrupt controller"));
+    }
+    cpu::unmask_interrupts();
+    Ok(())
+}
+
+fn interrupt(_: &mut Frame) {
+    let acknowledged = gic::acknowledge();
+    let number = acknowledged & 0x3ff;
+    if number >= 1020 {
+        return;
+    }
+    if let Some(facts) = FACTS.get() {
+        let [_, physical, virtual_, _] = facts.timers;
+        if number == virtual_ {
+            write_register!("cntv_ctl_el0", 0);
+        } else if number == physical {
+            write_register!("cntp_ctl_el0", 0);
+        }
+    }
+    if let Some(shared) = SHARED.get() {
+        shared.take_upcall();
+    }
+    if let Some(count) = TAKEN.get(number as usize) {
+        count.fetch_add(1, Ordering::SeqCst);
+    }
+    gic::end(acknowledged);
+}
+
+/// Runs `cause` and waits until interrupt `number` was taken once more than before.
+fn expect(number: u32, cause: impl FnOnce()) -> Result<(), Wrong> {
+    let count = TAKEN
+        .get(number as usize)
+        .ok_or(Wrong::NoInterrupt(number))?;
+    let before = count.load(Ordering::SeqCst);
+    cause();
+    if cpu::wait_for(PATIENCE, || count.load(Ordering::SeqCst) != before) {
+        Ok(())
+    } else {
+        Err(Wrong::NoInterrupt(number))
+    }
+}
+
+/// Lets this CPU's virtual and physical timers fire, a millisecond ahead.
+pub fn timers(facts: &Facts) -> Result<(), Wrong> {
+    let [_, physical, virtual_, _] = facts.timers;
+    if physical == 0 || virtual_ == 0 {
+        return Err(Wrong::Missing("timer"));
+    }
+    let ahead = cpu::ticks_per_second() / 1000;
+    gic::enable(virtual_);
+    expect(virtual_, || {
+        write_register!("cntv_tval_el0", ahead);
+        write_register!("cntv_ctl_el0", 1);
+    })?;
+    gic::enable(physical);
+    expect(physical, || {
+        write_register!("cntp_tval_el0", ahead);
+        write_register!("cntp_ctl_el0", 1);
+    })
+}
+
+/// Sends this CPU, `place` in the tree's list, a software-generated interrupt.
+pub fn software_interrupt(place: usize, affinity: u64) -> Result<(), Wrong> {
+    const NUMBER: u32 = 3;
+    gic::enable(NUMBER);
+    expect(NUMBER, || gic::send(NUMBER, affinity, place))
+}
+
+/// Maps the shared info page, binds a channel to this vCPU, sends to it, and expects its interrupt and its pending bit.
+pub fn event_channel(facts: &Facts) -> Result<(), Wrong> {
+    let Some(node) = &facts.xen else {
+        return Ok(());
+    };
+    let upcall = node
+        .upcall
+        .ok_or(Wrong::Missing("event channel interrupt"))?;
+    let failed = |what| move |error: xen::Error| Wrong::Hypercall(what, error.0);
+    let shared = SharedInfo::map().map_err(failed("add_to_physmap"))?;
+    SHARED.call_once(|| shared);
+    gic::enable(upcall);
+    let port = xen::bind_ipi(0).map_err(failed("bind_ipi"))?;
+    shared.unmask(port);
+    for _ in 0..3 {
+        let mut sent = Ok(());
+        expect(upcall, || sent = xen::send(port))?;
+        sent.map_err(failed("send"))?;
+        if !shared.take_pending(port) {
+            return Err(Wrong::Missing("pending bit of the event"));
+        }
+    }
+    rt::say!("event-port={port}");
+    xen::close(port).map_err(failed("close"))
+}
+
+/// Results of the other CPUs: 0 not yet there, 1 good, else what went wrong.
+static RESULTS: [AtomicU64; smp::MOST] = [const { AtomicU64::new(0) }; smp::MOST];
+const GOOD: u64 = 1;
+const WRONG_AFFINITY: u64 = 2;
+const NO_CONTROLLER: u64 = 3;
+const NO_TIMER: u64 = 4;
+const NO_SGI: u64 = 5;
+
+/// Turns every other CPU of the tree on, lets it test its own timers and interrupts, and sees it off again.
+pub fn other_cpus(facts: &Facts) -> Result<(), Wrong> {
+    let mut started = 1;
+    for (place, affinity) in facts.cpus.iter().enumerate().take(smp::MOST) {
+        if *affinity == cpu::affinity() {
+            continue;
+        }
+        let result = RESULTS.get(place).ok_or(Wrong::Missing("room for CPUs"))?;
+        match smp::start(place, *affinity, other_cpu) {
+            0 => {}
+            error => return Err(Wrong::Cpu(place, "CPU_ON refused", i64::from(error))),
+        }
+        let done = || result.load(Ordering::SeqCst) != 0;
+        if !cpu::wait_for(PATIENCE * 4, done) {
+            return Err(Wrong::Cpu(place, "didn't start", 0));
+        }
+        match result.load(Ordering::SeqCst) {
+            GOOD => {}
+            WRONG_AFFINITY => return Err(Wrong::Cpu(place, "wrong affinity", 0)),
+            NO_CONTROLLER => return Err(Wrong::Cpu(place, "no interrupt controller", 0)),
+            NO_TIMER => return Err(Wrong::Cpu(place, "no timer interrupt", 0)),
+            _ => return Err(Wrong::Cpu(place, "no software interrupt", 0)),
+        }
+        if !cpu::wait_for(PATIENCE, || smp::state(*affinity) == 1) {
+            return Err(Wrong::Cpu(
+                place,
+                "isn't off",
+                i64::from(smp::state(*affinity)),
+            ));
+        }
+        started += 1;
+    }
+    rt::say!("cpus-started={started}");
+    Ok(())
+}
+
+fn other_cpu(place: usize) {
+    let result = test_other_cpu(place);
+    cpu::mask_interrupts();
+    if let Some(slot) = RESULTS.get(place) {
+        slot.store(result, Ordering::SeqCst);
+    }
+}
+
+fn test_other_cpu(place: usize) -> u64 {
+    let Some(facts) = FACTS.get() else {
+        return NO_CONTROLLER;
+    };
+    if facts.cpus.get(place) != Some(&cpu::affinity()) {
+        return WRONG_AFFINITY;
+    }
+    if !gic::start_cpu() {
+        return NO_CONTROLLER;
+    }
+    cpu::unmask_interrupts();
+    if timers(facts).is_err() {
+        return NO_TIMER;
+    }
+    if software_interrupt(place, cpu::affinity()).is_err() {
+        return NO_SGI;
+    }
+    GOOD
+}

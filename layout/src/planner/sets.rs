@@ -1,0 +1,154 @@
+//! Sorted lists of disjoint machine frame ranges, and arithmetic on them in linear time.
+
+use alloc::vec::Vec;
+
+use crate::address::{Frame, MachineAddress, MachineRange, Mfn, MfnRange};
+
+/// Frames of a superpage: 2 MiB, the second stage's middle leaf on every architecture.
+pub(crate) const SUPERPAGE: u64 = 512;
+/// Frames of the second stage's large leaf, 1 GiB.
+pub(crate) const GIGAPAGE: u64 = SUPERPAGE * 512;
+
+/// The next multiple of `align` from `value` on; the greatest number if that passes 2^64.
+pub(crate) fn align_up(value: u64, align: u64) -> u64 {
+    value.checked_next_multiple_of(align.max(1)).unwrap_or(u64::MAX)
+}
+
+/// The last multiple of `align` up to `value`.
+pub(crate) fn align_down(value: u64, align: u64) -> u64 {
+    value - value % align.max(1)
+}
+
+/// Sorts, drops what is empty and joins what touches or overlaps.
+pub(crate) fn normalise(mut ranges: Vec<MfnRange>) -> Vec<MfnRange> {
+    ranges.retain(|range| !range.is_empty());
+    ranges.sort_unstable();
+    let mut joined: Vec<MfnRange> = Vec::with_capacity(ranges.len());
+    for range in ranges {
+        match joined.last_mut() {
+            Some(last) if range.start() <= last.end() => {
+                *last = MfnRange::between(last.start(), last.end().max(range.end()));
+            }
+            _ => joined.push(range),
+        }
+    }
+    joined
+}
+
+/// As [`normalise`], for bytes: banks may meet inside a frame.
+pub(crate) fn normalise_bytes(mut ranges: Vec<MachineRange>) -> Vec<MachineRange> {
+    ranges.retain(|range| !range.is_empty());
+    ranges.sort_unstable();
+    let mut joined: Vec<MachineRange> = Vec::with_capacity(ranges.len());
+    for range in ranges {
+        match joined.last_mut() {
+            Some(last) if range.start() <= last.end() => {
+                *last = MachineRange::between(last.start(), last.end().max(range.end()));
+            }
+            _ => joined.push(range),
+        }
+    }
+    joined
+}
+
+/// What is in `from` and not in `without`. Both must be normalised, so is the result.
+pub(crate) fn subtract(from: &[MfnRange], without: &[MfnRange]) -> Vec<MfnRange> {
+    let mut left = Vec::with_capacity(from.len() + without.len());
+    let mut first = 0;
+    for range in from {
+        while without.get(first).is_some_and(|hole| hole.end() <= range.start()) {
+            first += 1;
+        }
+        let mut start = range.start();
+        for hole in without[first..].iter().take_while(|hole| hole.start() < range.end()) {
+            if start < hole.start() {
+                left.push(MfnRange::between(start, hole.start()));
+            }
+            start = start.max(hole.end());
+        }
+        if start < range.end() {
+            left.push(MfnRange::between(start, range.end()));
+        }
+    }
+    left
+}
+
+/// What is in both. Both must be normalised, so is the result.
+pub(crate) fn intersect(one: &[MfnRange], other: &[MfnRange]) -> Vec<MfnRange> {
+    let mut both = Vec::new();
+    let mut first = 0;
+    for range in one {
+        while other.get(first).is_some_and(|candidate| candidate.end() <= range.start()) {
+            first += 1;
+        }
+        let near = other[first..].iter().take_while(|candidate| candidate.start() < range.end());
+        both.extend(near.filter_map(|candidate| candidate.intersection(range)));
+    }
+    both
+}
+
+/// The part of `ranges` below the frame `limit`.
+pub(crate) fn below(ranges: &[MfnRange], limit: Mfn) -> Vec<MfnRange> {
+    intersect(ranges, &[MfnRange::between(Mfn::from_raw(0), limit)])
+}
+
+/// How many frames there are.
+pub(crate) fn total(ranges: &[MfnRange]) -> u64 {
+    ranges.iter().map(MfnRange::frames).fold(0, u64::saturating_add)
+}
+
+/// Whether `ranges`, normalised, hold all of `range`.
+pub(crate) fn covers(ranges: &[MfnRange], range: &MfnRange) -> bool {
+    let after = ranges.partition_point(|candidate| candidate.start() <= range.start());
+    range.is_empty() || after.checked_sub(1).is_some_and(|at| ranges[at].covers(range))
+}
+
+/// `size` bytes from `start`, for numbers that are known to be in a machine range.
+pub(crate) fn bytes(start: u64, size: u64) -> MachineRange {
+    MachineRange::saturating(MachineAddress::new(start), size)
+}
+
+/// Frames from `start` up to `end`, by number.
+pub(crate) fn frames(start: u64, end: u64) -> MfnRange {
+    MfnRange::between(Mfn::new(start), Mfn::new(end))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+
+    #[test]
+    fn joins_what_touches() {
+        let joined = normalise(vec![frames(4, 6), frames(0, 2), frames(2, 3), frames(5, 9)]);
+        assert_eq!(joined, [frames(0, 3), frames(4, 9)]);
+    }
+
+    #[test]
+    fn subtracts_across_ranges() {
+        let left = subtract(&[frames(0, 10), frames(20, 30)], &[frames(3, 5), frames(8, 22)]);
+        assert_eq!(left, [frames(0, 3), frames(5, 8), frames(22, 30)]);
+    }
+
+    #[test]
+    fn one_hole_may_reach_over_several_ranges() {
+        let left = subtract(&[frames(0, 4), frames(6, 8), frames(9, 12)], &[frames(2, 10)]);
+        assert_eq!(left, [frames(0, 2), frames(10, 12)]);
+        let both = intersect(&[frames(0, 4), frames(6, 8), frames(9, 12)], &[frames(2, 10)]);
+        assert_eq!(both, [frames(2, 4), frames(6, 8), frames(9, 10)]);
+    }
+
+    #[test]
+    fn covers_needs_one_range() {
+        assert!(covers(&[frames(0, 4), frames(6, 8)], &frames(1, 4)));
+        assert!(!covers(&[frames(0, 4), frames(6, 8)], &frames(3, 7)));
+        assert!(!covers(&[frames(6, 8)], &frames(3, 4)));
+    }
+
+    #[test]
+    fn alignment_stops_at_the_edges() {
+        assert_eq!(align_up(u64::MAX - 3, 512), u64::MAX);
+        assert_eq!(align_up(513, 512), 1024);
+        assert_eq!(align_down(513, 512), 512);
+    }
+}

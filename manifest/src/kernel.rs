@@ -1,0 +1,230 @@
+//! Kernel files on the workstation: whatever they are wrapped in is taken off.
+//!
+//! gzip, xz, zstd, lz4 (frames, and the legacy format that Linux's build uses) and the EFI-zboot wrapper of any of
+//! them. What comes out is bounded, so that a small file can't fill the memory.
+//!
+//! Sources: Linux, drivers/firmware/efi/libstub/zboot-header.S (the wrapper's fields); lz4, doc/lz4_Frame_format.md
+//! ("Legacy frame"); the magic numbers of each format's specification.
+
+use std::fmt;
+use std::io::Read;
+
+use crate::image::{Image, ImageError};
+
+/// The largest kernel that comes out, in bytes.
+pub const MAX_BYTES: u64 = 512 << 20;
+
+/// How many wrappers may lie around each other.
+const MAX_LAYERS: usize = 4;
+
+/// A wrapper.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wrapper {
+    /// RFC 1952.
+    Gzip,
+    /// The .xz format.
+    Xz,
+    /// RFC 8878.
+    Zstd,
+    /// lz4 frames.
+    Lz4,
+    /// lz4's older format, as `lz4 -l` writes it.
+    Lz4Legacy,
+    /// A PE file with a compressed kernel inside.
+    EfiZboot,
+}
+
+impl fmt::Display for Wrapper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Gzip => "gzip",
+            Self::Xz => "xz",
+            Self::Zstd => "zstd",
+            Self::Lz4 => "lz4",
+            Self::Lz4Legacy => "lz4 (legacy)",
+            Self::EfiZboot => "EFI-zboot",
+        })
+    }
+}
+
+/// Why a kernel file can't be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KernelError {
+    /// The stream inside a wrapper is damaged or cut short.
+    Damaged {
+        /// The wrapper.
+        wrapper: Wrapper,
+        /// What its decoder says.
+        reason: String,
+    },
+    /// More than [`MAX_BYTES`] came out.
+    TooLarge {
+        /// The bound, in bytes.
+        limit: u64,
+    },
+    /// More than four wrappers around each other.
+    TooManyLayers,
+    /// What came out is no arm64 `Image`.
+    Image(ImageError),
+}
+
+impl fmt::Display for KernelError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Damaged { wrapper, reason } => {
+                write!(f, "its {wrapper} wrapper is damaged: {reason}")
+            }
+            Self::TooLarge { limit } => write!(f, "more than {} MiB come out of it", limit >> 20),
+            Self::TooManyLayers => {
+                write!(f, "more than {MAX_LAYERS} wrappers lie around each other")
+            }
+            Self::Image(error) => error.fmt(f),
+        }
+    }
+}
+
+/// A kernel with nothing around it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kernel {
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// What its header says.
+    pub image: Image,
+    /// What was taken off, outermost first.
+    pub wrappers: Vec<Wrapper>,
+}
+
+/// Takes off what is wrapped around an arm64 kernel.
+///
+/// # Errors
+/// See [`KernelError`].
+pub fn unwrap_arm64(file: Vec<u8>) -> Result<Kernel, KernelError> {
+    let (bytes, wrappers) = unwrap_bounded(file, MAX_BYTES)?;
+    let image = Image::read(&bytes, bytes.len() as u64).map_err(KernelError::Image)?;
+    Ok(Kernel {
+        bytes,
+        image,
+        wrappers,
+    })
+}
+
+/// Takes off all wrappers; what comes out of each has at most `limit` bytes.
+///
+/// # Errors
+/// All of [`KernelError`] but `Image`.
+pub fn unwrap_bounded(file: Vec<u8>, limit: u64) -> Result<(Vec<u8>, Vec<Wrapper>), KernelError> {
+    let mut bytes = file;
+    let mut wrappers = Vec::new();
+    while let Some(wrapper) = detect(&bytes) {
+        if wrappers.len() == MAX_LAYERS {
+            return Err(KernelError::TooManyLayers);
+        }
+        bytes = take_off(wrapper, &bytes, limit)?;
+        wrappers.push(wrapper);
+    }
+    Ok((bytes, wrappers))
+}
+
+fn detect(bytes: &[u8]) -> Option<Wrapper> {
+    const MAGICS: [(&[u8], Wrapper); 5] = [
+        (&[0x1f, 0x8b, 0x08], Wrapper::Gzip),
+        (&[0xfd, b'7', b'z', b'X', b'Z', 0], Wrapper::Xz),
+        (&[0x28, 0xb5, 0x2f, 0xfd], Wrapper::Zstd),
+        (&[0x04, 0x22, 0x4d, 0x18], Wrapper::Lz4),
+        (&LZ4_LEGACY_MAGIC, Wrapper::Lz4Legacy),
+    ];
+    if bytes.starts_with(b"MZ") && bytes.get(4..8) == Some(b"zimg") {
+        return Some(Wrapper::EfiZboot);
+    }
+    MAGICS
+        .iter()
+        .find(|(magic, _)| bytes.starts_with(magic))
+        .map(|&(_, wrapper)| wrapper)
+}
+
+fn take_off(wrapper: Wrapper, bytes: &[u8], limit: u64) -> Result<Vec<u8>, KernelError> {
+    let damaged = |reason: String| KernelError::Damaged { wrapper, reason };
+    match wrapper {
+        Wrapper::Gzip => read_bounded(flate2::read::GzDecoder::new(bytes), wrapper, limit),
+        Wrapper::Xz => read_bounded(liblzma::read::XzDecoder::new(bytes), wrapper, limit),
+        Wrapper::Zstd => {
+            let decoder = ruzstd::decoding::StreamingDecoder::new(bytes);
+            read_bounded(
+                decoder.map_err(|error| damaged(error.to_string()))?,
+                wrapper,
+                limit,
+            )
+        }
+        Wrapper::Lz4 => read_bounded(lz4_flex::frame::FrameDecoder::new(bytes), wrapper, limit),
+        Wrapper::Lz4Legacy => lz4_legacy(bytes, limit),
+        Wrapper::EfiZboot => zboot_payload(bytes)
+            .map(<[u8]>::to_vec)
+            .map_err(|reason| damaged(reason.into())),
+    }
+}
+
+fn read_bounded(decoder: impl Read, wrapper: Wrapper, limit: u64) -> Result<Vec<u8>, KernelError> {
+    let mut out = Vec::new();
+    // One byte above the limit tells "exactly the limit" from "more".
+    decoder
+        .take(limit.saturating_add(1))
+        .read_to_end(&mut out)
+        .map_err(|error| KernelError::Damaged {
+            wrapper,
+            reason: error.to_string(),
+        })?;
+    if out.len() as u64 > limit {
+        return Err(KernelError::TooLarge { limit });
+    }
+    Ok(out)
+}
+
+/// The compressed kernel inside an EFI-zboot file: offset and size are the words at 8 and 12.
+fn zboot_payload(bytes: &[u8]) -> Result<&[u8], &'static str> {
+    let word = |offset: usize| -> Option<usize> {
+        let word: [u8; 4] = bytes.get(offset..offset + 4)?.try_into().ok()?;
+        usize::try_from(u32::from_le_bytes(word)).ok()
+    };
+    let (start, size) = word(8).zip(word(12)).ok_or("its header is cut short")?;
+    let end = start
+        .checked_add(size)
+        .ok_or("its payload lies outside the file")?;
+    let payload = bytes
+        .get(start..end)
+        .ok_or("its payload lies outside the file")?;
+    match detect(payload) {
+        Some(Wrapper::EfiZboot) | None => Err("its payload has a compression that isn't known"),
+        Some(_) => Ok(payload),
+    }
+}
+
+const LZ4_LEGACY_MAGIC: [u8; 4] = [0x02, 0x21, 0x4c, 0x18];
+/// What one block of the legacy format holds at most, in bytes.
+const LZ4_LEGACY_BLOCK: usize = 8 << 20;
+
+/// Blocks of a 32-bit length and that many compressed bytes, to the end of the file. Linux's build appends the
+/// uncompressed size, which is no block: too few bytes follow it.
+fn lz4_legacy(bytes: &[u8], limit: u64) -> Result<Vec<u8>, KernelError> {
+    let damaged = |reason: &str| KernelError::Damaged {
+        wrapper: Wrapper::Lz4Legacy,
+        reason: reason.into(),
+    };
+    let mut rest = bytes.get(LZ4_LEGACY_MAGIC.len()..).unwrap_or_default();
+    let mut out = Vec::new();
+    while let Some((length, after)) = rest.split_first_chunk::<4>() {
+        if after.is_empty() {
+            break;
+        }
+        let length = u32::from_le_bytes(*length) as usize;
+        let block = after
+            .get(..length)
+            .ok_or_else(|| damaged("a block is cut short"))?;
+        let block = lz4_flex::block::decompress(block, LZ4_LEGACY_BLOCK);
+        out.extend(block.map_err(|error| damaged(&error.to_string()))?);
+        if out.len() as u64 > limit {
+            return Err(KernelError::TooLarge { limit });
+        }
+        rest = after.get(length..).unwrap_or_default();
+    }
+    Ok(out)
+}

@@ -1,0 +1,121 @@
+//! The guests and the yardstick: Debian's kernels, a static busybox, and Xen to measure against.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use clap::ValueEnum;
+
+use super::apt::Apt;
+use super::once;
+use crate::paths;
+
+/// A Debian kernel for arm64.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, ValueEnum)]
+pub enum Kernel {
+    /// Linux 6.1 of Debian 12.
+    #[value(name = "6.1")]
+    Bookworm,
+    /// Linux 6.12 of Debian 13.
+    #[value(name = "6.12")]
+    Trixie,
+}
+
+impl Kernel {
+    /// The series, as users name it.
+    pub fn series(self) -> &'static str {
+        match self {
+            Self::Bookworm => "6.1",
+            Self::Trixie => "6.12",
+        }
+    }
+
+    fn suite(self) -> &'static str {
+        match self {
+            Self::Bookworm => "bookworm",
+            Self::Trixie => "trixie",
+        }
+    }
+}
+
+/// A kernel in the cache.
+pub struct KernelFiles {
+    /// The kernel itself, an arm64 Image.
+    pub image: PathBuf,
+    /// Its modules: the folder that holds `modules.dep`.
+    pub modules: PathBuf,
+}
+
+/// The kernel of Debian's `linux-image-arm64`, fetched if it isn't in the cache.
+pub fn kernel(kernel: Kernel) -> Result<KernelFiles> {
+    let folder = entry(&format!("debian-{}-arm64", kernel.series()))?;
+    once(&folder, |new| {
+        let apt = Apt::open(kernel.suite(), "arm64")?;
+        apt.update()?;
+        let package = apt.dependency("linux-image-arm64", "linux-image-")?;
+        let version = apt.unpack(&package, &new.join("root"))?;
+        record(new, &package, &version)?;
+        let release = package.trim_start_matches("linux-image-").to_owned();
+        symlink(format!("root/boot/vmlinuz-{release}"), new.join("Image"))?;
+        // Debian 13 has no /lib but a link to /usr/lib, which lies in another package.
+        let modules = [
+            format!("root/lib/modules/{release}"),
+            format!("root/usr/lib/modules/{release}"),
+        ]
+        .into_iter()
+        .find(|path| new.join(path).is_dir())
+        .with_context(|| format!("{package} holds no modules"))?;
+        symlink(modules, new.join("modules"))?;
+        fs::metadata(new.join("Image")).with_context(|| format!("{package} holds no kernel"))?;
+        Ok(())
+    })?;
+    Ok(KernelFiles {
+        image: folder.join("Image"),
+        modules: folder.join("modules"),
+    })
+}
+
+/// Debian's statically linked busybox for arm64, fetched if it isn't in the cache.
+pub fn busybox() -> Result<PathBuf> {
+    let folder = entry("busybox-arm64")?;
+    once(&folder, |new| {
+        let apt = Apt::open("bookworm", "arm64")?;
+        apt.update()?;
+        let version = apt.unpack("busybox-static", &new.join("root"))?;
+        record(new, "busybox-static", &version)?;
+        let program = ["root/bin/busybox", "root/usr/bin/busybox"]
+            .into_iter()
+            .find(|path| new.join(path).is_file())
+            .context("busybox-static holds no busybox")?;
+        symlink(program, new.join("busybox"))?;
+        Ok(())
+    })?;
+    Ok(folder.join("busybox"))
+}
+
+/// Debian's Xen 4.20 for arm64, fetched if it isn't in the cache: the benchmark's second column.
+pub fn xen() -> Result<PathBuf> {
+    let folder = entry("xen-4.20-arm64")?;
+    once(&folder, |new| {
+        let apt = Apt::open("trixie", "arm64")?;
+        apt.update()?;
+        let package = "xen-hypervisor-4.20-arm64";
+        let version = apt.unpack(package, &new.join("root"))?;
+        record(new, package, &version)?;
+        symlink("root/boot/xen-4.20-arm64", new.join("xen"))?;
+        fs::metadata(new.join("xen")).with_context(|| format!("{package} holds no Xen"))?;
+        Ok(())
+    })?;
+    Ok(folder.join("xen"))
+}
+
+fn entry(name: &str) -> Result<PathBuf> {
+    Ok(paths::cache()?.join("guests").join(name))
+}
+
+/// Which package a cache entry came from, for reports and to find an old one.
+fn record(folder: &Path, package: &str, version: &str) -> Result<()> {
+    fs::write(folder.join("version"), format!("{package} {version}\n"))
+        .context("cannot record the version")
+}

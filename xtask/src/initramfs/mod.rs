@@ -1,0 +1,83 @@
+//! The first root of a Linux guest: busybox, the drivers of QEMU's devices, and one task to do.
+//!
+//! `/init` prepares the system, runs `/task`, prints its exit status behind [`STATUS`] and powers off.
+
+mod cpio;
+mod modules;
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+
+use self::cpio::Archive;
+use crate::fetch::guests::{self, KernelFiles};
+
+/// What stands before the task's exit status on the guest's console, alone on a line.
+pub const STATUS: &str = "terrane-guest: status ";
+
+/// The drivers for the devices that a scenario may give the machine.
+pub const DRIVERS: &[&str] = &[
+    "virtio_mmio",
+    "virtio_pci",
+    "virtio_blk",
+    "virtio_net",
+    "nvme",
+    "ahci",
+    "sd_mod",
+    "e1000e",
+];
+
+const INIT: &str = include_str!("init.sh");
+
+/// A ramdisk to be made.
+pub struct Initramfs<'a> {
+    /// Modules to load, with all that they need, in this order.
+    pub drivers: &'a [&'a str],
+    /// A shell script: what the guest does.
+    pub task: &'a str,
+    /// Programs that go to `/bin`: name and file.
+    pub programs: &'a [(&'a str, PathBuf)],
+}
+
+impl Initramfs<'_> {
+    /// Makes the ramdisk for `kernel` and writes it, gzipped, to `path`.
+    pub fn write(&self, kernel: &KernelFiles, path: &Path) -> Result<()> {
+        let file =
+            fs::File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
+        let mut encoder = GzEncoder::new(file, Compression::fast());
+        encoder.write_all(&self.archive(kernel)?)?;
+        encoder.finish()?;
+        Ok(())
+    }
+
+    fn archive(&self, kernel: &KernelFiles) -> Result<Vec<u8>> {
+        let mut archive = Archive::default();
+        for folder in ["bin", "dev", "modules", "proc", "sys", "tmp"] {
+            archive.directory(folder);
+        }
+        archive.device("dev/console", 5, 1);
+        let busybox = guests::busybox()?;
+        archive.file(
+            "bin/busybox",
+            &fs::read(&busybox).context("cannot read busybox")?,
+        );
+        archive.link("bin/sh", "busybox");
+        for (name, file) in self.programs {
+            let data = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+            archive.file(&format!("bin/{name}"), &data);
+        }
+        let modules = modules::collect(&kernel.modules, self.drivers)?;
+        let order: Vec<&str> = modules.iter().map(|module| module.name.as_str()).collect();
+        archive.file("modules/order", order.join("\n").as_bytes());
+        for module in &modules {
+            archive.file(&format!("modules/{}.ko", module.name), &module.data);
+        }
+        archive.file("init", INIT.as_bytes());
+        archive.file("task", self.task.as_bytes());
+        Ok(archive.finish())
+    }
+}

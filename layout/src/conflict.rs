@@ -144,6 +144,20 @@ codes! {
     LimitInvalid = "limit-invalid";
     /// A host without RAM or without CPUs.
     HostInvalid = "host-invalid";
+    /// A manifest key, or a property of a device tree, that nobody knows.
+    UnknownKey = "unknown-key";
+    /// A manifest value of the wrong type.
+    WrongType = "wrong-type";
+    /// A manifest value of the right type that can't be meant.
+    ValueInvalid = "value-invalid";
+    /// A manifest key that must be there.
+    KeyMissing = "key-missing";
+    /// A file that the manifest names and that can't be read.
+    FileUnreadable = "file-unreadable";
+    /// A kernel file that can't be unwrapped, or has no header that this architecture starts.
+    KernelFile = "kernel-file";
+    /// A device tree, or a part of it, that can't be understood.
+    TreeInvalid = "tree-invalid";
     /// Right, but not built yet.
     NotBuiltYet = "not-built-yet";
 }

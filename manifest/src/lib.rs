@@ -12,4 +12,5 @@ pub mod container;
 pub mod image;
 #[cfg(feature = "std")]
 pub mod kernel;
+pub mod origin;
 pub mod tree;

@@ -1,0 +1,145 @@
+//! Where things were said: the table behind [`layout::Origin`].
+//!
+//! The planner hands origins on without looking at them; who prints a conflict looks them up here.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+use core::ops::Range;
+
+use layout::Origin;
+
+/// A line and a column of a text, both from 1; columns count characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LineColumn {
+    /// The line, from 1.
+    pub line: u32,
+    /// The column, from 1.
+    pub column: u32,
+}
+
+/// Which device tree a node is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhichTree {
+    /// The host's.
+    Host,
+    /// The system's: the dom0less tree.
+    System,
+}
+
+/// A place where something was said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Position {
+    /// A span of a file.
+    Text {
+        /// The file, by index into [`Origins::files`].
+        file: usize,
+        /// The bytes of the file.
+        span: Range<usize>,
+        /// Where they begin.
+        start: LineColumn,
+    },
+    /// A node of a device tree.
+    Node {
+        /// The tree.
+        tree: WhichTree,
+        /// The node's path, with a property's name behind a colon where one is meant.
+        path: String,
+        /// The line of the manifest that the node was made from, where the tree tells it.
+        manifest: Option<LineColumn>,
+    },
+    /// The boot loader, by putting something somewhere.
+    Boot {
+        /// What it put there.
+        what: &'static str,
+    },
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            // Whoever has the file's name writes it in front.
+            Self::Text { start, .. } => write!(f, "{}:{}", start.line, start.column),
+            Self::Node {
+                tree,
+                path,
+                manifest,
+            } => {
+                let tree = match tree {
+                    WhichTree::Host => "host tree",
+                    WhichTree::System => "system tree",
+                };
+                write!(f, "{tree} {path}")?;
+                match manifest {
+                    Some(at) => write!(f, " (manifest {}:{})", at.line, at.column),
+                    None => Ok(()),
+                }
+            }
+            Self::Boot { what } => write!(f, "{what}, as the boot loader placed it"),
+        }
+    }
+}
+
+/// The table of positions. Origins of one table mean nothing to another.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Origins {
+    files: Vec<String>,
+    positions: Vec<Position>,
+}
+
+impl Origins {
+    /// An empty table.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Notes a position and returns its origin.
+    pub fn add(&mut self, position: Position) -> Origin {
+        let Ok(index) = u32::try_from(self.positions.len()) else {
+            return Origin::NONE;
+        };
+        self.positions.push(position);
+        Origin(index)
+    }
+
+    /// Notes a node.
+    pub fn node(&mut self, tree: WhichTree, path: String) -> Origin {
+        self.add(Position::Node {
+            tree,
+            path,
+            manifest: None,
+        })
+    }
+
+    /// Notes a file by the name that it is shown with and returns its index.
+    pub fn add_file(&mut self, name: String) -> usize {
+        self.files.push(name);
+        self.files.len() - 1
+    }
+
+    /// The names of the files.
+    #[must_use]
+    pub fn files(&self) -> &[String] {
+        &self.files
+    }
+
+    /// The position behind an origin; `None` for [`Origin::NONE`] and for another table's.
+    #[must_use]
+    pub fn get(&self, origin: Origin) -> Option<&Position> {
+        self.positions.get(usize::try_from(origin.0).ok()?)
+    }
+
+    /// The position as text, with the file's name where it has one ("system.toml:3:1").
+    #[must_use]
+    pub fn describe(&self, origin: Origin) -> Option<String> {
+        let position = self.get(origin)?;
+        Some(match position {
+            Position::Text { file, .. } => {
+                let name = self.files.get(*file).map_or("?", String::as_str);
+                alloc::format!("{name}:{position}")
+            }
+            _ => alloc::format!("{position}"),
+        })
+    }
+}

@@ -1,0 +1,264 @@
+//! Reads the host's device tree into a [`layout::HostMap`].
+//!
+//! Beside what the planner knows, it notes what a machine crate and the guest's tree need of the same nodes: the
+//! interrupt controller in full, the console's UART, timer and PSCI. A bad node is a problem in the list, never a
+//! panic, and what is left of the tree is read all the same.
+//!
+//! Source: Devicetree Specification 0.4, chapters 2 and 3; for single nodes the bindings that their modules name.
+
+mod address;
+mod cpus;
+mod devices;
+mod gic;
+mod interrupts;
+mod memory;
+
+pub use gic::{Gic, GicVersion, V2mFrame};
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use layout::{
+    Architecture, BootKind, BootRange, Code, Conflict, HostMap, MachineRange, Origin, Severity,
+    Side,
+};
+
+use super::blob::{Node, Tree};
+use crate::origin::{Origins, Position, WhichTree};
+
+/// Where the boot loader put what the hypervisor starts from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BootFacts {
+    /// The hypervisor's image with its zeroed data, as it runs.
+    pub hypervisor: MachineRange,
+    /// The host's device tree.
+    pub host_tree: MachineRange,
+    /// The container, if there is one.
+    pub container: Option<MachineRange>,
+}
+
+/// A UART that the hypervisor takes for its console.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Uart {
+    /// Its node, by [`Node::index`].
+    pub node: usize,
+    /// Its path.
+    pub path: String,
+    /// Its first `compatible` string ("arm,pl011").
+    pub compatible: String,
+    /// Its registers.
+    pub registers: MachineRange,
+    /// Its interrupt, by the controller's number.
+    pub interrupt: Option<u32>,
+}
+
+/// How firmware is called to start CPUs and to power off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PsciConduit {
+    /// By `smc`.
+    Smc,
+    /// By `hvc`.
+    Hvc,
+}
+
+/// The generic timer's interrupts, by the controller's numbers (PPIs are 16 to 31).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timer {
+    /// The node, by [`Node::index`].
+    pub node: usize,
+    /// EL1 physical, non-secure.
+    pub physical: u32,
+    /// EL1 virtual.
+    pub virtual_: u32,
+    /// EL2 physical.
+    pub hypervisor: u32,
+}
+
+/// What the host's tree says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Host {
+    /// What the planner needs.
+    pub map: HostMap,
+    /// The node of each of `map.devices`, by [`Node::index`].
+    pub device_nodes: Vec<usize>,
+    /// The interrupt controller; `None` if there is none that is known.
+    pub gic: Option<Gic>,
+    /// The console's UART. It is none of `map.devices`: the hypervisor keeps it.
+    pub console: Option<Uart>,
+    /// How firmware is called; `None` without a PSCI node.
+    pub psci: Option<PsciConduit>,
+    /// The timer.
+    pub timer: Option<Timer>,
+    /// What is wrong or strange. An error here leaves something out of the map.
+    pub problems: Vec<Conflict>,
+}
+
+/// Reads the host's tree. `console` is the path or alias that the system asks for, `None` for the tree's
+/// `stdout-path`.
+#[must_use]
+pub fn read(
+    tree: &Tree<'_>,
+    boot: &BootFacts,
+    console: Option<&str>,
+    origins: &mut Origins,
+) -> Host {
+    let mut reader = Reader {
+        tree,
+        origins,
+        problems: Vec::new(),
+    };
+    let gic = gic::read(&mut reader);
+    let ram = memory::ram(&mut reader);
+    let reserved = memory::reserved(&mut reader, boot);
+    let console = reader.console(console, gic.as_ref());
+    let (psci, cpus) = (reader.psci(), cpus::read(&mut reader));
+    let timer = gic.as_ref().and_then(|gic| timer(tree, gic));
+    let (devices, iommus) = devices::read(&mut reader, gic.as_ref(), console.as_ref());
+    let (device_nodes, devices) = devices.into_iter().unzip();
+    let map = HostMap {
+        architecture: Architecture::Aarch64,
+        ram,
+        reserved,
+        devices,
+        controller: gic.as_ref().map(gic::Gic::controller).unwrap_or_default(),
+        cpus,
+        iommus,
+        boot: boot_ranges(boot, reader.origins),
+    };
+    Host {
+        map,
+        device_nodes,
+        gic,
+        console,
+        psci,
+        timer,
+        problems: reader.problems,
+    }
+}
+
+fn boot_ranges(boot: &BootFacts, origins: &mut Origins) -> Vec<BootRange> {
+    let ranges = [
+        (
+            BootKind::Hypervisor,
+            Some(boot.hypervisor),
+            "the hypervisor",
+        ),
+        (
+            BootKind::HostTree,
+            Some(boot.host_tree),
+            "the host's device tree",
+        ),
+        (BootKind::Container, boot.container, "the container"),
+    ];
+    let present = ranges
+        .into_iter()
+        .filter_map(|(kind, range, what)| Some((kind, range?, what)));
+    present
+        .map(|(kind, range, what)| BootRange {
+            kind,
+            range,
+            origin: origins.add(Position::Boot { what }),
+        })
+        .collect()
+}
+
+/// Source: Linux, Documentation/devicetree/bindings/timer/arm,arch_timer.yaml: secure, non-secure, virtual,
+/// hypervisor, in this order unless `interrupt-names` says otherwise.
+fn timer(tree: &Tree<'_>, gic: &Gic) -> Option<Timer> {
+    let node = tree.nodes().find(|node| {
+        node.is_compatible("arm,armv8-timer") || node.is_compatible("arm,armv7-timer")
+    })?;
+    let interrupts = interrupts::all(node, gic);
+    let names: Vec<&str> = node.strings("interrupt-names").collect();
+    let by = |name: &str, place: usize| {
+        let place = if names.is_empty() {
+            Some(place)
+        } else {
+            names.iter().position(|&other| other == name)
+        };
+        interrupts.get(place?).copied()
+    };
+    Some(Timer {
+        node: node.index(),
+        physical: by("phys", 1)?,
+        virtual_: by("virt", 2)?,
+        hypervisor: by("hyp-phys", 3)?,
+    })
+}
+
+struct Reader<'t, 'a, 'o> {
+    tree: &'t Tree<'a>,
+    origins: &'o mut Origins,
+    problems: Vec<Conflict>,
+}
+
+impl Reader<'_, '_, '_> {
+    fn origin(&mut self, node: Node<'_, '_>) -> Origin {
+        self.origins.node(WhichTree::Host, node.path())
+    }
+
+    fn problem(&mut self, node: Node<'_, '_>, severity: Severity, what: &str, why: &str) {
+        let origin = self.origin(node);
+        self.problems.push(Conflict {
+            code: Code::TreeInvalid,
+            severity,
+            sides: alloc::vec![Side {
+                what: String::from(what),
+                origin,
+                domain: None
+            }],
+            why: String::from(why),
+            help: String::new(),
+        });
+    }
+
+    /// Reads `reg`; what can't be read is a problem, and absent.
+    fn registers(&mut self, node: Node<'_, '_>) -> Vec<MachineRange> {
+        address::registers(node).unwrap_or_else(|why| {
+            self.problem(
+                node,
+                Severity::Warning,
+                "registers that can't be placed",
+                why,
+            );
+            Vec::new()
+        })
+    }
+
+    fn console(&mut self, name: Option<&str>, gic: Option<&Gic>) -> Option<Uart> {
+        let by_tree = || {
+            let chosen = self.tree.find("/chosen")?;
+            chosen
+                .string("stdout-path")
+                .or_else(|| chosen.string("linux,stdout-path"))
+        };
+        let node = self.tree.find_by_alias(name.or_else(by_tree)?)?;
+        let registers = self.registers(node).first().copied()?;
+        Some(Uart {
+            node: node.index(),
+            path: node.path(),
+            compatible: String::from(node.string("compatible")?),
+            registers,
+            interrupt: gic.and_then(|gic| interrupts::shared(node, gic).first().copied()),
+        })
+    }
+
+    /// Source: Linux, Documentation/devicetree/bindings/arm/psci.yaml.
+    fn psci(&mut self) -> Option<PsciConduit> {
+        const COMPATIBLE: [&str; 3] = ["arm,psci-1.0", "arm,psci-0.2", "arm,psci"];
+        let mut nodes = self.tree.nodes();
+        let node = nodes.find(|node| {
+            node.strings("compatible")
+                .any(|name| COMPATIBLE.contains(&name))
+        })?;
+        match node.string("method") {
+            Some("smc") => Some(PsciConduit::Smc),
+            Some("hvc") => Some(PsciConduit::Hvc),
+            _ => {
+                let why = "its method is neither \"smc\" nor \"hvc\"";
+                self.problem(node, Severity::Error, "a PSCI node that can't be used", why);
+                None
+            }
+        }
+    }
+}

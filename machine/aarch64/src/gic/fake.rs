@@ -36,7 +36,10 @@ pub(crate) fn controller(v2: bool, cpus: usize) -> (Rc<Fake>, Gic<Rc<Fake>>) {
     let fake = Rc::new(Fake::default());
     fake.v2.set(v2);
     // 288 interrupts, LPIs with 16 bits.
-    fake.preset(DISTRIBUTOR + gicd::TYPER, 8 | gicd::TYPER_LPIS | (15 << 19));
+    fake.preset(
+        DISTRIBUTOR + gicd::TYPER,
+        u64::from(8 | gicd::TYPER_LPIS | (15 << 19)),
+    );
     let window = |start, bytes| Window { start, bytes };
     let model = if v2 {
         for cpu in 0..cpus {

@@ -31,7 +31,6 @@ impl ListRegister {
         Self(PENDING | HARDWARE | ((priority as u64) << 48) | ((intid as u64) << 32) | intid as u64)
     }
 
-    #[allow(clippy::cast_possible_truncation, reason = "the field has 32 bits")]
     pub(crate) const fn intid(self) -> u32 {
         self.0 as u32
     }
@@ -45,7 +44,6 @@ impl ListRegister {
         }
     }
 
-    #[allow(clippy::cast_possible_truncation, reason = "the field has eight bits")]
     pub(crate) const fn priority(self) -> u8 {
         (self.0 >> 48) as u8
     }
@@ -79,11 +77,7 @@ impl ListRegister {
     }
 
     /// GICH_LR<n>: number 9:0, physical number or sender 19:10, priority 27:23, state 29:28, HW 31.
-    #[allow(
-        clippy::cast_possible_truncation,
-        reason = "every field is masked to its width"
-    )]
-    const fn to_v2(self) -> u32 {
+    pub(super) const fn to_v2(self) -> u32 {
         let state = (self.0 >> 62) as u32;
         let hardware = (self.0 >> 61) as u32 & 1;
         let priority = (self.0 >> 51) as u32 & 0x1f;
@@ -95,7 +89,7 @@ impl ListRegister {
             | (self.0 as u32 & 0x3ff)
     }
 
-    const fn from_v2(raw: u32) -> Self {
+    pub(super) const fn from_v2(raw: u32) -> Self {
         let raw = raw as u64;
         let state = (raw >> 28) & 3;
         let physical = (raw >> 10) & 0x3ff;
@@ -199,10 +193,6 @@ impl<R: Registers> Gic<R> {
     #[inline]
     fn set_interface(&self, offset: u64, register: CpuRegister, value: u64) {
         match &self.facts.model {
-            #[allow(
-                clippy::cast_possible_truncation,
-                reason = "the callers' values fit GICv2's 32 bits"
-            )]
             Model::V2 {
                 hypervisor_interface,
                 ..

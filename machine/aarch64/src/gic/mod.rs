@@ -3,6 +3,10 @@
 //! EL2 acknowledges every interrupt, drops its priority at once and leaves it active; whoever handles it deactivates
 //! it: the hypervisor for its own, the guest (through a list register) for what is forwarded to it. What guests may
 //! see and change is `vgic`'s business, not this module's.
+#![allow(
+    clippy::cast_possible_truncation,
+    reason = "fields are cut out of registers, and are as wide as the type that takes them"
+)]
 
 #[cfg(target_arch = "aarch64")]
 mod hardware;
@@ -215,10 +219,6 @@ pub struct Gic<R> {
 }
 
 /// Aff3.Aff2.Aff1.Aff0 of an MPIDR_EL1, packed into 32 bits as in GICR_TYPER.
-#[allow(
-    clippy::cast_possible_truncation,
-    reason = "both parts are masked to what fits"
-)]
 pub(crate) const fn packed_affinity(mpidr: u64) -> u32 {
     (mpidr & 0x00ff_ffff) as u32 | ((((mpidr >> 32) & 0xff) as u32) << 24)
 }

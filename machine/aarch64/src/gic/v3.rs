@@ -94,10 +94,6 @@ impl<R: Registers> Gic<R> {
 
     #[inline]
     pub(super) fn acknowledge_v3(&self) -> Acknowledged {
-        #[allow(
-            clippy::cast_possible_truncation,
-            reason = "IAR1 holds a 24-bit number"
-        )]
         let intid = self.registers.cpu_register(CpuRegister::Iar1) as u32;
         Acknowledged(intid & 0x00ff_ffff)
     }

@@ -105,7 +105,6 @@ impl<R: Registers> VirtualGic<'_, R> {
     }
 
     fn typer(&self) -> u32 {
-        #[allow(clippy::cast_possible_truncation, reason = "fewer than 1024 vCPUs")]
         let cpus = (self.vcpus.len() as u32).clamp(1, 8) - 1;
         let lines = self.gic.lines / 32 - 1;
         if self.gic.is_v2() {
@@ -340,7 +339,6 @@ impl<R: Registers> VirtualGic<'_, R> {
         if !matches!(access.size, Size::Byte | Size::Word) {
             return Outcome::Fault;
         }
-        #[allow(clippy::cast_possible_truncation, reason = "an offset in a page")]
         let first = (access.offset - gicd::IPRIORITYR) as u32;
         each_byte(access, |index, write| {
             let priority = self.priority_cell(owner, first + index)?;
@@ -404,7 +402,6 @@ impl<R: Registers> VirtualGic<'_, R> {
         if !matches!(access.size, Size::Word | Size::Double) {
             return Outcome::Fault;
         }
-        #[allow(clippy::cast_possible_truncation, reason = "an offset in the frame")]
         let intid = ((access.offset - gicd::IROUTER) / 8) as u32;
         if !self.is_own_spi(intid) {
             return access.read_only(0);
@@ -495,7 +492,6 @@ pub(super) fn ones(word: usize, mut bits: u32) -> impl Iterator<Item = u32> {
         if bits == 0 {
             return None;
         }
-        #[allow(clippy::cast_possible_truncation, reason = "32 words")]
         let intid = 32 * word as u32 + bits.trailing_zeros();
         bits &= bits - 1;
         Some(intid)
@@ -511,7 +507,6 @@ pub(super) fn each_byte(
     for index in 0..access.size.bytes() {
         let shift = 8 * index;
         let write = access.write.map(|value| (value >> shift) as u8);
-        #[allow(clippy::cast_possible_truncation, reason = "at most 7")]
         let read = serve(index as u32, write);
         result |= u64::from(read.unwrap_or(0)) << shift;
     }

@@ -8,6 +8,10 @@
 //! software interrupts, the event-channel interrupt, virtual SPIs, and what waits for a free list register.
 //!
 //! No lock is held on a path that a guest takes often, and none of it allocates.
+#![allow(
+    clippy::cast_possible_truncation,
+    reason = "fields are cut out of registers, and are as wide as the type that takes them"
+)]
 
 mod deliver;
 mod distributor;
@@ -125,10 +129,6 @@ struct Access {
 
 impl Access {
     /// The value as 32 bits, if it is a write.
-    #[allow(
-        clippy::cast_possible_truncation,
-        reason = "callers have checked that the access has 32 bits"
-    )]
     fn write32(&self) -> Option<u32> {
         self.write.map(|value| value as u32)
     }
@@ -280,10 +280,6 @@ impl<'g, R: Registers> VirtualGic<'g, R> {
                 }
                 let index = offset / gicr::STRIDE;
                 let last_in_region = (index + 2) * gicr::STRIDE > region.bytes;
-                #[allow(
-                    clippy::cast_possible_truncation,
-                    reason = "compared with the number of vCPUs next"
-                )]
                 let owner = (first + index) as usize;
                 if owner >= self.vcpus.len() {
                     // Room for redistributors of CPUs that the domain hasn't got.

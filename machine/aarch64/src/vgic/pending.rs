@@ -101,7 +101,6 @@ impl PendingSet {
                     continue;
                 }
                 while bits != 0 {
-                    #[allow(clippy::cast_possible_truncation, reason = "fewer words than 2^27")]
                     let intid = self.first + word as u32 * 32 + bits.trailing_zeros();
                     bits &= bits - 1;
                     if let Some(value) = urgency(intid)

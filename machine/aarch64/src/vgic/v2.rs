@@ -13,7 +13,6 @@ impl<R: Registers> VirtualGic<'_, R> {
         if !matches!(access.size, Size::Byte | Size::Word) {
             return Outcome::Fault;
         }
-        #[allow(clippy::cast_possible_truncation, reason = "an offset in a page")]
         let first = (access.offset - gicd::ITARGETSR) as u32;
         each_byte(access, |index, write| {
             let intid = first + index;
@@ -44,7 +43,6 @@ impl<R: Registers> VirtualGic<'_, R> {
         let set = access.offset >= gicd::SPENDSGIR;
         let state = &self.vcpus[vcpu];
         let outcome = each_byte(access, |index, write| {
-            #[allow(clippy::cast_possible_truncation, reason = "masked")]
             let sgi = (access.offset & 0xf) as u32 + index;
             let senders = state.senders.get(sgi as usize)?;
             match write.map(|mask| mask & self.all_targets()) {

@@ -7,9 +7,12 @@ mod build;
 mod demo;
 mod fetch;
 mod initramfs;
+mod install;
 mod manifest;
 mod paths;
 mod run;
+mod system;
+mod test;
 
 use std::process::ExitCode;
 
@@ -18,6 +21,8 @@ use clap::{Parser, Subcommand};
 
 use crate::arch::Arch;
 use crate::fetch::guests::{self, Kernel};
+use crate::install::Purpose;
+use crate::test::Part;
 
 /// Build, try, test and measure Terrane.
 #[derive(Parser)]
@@ -43,6 +48,28 @@ enum Task {
         /// Debian's kernel
         #[arg(long, default_value = "6.12")]
         kernel: Kernel,
+        /// Install what is missing without asking
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Run the tests: workstation tests and whole systems in QEMU
+    ///
+    /// The closing line counts them: `N passed, N failed`.
+    Test {
+        #[arg(long, default_value = "aarch64")]
+        arch: Arch,
+        /// Every combination of the matrix in place of every pair
+        #[arg(long)]
+        full: bool,
+        /// Install what is missing without asking
+        #[arg(long)]
+        yes: bool,
+        /// Only a part of the tests
+        #[arg(long, value_enum, default_value_t)]
+        part: Part,
+        /// Only system tests whose names contain this
+        #[arg(default_value = "")]
+        filter: String,
     },
     /// Fetch the guests' packages into the cache
     Fetch,
@@ -61,7 +88,14 @@ fn main() -> ExitCode {
 fn run(task: Task) -> Result<u8> {
     match task {
         Task::Build { arch } => build::all(arch).map(|_| 0),
-        Task::Demo { arch, kernel } => demo::demo(arch, kernel),
+        Task::Demo { arch, kernel, yes } => {
+            install::ensure(arch, Purpose::Run, yes)?;
+            demo::demo(arch, kernel)
+        }
+        Task::Test { arch, full, yes, part, filter } => {
+            install::ensure(arch, Purpose::Test, yes)?;
+            Ok(u8::from(!test::test(arch, part, full, &filter)?))
+        }
         Task::Fetch => {
             for kernel in [Kernel::Bookworm, Kernel::Trixie] {
                 println!("{}", guests::kernel(kernel)?.image.display());

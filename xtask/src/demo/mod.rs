@@ -30,8 +30,6 @@ const FROM_A_PIPE: &str = include_str!("pipe.sh");
 /// Runs the demo; gives the exit status for the process.
 pub fn demo(arch: Arch, kernel: Kernel) -> Result<u8> {
     arch.require_built()?;
-    let products = build::all(arch)?;
-    let terrane = build::command()?;
     let folder = paths::scratch(arch, "demo")?;
     let interactive = io::stdin().is_terminal();
 
@@ -50,6 +48,8 @@ pub fn demo(arch: Arch, kernel: Kernel) -> Result<u8> {
     }
     .write(&files, &ramdisk)?;
 
+    let products = build::all(arch)?;
+    let terrane = build::command()?;
     let manifest = manifest(&files.image, ramdisk, interactive).write(&folder.join("demo.toml"))?;
     step(format_args!("terrane run {}", manifest.display()));
     let mut command = Command::new(terrane);

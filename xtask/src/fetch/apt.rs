@@ -15,7 +15,8 @@ use crate::run::{self, step};
 /// Debian's archive keyring, from the package `debian-archive-keyring`.
 pub const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
-const MIRROR: &str = "http://deb.debian.org/debian";
+/// Where packages come from.
+pub const MIRROR: &str = "http://deb.debian.org/debian";
 
 /// One suite of Debian for one architecture, under `apt/SUITE-ARCH/` in the cache.
 pub struct Apt {

@@ -5,6 +5,7 @@
 
 mod apt;
 pub mod guests;
+mod host;
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -13,6 +14,9 @@ use anyhow::{Context as _, Result};
 
 use crate::paths;
 use crate::run::step;
+
+pub use self::apt::KEYRING;
+pub use self::host::HostLists;
 
 /// The cache's lock, held until it is dropped.
 pub struct Lock {

@@ -1,0 +1,60 @@
+# What a Linux guest tells about its system, as lines `fact NAME VALUE`. The host compares; nothing is judged here but
+# what only the guest can see.
+fact() { echo "fact $*"; }
+failed=0
+
+mount -t tracefs tracefs /sys/kernel/tracing
+mount -t debugfs debugfs /sys/kernel/debug 2>/dev/null
+
+fact cpus "$(nproc)"
+fact features "$(cat /sys/hypervisor/properties/features 2>/dev/null)"
+fact hypervisor "$(cat /sys/hypervisor/type 2>/dev/null)"
+sed 's/^/fact iomem /' /proc/iomem
+fact memtotal "$(sed -n 's/^MemTotal: *\([0-9]*\).*/\1/p' /proc/meminfo)"
+
+# Interrupts of every kind must be counted where the machine has them: timer on each CPU, and IPIs between CPUs.
+before=$(cut -d' ' -f1 /proc/uptime)
+sleep 1
+fact slept "$before $(cut -d' ' -f1 /proc/uptime)"
+fact timers "$(sed -n 's/^ *[0-9]*: *\(.*\) GIC.*arch_timer.*/\1/p' /proc/interrupts)"
+
+# A call of swiotlb-xen is counted, and so is each buffer that it bounces.
+cd /sys/kernel/tracing
+mapping=$(sed -n 's/.* \(xen_swiotlb_map_p[a-z]*\)$/\1/p' /proc/kallsyms | head -n 1)
+bounce=$(sed -n 's/.* \(swiotlb_tbl_map_single\)$/\1/p' /proc/kallsyms | head -n 1)
+echo "p:mapped $mapping" >kprobe_events && echo "p:bounced $bounce" >>kprobe_events
+echo 1 >events/kprobes/enable
+cd /
+
+# Disks: read what the host wrote, copy it to the second half for the host to read.
+for disk in $DISKS; do
+    for try in 1 2 3 4 5 6 7 8 9 10; do
+        [ -b "/dev/$disk" ] && break
+        sleep 1
+    done
+    sum=$(dd "if=/dev/$disk" bs=64k count=32 iflag=direct 2>/dev/null | sha256sum)
+    fact disk "$disk ${sum%% *}"
+    dd "if=/dev/$disk" "of=/dev/$disk" bs=64k count=32 seek=32 iflag=direct oflag=direct conv=notrunc 2>/dev/null || failed=1
+done
+sync
+
+# Network: a file from QEMU's own TFTP server.
+if [ -n "$NETWORK" ]; then
+    ip link set eth0 up
+    ip addr add 10.0.2.15/24 dev eth0
+    sleep 1
+    tftp -g -b 1428 -l /tmp/traffic -r traffic 10.0.2.2 || failed=1
+    sum=$(sha256sum </tmp/traffic)
+    fact network "${sum%% *}"
+fi
+
+# A device that writes where it is told by physical address.
+if [ -n "$EDU" ]; then
+    checker edu || failed=1
+fi
+
+sed -n 's/^ *\([a-z]*\) *\([0-9]*\) .*/fact count \1 \2/p' /sys/kernel/tracing/kprobe_profile
+sed -n '/nvme\|ahci\|virtio\|eth0/s/^ */fact interrupt /p' /proc/interrupts
+fact complaints "$(dmesg | grep -c -E 'WARNING:|BUG:|Oops|Call trace|Unhandled|soft lockup|rcu.*stall')"
+dmesg | grep -E 'WARNING:|BUG:|Oops|Unhandled|soft lockup|rcu.*stall' | sed 's/^/fact complaint /'
+exit $failed

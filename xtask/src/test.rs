@@ -1,0 +1,176 @@
+//! `cargo xtask test`: everything that must hold before a change lands, ending in one line that counts.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+
+use crate::arch::Arch;
+use crate::build;
+use crate::install;
+use crate::run::{self, step};
+use crate::system;
+
+/// How many tests ended how.
+#[derive(Clone, Copy, Default)]
+pub struct Tally {
+    /// Good.
+    pub passed: u32,
+    /// Bad.
+    pub failed: u32,
+    /// Not run, because what they need isn't here.
+    pub skipped: u32,
+}
+
+impl Tally {
+    fn add(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+    }
+
+    /// The closing line.
+    fn line(self) -> String {
+        let skipped = if self.skipped > 0 { format!(", {} skipped", self.skipped) } else { String::new() };
+        format!("{} passed, {} failed{skipped}", self.passed, self.failed)
+    }
+}
+
+/// Which tests are run.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
+pub enum Part {
+    /// All of them.
+    #[default]
+    All,
+    /// Formatting, lints, unit tests and Miri.
+    Workstation,
+    /// Whole systems in QEMU.
+    System,
+}
+
+/// Runs the tests and prints the closing line; true if none failed.
+pub fn test(arch: Arch, part: Part, full: bool, filter: &str) -> Result<bool> {
+    let begun = Instant::now();
+    let mut tally = Tally::default();
+    if part != Part::System {
+        tally.add(lints());
+        tally.add(cargo_tests("workstation tests", cargo(&["test", "--workspace", "--no-fail-fast"]))?);
+        tally.add(miri()?);
+    }
+    if part != Part::Workstation {
+        tally.add(system::run(arch, full, filter)?);
+    }
+    step(format_args!("{} s", begun.elapsed().as_secs()));
+    println!("{}", tally.line());
+    Ok(tally.failed == 0)
+}
+
+/// Formatting, and lints for both kinds of machine that code is built for.
+fn lints() -> Tally {
+    let warnings = ["--", "-D", "warnings"];
+    let mut bare = cargo(&["clippy", "--target", "aarch64-unknown-none-softfloat"]);
+    for package in build::bare_packages() {
+        bare.args(["-p", package]);
+    }
+    bare.args(warnings);
+    let mut host = cargo(&["clippy", "--workspace", "--all-targets"]);
+    host.args(warnings);
+    let mut tally = Tally::default();
+    for (what, mut command) in [
+        ("formatting", cargo(&["fmt", "--all", "--check"])),
+        ("lints for the workstation", host),
+        ("lints for the bare machine", bare),
+    ] {
+        step(what);
+        match run::check(&mut command) {
+            Ok(()) => tally.passed += 1,
+            Err(error) => {
+                eprintln!("FAIL  {what}: {error:#}");
+                tally.failed += 1;
+            }
+        }
+    }
+    tally
+}
+
+/// The rooms without std and the core on the fake machine, under Miri, with few cases for each property.
+fn miri() -> Result<Tally> {
+    let Some(nightly) = install::nightly() else {
+        eprintln!("skipped: Miri, for want of the toolchain {}", install::NIGHTLY);
+        return Ok(Tally { skipped: 1, ..Tally::default() });
+    };
+    let mut command = Command::new("cargo");
+    command
+        .arg(format!("+{nightly}"))
+        .args(["miri", "test", "-p", "terrane-layout", "-p", "terrane-abi", "-p", "terrane-machine-fake"])
+        .env("MIRIFLAGS", "-Zmiri-disable-isolation")
+        .env("PROPTEST_CASES", "2")
+        // Miri's artefacts are another toolchain's: apart from ours, or each would rebuild the other's.
+        .env("CARGO_TARGET_DIR", crate::paths::target().join("miri"))
+        .env_remove("RUSTUP_TOOLCHAIN")
+        .env_remove("CARGO")
+        .env_remove("RUSTC")
+        .current_dir(crate::paths::workspace());
+    cargo_tests("tests under Miri", command)
+}
+
+/// Runs `cargo test` in some form and adds up what its test programs report.
+fn cargo_tests(what: &str, mut command: Command) -> Result<Tally> {
+    step(what);
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot run `{}`", run::line(&command)))?;
+    let output = child.stdout.take().context("no pipe from cargo")?;
+    let mut tally = Tally::default();
+    for line in BufReader::new(output).lines() {
+        let line = line.context("cannot read cargo's output")?;
+        eprintln!("{line}");
+        if let Some(result) = line.strip_prefix("test result: ") {
+            tally.add(counts(result));
+        }
+    }
+    let status = child.wait().context("cannot wait for cargo")?;
+    if !status.success() && tally.failed == 0 {
+        // It didn't come to a test's failure: a program couldn't be built, or ended by a signal.
+        eprintln!("FAIL  {what}: `{}` ended with {status}", run::line(&command));
+        tally.failed += 1;
+    }
+    Ok(tally)
+}
+
+/// Reads `ok. 3 passed; 0 failed; 1 ignored; ...`.
+fn counts(result: &str) -> Tally {
+    let number = |what: &str| {
+        let part = result.split([';', '.']).find_map(|part| part.trim().strip_suffix(what));
+        part.and_then(|number| number.trim().parse().ok()).unwrap_or(0)
+    };
+    Tally { passed: number("passed"), failed: number("failed"), skipped: number("ignored") }
+}
+
+fn cargo(arguments: &[&str]) -> Command {
+    let mut command = build::cargo();
+    command.args(arguments);
+    command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_test_programs_result_is_read() {
+        let tally = counts("FAILED. 12 passed; 3 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.1s");
+        assert_eq!((tally.passed, tally.failed, tally.skipped), (12, 3, 1));
+    }
+
+    #[test]
+    fn the_closing_line_names_what_was_skipped_only_if_something_was() {
+        let mut tally = Tally { passed: 5, failed: 0, skipped: 0 };
+        assert_eq!(tally.line(), "5 passed, 0 failed");
+        tally.add(Tally { passed: 0, failed: 1, skipped: 2 });
+        assert_eq!(tally.line(), "5 passed, 1 failed, 2 skipped");
+    }
+}

@@ -45,7 +45,11 @@ const fn bare(package: &'static str, binary: &'static str, product: &'static str
 const PROGRAMS: &[Program] = &[
     bare("terrane-machine-aarch64", "terrane-aarch64", "hypervisor"),
     bare("terrane-guest-probe", "terrane-guest-probe", "probe"),
-    bare("terrane-guest-attacker", "terrane-guest-attacker", "attacker"),
+    bare(
+        "terrane-guest-attacker",
+        "terrane-guest-attacker",
+        "attacker",
+    ),
     bare("terrane-guest-bench", "terrane-guest-bench", "bench"),
     Program {
         package: "terrane-guest-checker",
@@ -57,7 +61,10 @@ const PROGRAMS: &[Program] = &[
 
 /// The packages that are built for the bare machine.
 pub fn bare_packages() -> impl Iterator<Item = &'static str> {
-    PROGRAMS.iter().filter(|program| program.ground == Ground::Bare).map(|program| program.package)
+    PROGRAMS
+        .iter()
+        .filter(|program| program.ground == Ground::Bare)
+        .map(|program| program.package)
 }
 
 /// What a build gives.

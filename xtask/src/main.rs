@@ -92,7 +92,13 @@ fn run(task: Task) -> Result<u8> {
             install::ensure(arch, Purpose::Run, yes)?;
             demo::demo(arch, kernel)
         }
-        Task::Test { arch, full, yes, part, filter } => {
+        Task::Test {
+            arch,
+            full,
+            yes,
+            part,
+            filter,
+        } => {
             install::ensure(arch, Purpose::Test, yes)?;
             Ok(u8::from(!test::test(arch, part, full, &filter)?))
         }

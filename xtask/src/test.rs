@@ -32,7 +32,11 @@ impl Tally {
 
     /// The closing line.
     fn line(self) -> String {
-        let skipped = if self.skipped > 0 { format!(", {} skipped", self.skipped) } else { String::new() };
+        let skipped = if self.skipped > 0 {
+            format!(", {} skipped", self.skipped)
+        } else {
+            String::new()
+        };
         format!("{} passed, {} failed{skipped}", self.passed, self.failed)
     }
 }
@@ -55,7 +59,10 @@ pub fn test(arch: Arch, part: Part, full: bool, filter: &str) -> Result<bool> {
     let mut tally = Tally::default();
     if part != Part::System {
         tally.add(lints());
-        tally.add(cargo_tests("workstation tests", cargo(&["test", "--workspace", "--no-fail-fast"]))?);
+        tally.add(cargo_tests(
+            "workstation tests",
+            cargo(&["test", "--workspace", "--no-fail-fast"]),
+        )?);
         tally.add(miri()?);
     }
     if part != Part::Workstation {
@@ -97,13 +104,28 @@ fn lints() -> Tally {
 /// The rooms without std and the core on the fake machine, under Miri, with few cases for each property.
 fn miri() -> Result<Tally> {
     let Some(nightly) = install::nightly() else {
-        eprintln!("skipped: Miri, for want of the toolchain {}", install::NIGHTLY);
-        return Ok(Tally { skipped: 1, ..Tally::default() });
+        eprintln!(
+            "skipped: Miri, for want of the toolchain {}",
+            install::NIGHTLY
+        );
+        return Ok(Tally {
+            skipped: 1,
+            ..Tally::default()
+        });
     };
     let mut command = Command::new("cargo");
     command
         .arg(format!("+{nightly}"))
-        .args(["miri", "test", "-p", "terrane-layout", "-p", "terrane-abi", "-p", "terrane-machine-fake"])
+        .args([
+            "miri",
+            "test",
+            "-p",
+            "terrane-layout",
+            "-p",
+            "terrane-abi",
+            "-p",
+            "terrane-machine-fake",
+        ])
         .env("MIRIFLAGS", "-Zmiri-disable-isolation")
         .env("PROPTEST_CASES", "2")
         // Miri's artefacts are another toolchain's: apart from ours, or each would rebuild the other's.
@@ -135,7 +157,10 @@ fn cargo_tests(what: &str, mut command: Command) -> Result<Tally> {
     let status = child.wait().context("cannot wait for cargo")?;
     if !status.success() && tally.failed == 0 {
         // It didn't come to a test's failure: a program couldn't be built, or ended by a signal.
-        eprintln!("FAIL  {what}: `{}` ended with {status}", run::line(&command));
+        eprintln!(
+            "FAIL  {what}: `{}` ended with {status}",
+            run::line(&command)
+        );
         tally.failed += 1;
     }
     Ok(tally)
@@ -144,10 +169,17 @@ fn cargo_tests(what: &str, mut command: Command) -> Result<Tally> {
 /// Reads `ok. 3 passed; 0 failed; 1 ignored; ...`.
 fn counts(result: &str) -> Tally {
     let number = |what: &str| {
-        let part = result.split([';', '.']).find_map(|part| part.trim().strip_suffix(what));
-        part.and_then(|number| number.trim().parse().ok()).unwrap_or(0)
+        let part = result
+            .split([';', '.'])
+            .find_map(|part| part.trim().strip_suffix(what));
+        part.and_then(|number| number.trim().parse().ok())
+            .unwrap_or(0)
     };
-    Tally { passed: number("passed"), failed: number("failed"), skipped: number("ignored") }
+    Tally {
+        passed: number("passed"),
+        failed: number("failed"),
+        skipped: number("ignored"),
+    }
 }
 
 fn cargo(arguments: &[&str]) -> Command {
@@ -162,15 +194,25 @@ mod tests {
 
     #[test]
     fn a_test_programs_result_is_read() {
-        let tally = counts("FAILED. 12 passed; 3 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.1s");
+        let tally = counts(
+            "FAILED. 12 passed; 3 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.1s",
+        );
         assert_eq!((tally.passed, tally.failed, tally.skipped), (12, 3, 1));
     }
 
     #[test]
     fn the_closing_line_names_what_was_skipped_only_if_something_was() {
-        let mut tally = Tally { passed: 5, failed: 0, skipped: 0 };
+        let mut tally = Tally {
+            passed: 5,
+            failed: 0,
+            skipped: 0,
+        };
         assert_eq!(tally.line(), "5 passed, 0 failed");
-        tally.add(Tally { passed: 0, failed: 1, skipped: 2 });
+        tally.add(Tally {
+            passed: 0,
+            failed: 1,
+            skipped: 2,
+        });
         assert_eq!(tally.line(), "5 passed, 1 failed, 2 skipped");
     }
 }

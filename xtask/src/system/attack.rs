@@ -10,12 +10,17 @@ use crate::manifest::{Domain, Manifest};
 
 /// The attacker on each interrupt controller.
 pub fn scenarios() -> Vec<Scenario> {
-    [("gicv2", "virt,gic-version=2", "cortex-a72"), ("its", "virt,gic-version=3", "max")]
-        .into_iter()
-        .map(|(name, machine, cpu)| {
-            Scenario::new(format!("attack-{name}"), move |context, folder| attack(context, folder, machine, cpu))
+    [
+        ("gicv2", "virt,gic-version=2", "cortex-a72"),
+        ("its", "virt,gic-version=3", "max"),
+    ]
+    .into_iter()
+    .map(|(name, machine, cpu)| {
+        Scenario::new(format!("attack-{name}"), move |context, folder| {
+            attack(context, folder, machine, cpu)
         })
-        .collect()
+    })
+    .collect()
 }
 
 /// The attacker has no DMA device and does its worst; the hypervisor, the healthy domain beside it and a second boot of
@@ -26,13 +31,20 @@ fn attack(context: &Context, folder: &Path, machine: &str, cpu: &str) -> Result<
         .key("memory", "\"64MiB\"")
         .key("direct-map", "true")
         .cmdline("seed=1");
-    manifest.domain(probe::hardware(context, "end=off").key("memory", "\"128MiB\"")).domain(attacker);
+    manifest
+        .domain(probe::hardware(context, "end=off").key("memory", "\"128MiB\""))
+        .domain(attacker);
     let ran = Boot::new(&manifest).run(context, folder)?;
     let console = ran.console("attacker");
-    let failures: Vec<&str> = console.lines().filter(|line| line.starts_with("attacker: fail")).collect();
+    let failures: Vec<&str> = console
+        .lines()
+        .filter(|line| line.starts_with("attacker: fail"))
+        .collect();
     ensure!(failures.is_empty(), "{}", failures.join(" | "));
     ensure!(
-        console.lines().any(|line| line.trim_end() == "attacker: pass"),
+        console
+            .lines()
+            .any(|line| line.trim_end() == "attacker: pass"),
         "the attacker never finished"
     );
     ran.expect_line("attacker: powered off")?;

@@ -32,7 +32,12 @@ pub struct Ran {
 impl<'a> Boot<'a> {
     /// A boot with the usual limit.
     pub fn new(manifest: &'a Manifest) -> Self {
-        Self { manifest, limit: Duration::from_secs(300), no_check: false, qemu: &[] }
+        Self {
+            manifest,
+            limit: Duration::from_secs(300),
+            no_check: false,
+            qemu: &[],
+        }
     }
 
     /// Runs it in `folder`, which keeps the manifest and the logs.
@@ -50,10 +55,18 @@ impl<'a> Boot<'a> {
             command.arg("--no-check");
         }
         command.arg("--").args(self.qemu);
-        command.stdin(Stdio::null()).stderr(output.try_clone()?).stdout(output);
+        command
+            .stdin(Stdio::null())
+            .stderr(output.try_clone()?)
+            .stdout(output);
         let status = command.status().context("cannot run the terrane command")?;
-        let status = status.code().context("the terrane command was ended by a signal")?;
-        Ok(Ran { status, folder: folder.to_owned() })
+        let status = status
+            .code()
+            .context("the terrane command was ended by a signal")?;
+        Ok(Ran {
+            status,
+            folder: folder.to_owned(),
+        })
     }
 }
 
@@ -76,13 +89,20 @@ impl Ran {
         let output = self.log("output");
         let lines: Vec<&str> = output.lines().rev().take(3).collect();
         let last: Vec<&str> = lines.into_iter().rev().collect();
-        bail!("`terrane run` ended with {}, not {status}; its last words: {}", self.status, last.join(" | "))
+        bail!(
+            "`terrane run` ended with {}, not {status}; its last words: {}",
+            self.status,
+            last.join(" | ")
+        )
     }
 
     /// Fails unless the hypervisor wrote a line that begins with `line`.
     pub fn expect_line(&self, line: &str) -> Result<()> {
         let said = self.hypervisor();
-        ensure!(said.lines().any(|said| said.starts_with(line)), "the hypervisor never said `{line}`");
+        ensure!(
+            said.lines().any(|said| said.starts_with(line)),
+            "the hypervisor never said `{line}`"
+        );
         Ok(())
     }
 
@@ -95,7 +115,13 @@ impl Ran {
 
 /// Output of a `terrane` command that is no boot: status and stdout.
 pub fn ask(command: &mut Command) -> Result<(i32, String)> {
-    let output = command.stdin(Stdio::null()).output().context("cannot run the terrane command")?;
-    let status = output.status.code().context("the terrane command was ended by a signal")?;
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .context("cannot run the terrane command")?;
+    let status = output
+        .status
+        .code()
+        .context("the terrane command was ended by a signal")?;
     Ok((status, String::from_utf8_lossy(&output.stdout).into_owned()))
 }

@@ -23,7 +23,9 @@ pub struct Devices {
 impl Devices {
     /// Makes the files in `folder` and adds the devices to the machine.
     pub fn attach(manifest: &mut Manifest, folder: &Path) -> Result<Self> {
-        let devices = Self { folder: folder.to_owned() };
+        let devices = Self {
+            folder: folder.to_owned(),
+        };
         for (seed, disk) in (1..).zip(DISKS) {
             let mut data = noise(seed, HALF);
             data.resize(2 * HALF, 0);
@@ -32,8 +34,10 @@ impl Devices {
             let drive = format!("file={},if=none,format=raw,id={disk}", file.display());
             manifest.argument("-drive").argument(drive);
         }
-        fs::create_dir_all(folder.join("tftp")).context("cannot make a folder for the network test")?;
-        fs::write(devices.traffic(), noise(9, HALF / 4)).context("cannot write the network test's file")?;
+        fs::create_dir_all(folder.join("tftp"))
+            .context("cannot make a folder for the network test")?;
+        fs::write(devices.traffic(), noise(9, HALF / 4))
+            .context("cannot write the network test's file")?;
         for device in [
             "virtio-blk-device,drive=vda",
             "nvme,drive=nvme0n1,serial=terrane",
@@ -60,13 +64,20 @@ impl Devices {
         read.sort_unstable();
         let mut expected = Vec::new();
         for disk in DISKS {
-            let data = fs::read(self.disk(disk)).with_context(|| format!("cannot read {disk}'s file"))?;
+            let data =
+                fs::read(self.disk(disk)).with_context(|| format!("cannot read {disk}'s file"))?;
             let (first, second) = data.split_at(HALF);
-            ensure!(first == second, "what the guest wrote to {disk} isn't there");
+            ensure!(
+                first == second,
+                "what the guest wrote to {disk} isn't there"
+            );
             expected.push(format!("{disk} {}", digest(first)));
         }
         expected.sort_unstable();
-        ensure!(read == expected, "the guest read {read:?} from its disks, not {expected:?}");
+        ensure!(
+            read == expected,
+            "the guest read {read:?} from its disks, not {expected:?}"
+        );
         let traffic = fs::read(self.traffic()).context("cannot read the network test's file")?;
         facts.expect("network", &digest(&traffic))?;
         facts.expect("edu", "pass")?;
@@ -89,12 +100,18 @@ impl Devices {
 
 /// A fact `count NAME NUMBER`.
 fn count(facts: &Facts, name: &str) -> Result<u64> {
-    let number = facts.all("count").iter().find_map(|fact| fact.strip_prefix(name)?.trim().parse().ok());
+    let number = facts
+        .all("count")
+        .iter()
+        .find_map(|fact| fact.strip_prefix(name)?.trim().parse().ok());
     number.with_context(|| format!("the guest counted no `{name}`"))
 }
 
 fn digest(data: &[u8]) -> String {
-    Sha256::digest(data).iter().map(|byte| format!("{byte:02x}")).collect()
+    Sha256::digest(data)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 /// Bytes without a pattern that a stray copy could keep (xorshift64).

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 
 use crate::initramfs::STATUS;
 
@@ -22,7 +22,10 @@ impl Facts {
             let line = line.trim_end();
             if let Some(fact) = line.strip_prefix("fact ") {
                 let (name, value) = fact.split_once(' ').unwrap_or((fact, ""));
-                values.entry(name.to_owned()).or_default().push(value.to_owned());
+                values
+                    .entry(name.to_owned())
+                    .or_default()
+                    .push(value.to_owned());
             } else if let Some(number) = line.strip_prefix(STATUS) {
                 status = number.trim().parse().ok();
             }
@@ -39,14 +42,11 @@ impl Facts {
     pub fn one(&self, name: &str) -> Result<&str> {
         match self.all(name) {
             [value] => Ok(value),
-            values => Err(anyhow::anyhow!("the guest told `{name}` {} times, not once", values.len())),
+            values => Err(anyhow::anyhow!(
+                "the guest told `{name}` {} times, not once",
+                values.len()
+            )),
         }
-    }
-
-    /// The value as a decimal number.
-    pub fn number(&self, name: &str) -> Result<u64> {
-        let value = self.one(name)?;
-        value.parse().with_context(|| format!("fact {name} is `{value}`, no number"))
     }
 
     /// Fails unless the fact has this value.
@@ -72,7 +72,8 @@ impl Facts {
             .filter_map(|line| {
                 let (range, told) = line.split_once(" : ")?;
                 let (start, end) = range.trim().split_once('-')?;
-                let range = u64::from_str_radix(start, 16).ok()?..=u64::from_str_radix(end, 16).ok()?;
+                let range =
+                    u64::from_str_radix(start, 16).ok()?..=u64::from_str_radix(end, 16).ok()?;
                 (told == name).then_some(range)
             })
             .collect()
@@ -89,7 +90,7 @@ mod tests {
             "noise\r\nfact cpus 4\r\nfact iomem 40000000-bfffffff : System RAM\nfact iomem   08000000-0800ffff : GICD\n\
              terrane-guest: status 0\n",
         );
-        assert_eq!(facts.number("cpus").unwrap(), 4);
+        assert!(facts.expect("cpus", "4").is_ok());
         assert_eq!(facts.iomem("System RAM"), [0x4000_0000..=0xbfff_ffff]);
         assert_eq!(facts.iomem("GICD"), [0x0800_0000..=0x0800_ffff]);
         assert!(facts.expect_success().is_ok());

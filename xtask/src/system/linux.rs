@@ -32,8 +32,15 @@ pub fn domain(context: &Context, folder: &Path, kernel: Kernel, task: &str) -> R
     let files = guests::kernel(kernel)?;
     let ramdisk = folder.join("initrd.gz");
     let programs = [("checker", context.products.program("checker"))];
-    Initramfs { drivers: DRIVERS, task, programs: &programs }.write(&files, &ramdisk)?;
-    Ok(Domain::hardware(NAME, &files.image).ramdisk(ramdisk).cmdline(QUIET))
+    Initramfs {
+        drivers: DRIVERS,
+        task,
+        programs: &programs,
+    }
+    .write(&files, &ramdisk)?;
+    Ok(Domain::hardware(NAME, &files.image)
+        .ramdisk(ramdisk)
+        .cmdline(QUIET))
 }
 
 /// The task that reports a system, with the variables that it reads.
@@ -48,7 +55,11 @@ pub fn check(facts: &Facts, cpus: u32, memory: u64) -> Result<()> {
     facts.expect("hypervisor", "xen")?;
     facts.expect("features", FEATURES)?;
     facts.expect("cpus", &cpus.to_string())?;
-    ensure!(facts.all("complaint").is_empty(), "the kernel complains: {:?}", facts.all("complaint"));
+    ensure!(
+        facts.all("complaint").is_empty(),
+        "the kernel complains: {:?}",
+        facts.all("complaint")
+    );
 
     let first = 0x4000_0000;
     let last = first + (memory << 20) - 1;
@@ -61,11 +72,17 @@ pub fn check(facts: &Facts, cpus: u32, memory: u64) -> Result<()> {
         bytes += range.end() - range.start() + 1;
     }
     let withheld = (memory << 20).saturating_sub(bytes);
-    ensure!(withheld <= 12 << 20, "{} KiB of the host's memory are not the domain's", withheld >> 10);
+    ensure!(
+        withheld <= 12 << 20,
+        "{} KiB of the host's memory are not the domain's",
+        withheld >> 10
+    );
 
     let distributor = facts.iomem("GICD");
     ensure!(
-        distributor.iter().all(|range| *range.start() == 0x0800_0000),
+        distributor
+            .iter()
+            .all(|range| *range.start() == 0x0800_0000),
         "the GIC is at {distributor:x?}, not where the host has it"
     );
     ensure!(facts.iomem("PCI ECAM").len() == 1, "there is no PCIe");
@@ -78,8 +95,11 @@ pub fn check(facts: &Facts, cpus: u32, memory: u64) -> Result<()> {
 
 /// Every CPU's timer ticks, and at the right pace.
 fn timers(facts: &Facts, cpus: u32) -> Result<()> {
-    let counts: Vec<u64> =
-        facts.one("timers")?.split_whitespace().filter_map(|count| count.parse().ok()).collect();
+    let counts: Vec<u64> = facts
+        .one("timers")?
+        .split_whitespace()
+        .filter_map(|count| count.parse().ok())
+        .collect();
     ensure!(
         counts.len() == usize::try_from(cpus)? && counts.iter().all(|&count| count > 0),
         "timer interrupts on {cpus} CPUs: {counts:?}"
@@ -87,6 +107,9 @@ fn timers(facts: &Facts, cpus: u32) -> Result<()> {
     let slept = facts.one("slept")?;
     let (before, after) = slept.split_once(' ').context("`slept` has two times")?;
     let seconds = after.parse::<f64>()? - before.parse::<f64>()?;
-    ensure!((0.9..10.0).contains(&seconds), "a sleep of one second took {seconds:.2}");
+    ensure!(
+        (0.9..10.0).contains(&seconds),
+        "a sleep of one second took {seconds:.2}"
+    );
     Ok(())
 }

@@ -10,7 +10,6 @@ fact cpus "$(nproc)"
 fact features "$(cat /sys/hypervisor/properties/features 2>/dev/null)"
 fact hypervisor "$(cat /sys/hypervisor/type 2>/dev/null)"
 sed 's/^/fact iomem /' /proc/iomem
-fact memtotal "$(sed -n 's/^MemTotal: *\([0-9]*\).*/\1/p' /proc/meminfo)"
 
 # Interrupts of every kind must be counted where the machine has them: timer on each CPU, and IPIs between CPUs.
 before=$(cut -d' ' -f1 /proc/uptime)

@@ -69,8 +69,19 @@ struct Point {
 
 /// The scenarios: all pairs, or all.
 pub fn scenarios(full: bool) -> Vec<Scenario> {
-    let sizes = [CPUS.len(), CONTROLLERS.len(), COUNTS.len(), MEMORY.len(), KERNELS.len(), IOMMU.len()];
-    let combinations = if full { pairwise::all(&sizes) } else { pairwise::pairs(&sizes) };
+    let sizes = [
+        CPUS.len(),
+        CONTROLLERS.len(),
+        COUNTS.len(),
+        MEMORY.len(),
+        KERNELS.len(),
+        IOMMU.len(),
+    ];
+    let combinations = if full {
+        pairwise::all(&sizes)
+    } else {
+        pairwise::pairs(&sizes)
+    };
     combinations
         .into_iter()
         .map(|choice| Point {
@@ -81,7 +92,11 @@ pub fn scenarios(full: bool) -> Vec<Scenario> {
             kernel: KERNELS[choice[4]],
             iommu: IOMMU[choice[5]],
         })
-        .map(|point| Scenario::new(point.name(), move |context, folder| point.test(context, folder)))
+        .map(|point| {
+            Scenario::new(point.name(), move |context, folder| {
+                point.test(context, folder)
+            })
+        })
         .collect()
 }
 
@@ -89,7 +104,10 @@ impl Point {
     fn name(self) -> String {
         let (cpu, controller, kernel) = (self.cpu, self.controller.name(), self.kernel.series());
         let iommu = if self.iommu { "-smmu" } else { "" };
-        format!("linux-{kernel}-{cpu}-{controller}-{}cpu-{}M{iommu}", self.cpus, self.memory)
+        format!(
+            "linux-{kernel}-{cpu}-{controller}-{}cpu-{}M{iommu}",
+            self.cpus, self.memory
+        )
     }
 
     fn test(self, context: &Context, folder: &Path) -> Result<()> {
@@ -106,7 +124,10 @@ impl Point {
         let facts = Facts::read(&ran.console(linux::NAME));
         linux::check(&facts, self.cpus, self.memory)?;
         devices.check(&facts)?;
-        let disk = facts.all("interrupt").iter().find(|line| line.contains("nvme"));
+        let disk = facts
+            .all("interrupt")
+            .iter()
+            .find(|line| line.contains("nvme"));
         ensure!(
             disk.is_some_and(|line| line.contains(self.controller.interrupts())),
             "the NVMe disk doesn't interrupt by {}: {disk:?}",

@@ -46,7 +46,9 @@ impl Context {
     /// A call of the `terrane` command.
     pub fn terrane(&self, subcommand: &str) -> Command {
         let mut command = Command::new(&self.command);
-        command.arg(subcommand).env("TERRANE_HYPERVISOR", self.products.hypervisor());
+        command
+            .arg(subcommand)
+            .env("TERRANE_HYPERVISOR", self.products.hypervisor());
         command
     }
 
@@ -54,7 +56,8 @@ impl Context {
     pub fn folder(&self, name: &str) -> Result<PathBuf> {
         let folder = self.folder.join(name);
         if folder.exists() {
-            fs::remove_dir_all(&folder).with_context(|| format!("cannot empty {}", folder.display()))?;
+            fs::remove_dir_all(&folder)
+                .with_context(|| format!("cannot empty {}", folder.display()))?;
         }
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         Ok(folder)
@@ -64,7 +67,10 @@ impl Context {
 /// One test of a whole system.
 pub struct Scenario {
     name: String,
-    #[expect(clippy::type_complexity, reason = "a test is what it does with context and folder")]
+    #[expect(
+        clippy::type_complexity,
+        reason = "a test is what it does with context and folder"
+    )]
     test: Box<dyn Fn(&Context, &Path) -> Result<()> + Send + Sync>,
 }
 
@@ -73,7 +79,10 @@ impl Scenario {
         name: impl Into<String>,
         test: impl Fn(&Context, &Path) -> Result<()> + Send + Sync + 'static,
     ) -> Self {
-        Self { name: name.into(), test: Box::new(test) }
+        Self {
+            name: name.into(),
+            test: Box::new(test),
+        }
     }
 }
 
@@ -99,19 +108,30 @@ pub fn run(arch: Arch, full: bool, filter: &str) -> Result<Tally> {
     thread::scope(|scope| {
         for _ in 0..AT_ONCE {
             scope.spawn(|| {
-                while let Some(scenario) = queue.lock().ok().and_then(|mut queue| queue.pop_front()) {
-                    let counter = if one(&context, &scenario) { &passed } else { &failed };
+                while let Some(scenario) = queue.lock().ok().and_then(|mut queue| queue.pop_front())
+                {
+                    let counter = if one(&context, &scenario) {
+                        &passed
+                    } else {
+                        &failed
+                    };
                     counter.fetch_add(1, Ordering::Relaxed);
                 }
             });
         }
     });
-    Ok(Tally { passed: passed.into_inner(), failed: failed.into_inner(), skipped: 0 })
+    Ok(Tally {
+        passed: passed.into_inner(),
+        failed: failed.into_inner(),
+        skipped: 0,
+    })
 }
 
 fn one(context: &Context, scenario: &Scenario) -> bool {
     let begun = Instant::now();
-    let result = context.folder(&scenario.name).and_then(|folder| (scenario.test)(context, &folder));
+    let result = context
+        .folder(&scenario.name)
+        .and_then(|folder| (scenario.test)(context, &folder));
     let seconds = begun.elapsed().as_secs();
     match result {
         Ok(()) => {
@@ -120,7 +140,11 @@ fn one(context: &Context, scenario: &Scenario) -> bool {
         }
         Err(error) => {
             let folder = context.folder.join(&scenario.name);
-            eprintln!("FAIL  {} ({seconds} s): {error:#}\n      see {}", scenario.name, folder.display());
+            eprintln!(
+                "FAIL  {} ({seconds} s): {error:#}\n      see {}",
+                scenario.name,
+                folder.display()
+            );
             false
         }
     }

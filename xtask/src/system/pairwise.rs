@@ -24,11 +24,16 @@ pub fn pairs(sizes: &[usize]) -> Vec<Vec<usize>> {
         for axis in 0..sizes.len() {
             if chosen[axis].is_none() {
                 // The last of the best, so that the first choices aren't worn out.
-                chosen[axis] = (0..sizes[axis]).max_by_key(|&choice| gain(&open, &chosen, (axis, choice)));
+                chosen[axis] =
+                    (0..sizes[axis]).max_by_key(|&choice| gain(&open, &chosen, (axis, choice)));
             }
         }
         let combination: Vec<usize> = chosen.into_iter().flatten().collect();
-        open.retain(|pair| !pair.iter().all(|&(axis, choice)| combination[axis] == choice));
+        open.retain(|pair| {
+            !pair
+                .iter()
+                .all(|&(axis, choice)| combination[axis] == choice)
+        });
         combinations.push(combination);
     }
     combinations
@@ -40,8 +45,12 @@ fn gain(
     chosen: &[Option<usize>],
     choice: (usize, usize),
 ) -> usize {
-    let made = chosen.iter().enumerate().filter_map(|(axis, made)| made.map(|made| (axis, made)));
-    made.filter(|&other| open.contains(&[other.min(choice), other.max(choice)])).count()
+    let made = chosen
+        .iter()
+        .enumerate()
+        .filter_map(|(axis, made)| made.map(|made| (axis, made)));
+    made.filter(|&other| open.contains(&[other.min(choice), other.max(choice)]))
+        .count()
 }
 
 /// Every combination.
@@ -72,7 +81,9 @@ mod tests {
                 for a in 0..SIZES[left] {
                     for b in 0..SIZES[right] {
                         assert!(
-                            combinations.iter().any(|one| one[left] == a && one[right] == b),
+                            combinations
+                                .iter()
+                                .any(|one| one[left] == a && one[right] == b),
                             "axes {left} and {right}: {a} with {b}"
                         );
                     }

@@ -25,7 +25,9 @@ pub fn scenarios() -> Vec<Scenario> {
                 .key("memory", "\"64MiB\"")
                 .key("direct-map", "true")
                 .cmdline("end=off");
-            manifest.domain(probe::hardware(context, "end=off").key("cpus", "2")).domain(other);
+            manifest
+                .domain(probe::hardware(context, "end=off").key("cpus", "2"))
+                .domain(other);
             plans_are_equal(context, folder, manifest)
         }),
         Scenario::new("largest-direct", largest_direct),
@@ -37,15 +39,25 @@ fn plans_are_equal(context: &Context, folder: &Path, mut manifest: Manifest) -> 
     let ran = Boot::new(&manifest).run(context, folder)?;
     ran.expect_status(0)?;
     let said = ran.hypervisor();
-    let (_, rest) = said.split_once("plan begin\n").context("the hypervisor printed no plan")?;
-    let (live, _) = rest.split_once("plan end").context("the hypervisor's plan has no end")?;
+    let (_, rest) = said
+        .split_once("plan begin\n")
+        .context("the hypervisor printed no plan")?;
+    let (live, _) = rest
+        .split_once("plan end")
+        .context("the hypervisor's plan has no end")?;
     let live: Value = serde_json::from_str(live).context("the hypervisor's plan isn't JSON")?;
 
     let mut command = context.terrane("plan");
-    let (status, planned) = ask(command.arg(folder.join("manifest.toml")).args(["--format", "json"]))?;
+    let (status, planned) = ask(command
+        .arg(folder.join("manifest.toml"))
+        .args(["--format", "json"]))?;
     ensure!(status == 0, "`terrane plan` ended with {status}");
-    let planned: Value = serde_json::from_str(&planned).context("`terrane plan` printed no JSON")?;
-    ensure!(live == planned, "the plans differ:\n  live    {live}\n  planned {planned}");
+    let planned: Value =
+        serde_json::from_str(&planned).context("`terrane plan` printed no JSON")?;
+    ensure!(
+        live == planned,
+        "the plans differ:\n  live    {live}\n  planned {planned}"
+    );
     Ok(())
 }
 
@@ -53,13 +65,22 @@ fn plans_are_equal(context: &Context, folder: &Path, mut manifest: Manifest) -> 
 fn largest_direct(context: &Context, folder: &Path) -> Result<()> {
     let least = 2036_u64;
     let mut manifest = Manifest::new("virt,gic-version=3", "cortex-a57", 1, "2GiB");
-    let domain = linux::domain(context, folder, Kernel::Trixie, &linux::report("DISKS= NETWORK= EDU="))?;
+    let domain = linux::domain(
+        context,
+        folder,
+        Kernel::Trixie,
+        &linux::report("DISKS= NETWORK= EDU="),
+    )?;
     manifest.domain(domain.key("memory", &format!("\"{least}MiB\"")));
     let ran = Boot::new(&manifest).run(context, folder)?;
     ran.expect_status(0)?;
     let facts = Facts::read(&ran.console(linux::NAME));
     facts.expect_success()?;
-    let bytes: u64 = facts.iomem("System RAM").iter().map(|range| range.end() - range.start() + 1).sum();
+    let bytes: u64 = facts
+        .iomem("System RAM")
+        .iter()
+        .map(|range| range.end() - range.start() + 1)
+        .sum();
     ensure!(bytes >= least << 20, "the domain has {} MiB", bytes >> 20);
     Ok(())
 }

@@ -24,18 +24,56 @@ struct Case {
 }
 
 const CASES: &[Case] = &[
-    Case { name: "poweroff-psci", end: "off", policy: ("on-poweroff", "stop"), line: "control: powered off", status: 0 },
-    Case { name: "poweroff-sched-op", end: "shutdown-off", policy: ("on-poweroff", "halt-machine"), line: "control: powered off", status: 0 },
-    Case { name: "reboot-psci", end: "reset", policy: ("on-reboot", "stop"), line: "control: rebooted", status: 0 },
-    Case { name: "reboot-sched-op", end: "shutdown-reboot", policy: ("on-reboot", "halt-machine"), line: "control: rebooted", status: 0 },
-    Case { name: "reboot-machine", end: "reset", policy: ("on-reboot", "reboot-machine"), line: "control: rebooted", status: 0 },
-    Case { name: "crash-sched-op", end: "shutdown-crash", policy: ("on-crash", "stop"), line: "control: crashed", status: 4 },
+    Case {
+        name: "poweroff-psci",
+        end: "off",
+        policy: ("on-poweroff", "stop"),
+        line: "control: powered off",
+        status: 0,
+    },
+    Case {
+        name: "poweroff-sched-op",
+        end: "shutdown-off",
+        policy: ("on-poweroff", "halt-machine"),
+        line: "control: powered off",
+        status: 0,
+    },
+    Case {
+        name: "reboot-psci",
+        end: "reset",
+        policy: ("on-reboot", "stop"),
+        line: "control: rebooted",
+        status: 0,
+    },
+    Case {
+        name: "reboot-sched-op",
+        end: "shutdown-reboot",
+        policy: ("on-reboot", "halt-machine"),
+        line: "control: rebooted",
+        status: 0,
+    },
+    Case {
+        name: "reboot-machine",
+        end: "reset",
+        policy: ("on-reboot", "reboot-machine"),
+        line: "control: rebooted",
+        status: 0,
+    },
+    Case {
+        name: "crash-sched-op",
+        end: "shutdown-crash",
+        policy: ("on-crash", "stop"),
+        line: "control: crashed",
+        status: 4,
+    },
 ];
 
 /// The probe's ends, and those of Linux.
 pub fn scenarios() -> Vec<Scenario> {
     let probes = CASES.iter().map(|case| {
-        Scenario::new(format!("power-{}", case.name), |context, folder| case.test(context, folder))
+        Scenario::new(format!("power-{}", case.name), |context, folder| {
+            case.test(context, folder)
+        })
     });
     probes
         .chain([
@@ -52,7 +90,11 @@ impl Case {
         let (key, value) = self.policy;
         let domain = probe::hardware(context, &format!("end={}", self.end));
         manifest.domain(domain.key(key, &format!("\"{value}\"")));
-        let ran = Boot { qemu: &["-no-reboot"], ..Boot::new(&manifest) }.run(context, folder)?;
+        let ran = Boot {
+            qemu: &["-no-reboot"],
+            ..Boot::new(&manifest)
+        }
+        .run(context, folder)?;
         probe::passed(&ran, "control")?;
         ran.expect_line(self.line)?;
         ran.expect_status(self.status)
@@ -62,7 +104,10 @@ impl Case {
 /// Linux writes a mark to the disk and reboots; the second time it finds the mark and powers off.
 fn linux_reboots(context: &Context, folder: &Path) -> Result<()> {
     let console = twice(context, folder, "on-reboot", "reboot -f; sleep 60")?;
-    ensure!(console.contains("fact boot second"), "there was no second boot");
+    ensure!(
+        console.contains("fact boot second"),
+        "there was no second boot"
+    );
     Ok(())
 }
 
@@ -71,13 +116,30 @@ fn restart_after_poweroff(context: &Context, folder: &Path) -> Result<()> {
     let mut manifest = Manifest::new("virt,gic-version=3", "cortex-a57", 1, "512MiB");
     manifest.domain(probe::hardware(context, "end=off").key("on-poweroff", "\"restart\""));
     // It never ends by itself: the time is up, and by then it has powered off more than once.
-    let boot = Boot { limit: Duration::from_secs(20), ..Boot::new(&manifest) };
+    let boot = Boot {
+        limit: Duration::from_secs(20),
+        ..Boot::new(&manifest)
+    };
     let ran = boot.run(context, folder)?;
     ran.expect_status(3)?;
-    let ends = ran.hypervisor().lines().filter(|line| line.starts_with("control: powered off")).count();
-    ensure!(ends > 1, "the probe powered off {ends} times, and was to be restarted each time");
-    let boots = ran.console("control").lines().filter(|line| line.trim_end() == "probe: pass").count();
-    ensure!(boots >= ends, "{boots} clean boots for {ends} ends: a second boot isn't clean");
+    let ends = ran
+        .hypervisor()
+        .lines()
+        .filter(|line| line.starts_with("control: powered off"))
+        .count();
+    ensure!(
+        ends > 1,
+        "the probe powered off {ends} times, and was to be restarted each time"
+    );
+    let boots = ran
+        .console("control")
+        .lines()
+        .filter(|line| line.trim_end() == "probe: pass")
+        .count();
+    ensure!(
+        boots >= ends,
+        "{boots} clean boots for {ends} ends: a second boot isn't clean"
+    );
     Ok(())
 }
 
@@ -87,7 +149,10 @@ fn twice(context: &Context, folder: &Path, policy: &str, first: &str) -> Result<
     let mut manifest = Manifest::new("virt,gic-version=3", "cortex-a57", 2, "1GiB");
     manifest
         .argument("-drive")
-        .argument(format!("file={},if=none,format=raw,id=mark", disk.display()))
+        .argument(format!(
+            "file={},if=none,format=raw,id=mark",
+            disk.display()
+        ))
         .argument("-device")
         .argument("nvme,drive=mark,serial=mark");
     let task = format!(
@@ -109,7 +174,12 @@ fn twice(context: &Context, folder: &Path, policy: &str, first: &str) -> Result<
 /// A panic of Linux is a crash of the domain, told as such.
 fn linux_panics(context: &Context, folder: &Path) -> Result<()> {
     let mut manifest = Manifest::new("virt,gic-version=3", "cortex-a57", 1, "512MiB");
-    let domain = linux::domain(context, folder, Kernel::Bookworm, "echo c >/proc/sysrq-trigger\nsleep 60\n")?;
+    let domain = linux::domain(
+        context,
+        folder,
+        Kernel::Bookworm,
+        "echo c >/proc/sysrq-trigger\nsleep 60\n",
+    )?;
     manifest.domain(domain.key("on-crash", "\"stop\""));
     let ran = Boot::new(&manifest).run(context, folder)?;
     ran.expect_line("control: crashed")?;

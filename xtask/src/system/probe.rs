@@ -10,12 +10,18 @@ use crate::manifest::{Domain, Manifest};
 
 /// The probe as hardware domain on each interrupt controller.
 pub fn scenarios() -> Vec<Scenario> {
-    [("gicv2", "virt,gic-version=2"), ("gicv3", "virt,gic-version=3,its=off"), ("its", "virt,gic-version=3")]
-        .into_iter()
-        .map(|(name, machine)| {
-            Scenario::new(format!("probe-{name}"), move |context, folder| boots(context, folder, machine))
+    [
+        ("gicv2", "virt,gic-version=2"),
+        ("gicv3", "virt,gic-version=3,its=off"),
+        ("its", "virt,gic-version=3"),
+    ]
+    .into_iter()
+    .map(|(name, machine)| {
+        Scenario::new(format!("probe-{name}"), move |context, folder| {
+            boots(context, folder, machine)
         })
-        .collect()
+    })
+    .collect()
 }
 
 /// The probe as hardware domain, which ends as `cmdline` says (`end=...`).
@@ -26,9 +32,15 @@ pub fn hardware(context: &Context, cmdline: &str) -> Domain {
 /// Fails unless the probe in this domain found everything as it must be.
 pub fn passed(ran: &Ran, domain: &str) -> Result<()> {
     let console = ran.console(domain);
-    let failures: Vec<&str> = console.lines().filter(|line| line.starts_with("probe: fail")).collect();
+    let failures: Vec<&str> = console
+        .lines()
+        .filter(|line| line.starts_with("probe: fail"))
+        .collect();
     ensure!(failures.is_empty(), "{domain}: {}", failures.join(" | "));
-    ensure!(console.lines().any(|line| line.trim_end() == "probe: pass"), "{domain}: the probe never finished");
+    ensure!(
+        console.lines().any(|line| line.trim_end() == "probe: pass"),
+        "{domain}: the probe never finished"
+    );
     Ok(())
 }
 

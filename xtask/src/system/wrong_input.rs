@@ -29,7 +29,13 @@ const fn case(
     codes: &'static [&'static str],
     sides: usize,
 ) -> Case {
-    Case { name, keys, codes, sides, other: None }
+    Case {
+        name,
+        keys,
+        codes,
+        sides,
+        other: None,
+    }
 }
 
 /// The rows of "Wrong input under Xen" that are wrong here too. The host: 2 GiB at 0x40000000, its tree at 0x48000000,
@@ -56,7 +62,10 @@ const CASES: &[Case] = &[
     ),
     case(
         "outside-ram",
-        &[("static-mem", "[{ start = 0x1_0000_0000, size = \"64MiB\" }]")],
+        &[(
+            "static-mem",
+            "[{ start = 0x1_0000_0000, size = \"64MiB\" }]",
+        )],
         &["static-outside-ram"],
         2,
     ),
@@ -74,7 +83,10 @@ const CASES: &[Case] = &[
     ),
     case(
         "near-the-end-of-addresses",
-        &[("static-mem", "[{ start = \"0xffff_ffff_f000_0000\", size = \"512MiB\" }]")],
+        &[(
+            "static-mem",
+            "[{ start = \"0xffff_ffff_f000_0000\", size = \"512MiB\" }]",
+        )],
         &["static-wraps", "static-outside-ram"],
         1,
     ),
@@ -99,13 +111,19 @@ const CASES: &[Case] = &[
     ),
     case(
         "static-smaller-than-memory",
-        &[("memory", "\"128MiB\""), ("static-mem", "[{ start = 0x6000_0000, size = \"64MiB\" }]")],
+        &[
+            ("memory", "\"128MiB\""),
+            ("static-mem", "[{ start = 0x6000_0000, size = \"64MiB\" }]"),
+        ],
         &["memory-sum-mismatch"],
         2,
     ),
     case(
         "static-larger-than-memory",
-        &[("memory", "\"32MiB\""), ("static-mem", "[{ start = 0x6000_0000, size = \"64MiB\" }]")],
+        &[
+            ("memory", "\"32MiB\""),
+            ("static-mem", "[{ start = 0x6000_0000, size = \"64MiB\" }]"),
+        ],
         &["memory-sum-mismatch"],
         2,
     ),
@@ -121,8 +139,18 @@ const CASES: &[Case] = &[
         &["static-misaligned-page"],
         1,
     ),
-    case("memory-larger-than-the-host", &[("memory", "\"8GiB\"")], &["memory-too-large"], 2),
-    case("memory-too-small-for-modules", &[("memory", "\"64KiB\"")], &["too-small-for-modules"], 1),
+    case(
+        "memory-larger-than-the-host",
+        &[("memory", "\"8GiB\"")],
+        &["memory-too-large"],
+        2,
+    ),
+    case(
+        "memory-too-small-for-modules",
+        &[("memory", "\"64KiB\"")],
+        &["too-small-for-modules"],
+        1,
+    ),
 ];
 
 /// Each wrong domain at the command, at the hypervisor that halts, and beside a healthy domain that runs on.
@@ -150,7 +178,9 @@ impl Case {
         let mut manifest = Manifest::new("virt,gic-version=3", "cortex-a57", 4, "2GiB");
         let bare = |name| {
             let kernel = context.products.guest("probe");
-            Domain::new(name, &kernel).key("direct-map", "true").cmdline("end=off")
+            Domain::new(name, &kernel)
+                .key("direct-map", "true")
+                .cmdline("end=off")
         };
         let healthy = probe::hardware(context, "end=off").key("memory", "\"256MiB\"");
         let healthy = if self.name == "over-a-boot-module" {
@@ -159,7 +189,10 @@ impl Case {
             healthy
         };
         manifest.domain(healthy);
-        let wrong = self.keys.iter().fold(bare("wrong"), |domain, (key, value)| domain.key(key, value));
+        let wrong = self
+            .keys
+            .iter()
+            .fold(bare("wrong"), |domain, (key, value)| domain.key(key, value));
         manifest.domain(wrong);
         if let Some(memory) = self.other {
             manifest.domain(bare("other").key("static-mem", memory));
@@ -169,10 +202,15 @@ impl Case {
 
     /// `terrane check`: exit 1, the code, both sides with a position in the manifest, and a mend.
     fn checked(&self, context: &Context, folder: &Path) -> Result<()> {
-        let path = self.manifest(context).write(&folder.join("manifest.toml"))?;
+        let path = self
+            .manifest(context)
+            .write(&folder.join("manifest.toml"))?;
         let (status, said) = ask(context.terrane("check").arg(path).arg("--json"))?;
         ensure!(status == 1, "`terrane check` ended with {status}: {said}");
-        let refusals = said.lines().map(serde_json::from_str).collect::<Result<Vec<Value>, _>>()?;
+        let refusals = said
+            .lines()
+            .map(serde_json::from_str)
+            .collect::<Result<Vec<Value>, _>>()?;
         let Some(refusal) = refusals
             .iter()
             .find(|one| self.codes.iter().any(|code| one["code"] == *code))
@@ -180,13 +218,22 @@ impl Case {
             anyhow::bail!("none of {:?} in: {said}", self.codes);
         };
         let sides = refusal["sides"].as_array().map_or(&[][..], Vec::as_slice);
-        ensure!(sides.len() >= self.sides, "{} sides named, not {}: {refusal}", sides.len(), self.sides);
         ensure!(
-            sides.iter().any(|side| side["line"].as_u64().is_some_and(|line| line > 0)),
+            sides.len() >= self.sides,
+            "{} sides named, not {}: {refusal}",
+            sides.len(),
+            self.sides
+        );
+        ensure!(
+            sides
+                .iter()
+                .any(|side| side["line"].as_u64().is_some_and(|line| line > 0)),
             "no position in the manifest: {refusal}"
         );
         ensure!(
-            refusal["help"].as_str().is_some_and(|help| !help.is_empty()),
+            refusal["help"]
+                .as_str()
+                .is_some_and(|help| !help.is_empty()),
             "no mend: {refusal}"
         );
         Ok(())
@@ -196,10 +243,17 @@ impl Case {
     fn halts(&self, context: &Context, folder: &Path) -> Result<()> {
         let mut manifest = self.manifest(context);
         manifest.hypervisor("on-conflict = \"halt\"");
-        let ran = Boot { no_check: true, ..Boot::new(&manifest) }.run(context, folder)?;
+        let ran = Boot {
+            no_check: true,
+            ..Boot::new(&manifest)
+        }
+        .run(context, folder)?;
         self.named(&ran)?;
         ran.expect_status(1)?;
-        ensure!(ran.console("control").is_empty(), "a domain was started all the same");
+        ensure!(
+            ran.console("control").is_empty(),
+            "a domain was started all the same"
+        );
         Ok(())
     }
 
@@ -207,7 +261,11 @@ impl Case {
     fn skipped(&self, context: &Context, folder: &Path) -> Result<()> {
         let mut manifest = self.manifest(context);
         manifest.hypervisor("on-conflict = \"skip-domain\"");
-        let ran = Boot { no_check: true, ..Boot::new(&manifest) }.run(context, folder)?;
+        let ran = Boot {
+            no_check: true,
+            ..Boot::new(&manifest)
+        }
+        .run(context, folder)?;
         self.named(&ran)?;
         ran.expect_line("wrong: refused: ")?;
         ran.expect_status(1)?;
@@ -217,14 +275,29 @@ impl Case {
     /// The hypervisor's console has one of the codes, and what clashes.
     fn named(&self, ran: &Ran) -> Result<()> {
         let said = ran.hypervisor();
-        let begins: Vec<String> = self.codes.iter().map(|code| format!("error[{code}]: ")).collect();
-        let line = said.lines().position(|line| begins.iter().any(|begin| line.starts_with(begin)));
+        let begins: Vec<String> = self
+            .codes
+            .iter()
+            .map(|code| format!("error[{code}]: "))
+            .collect();
+        let line = said
+            .lines()
+            .position(|line| begins.iter().any(|begin| line.starts_with(begin)));
         let Some(line) = line else {
             anyhow::bail!("the hypervisor named none of {:?}", self.codes);
         };
-        let sides = said.lines().skip(line + 1).take_while(|line| line.starts_with(' '));
-        let sides = sides.filter(|line| line.trim_start().starts_with("side: ")).count();
-        ensure!(sides >= self.sides, "the hypervisor named {sides} sides, not {}", self.sides);
+        let sides = said
+            .lines()
+            .skip(line + 1)
+            .take_while(|line| line.starts_with(' '));
+        let sides = sides
+            .filter(|line| line.trim_start().starts_with("side: "))
+            .count();
+        ensure!(
+            sides >= self.sides,
+            "the hypervisor named {sides} sides, not {}",
+            self.sides
+        );
         Ok(())
     }
 }

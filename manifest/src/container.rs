@@ -227,7 +227,7 @@ mod tests {
                 })
                 .collect();
             let arrangement = arrange(tree_bytes, &shapes).unwrap();
-            let mut taken = vec![(0, tree_bytes)];
+            let mut taken = alloc::vec![(0, tree_bytes)];
             for (shape, &offset) in shapes.iter().zip(&arrangement.offsets) {
                 prop_assert_eq!(offset % shape.alignment, shape.offset);
                 taken.push((offset, offset + shape.memory_size));

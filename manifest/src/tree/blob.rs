@@ -139,6 +139,8 @@ pub struct Tree<'a> {
     /// `(phandle, node)`, sorted.
     phandles: Vec<(u32, u32)>,
     reservations: Vec<(u64, u64)>,
+    total_bytes: usize,
+    used_bytes: usize,
 }
 
 impl<'a> Tree<'a> {
@@ -192,6 +194,8 @@ impl<'a> Tree<'a> {
             properties: reader.properties,
             phandles: Vec::new(),
             reservations,
+            total_bytes: total,
+            used_bytes: HEADER_BYTES + structure_size + strings_size,
         };
         tree.phandles = tree
             .nodes()
@@ -244,6 +248,18 @@ impl<'a> Tree<'a> {
         let at = self.phandles.partition_point(|&(other, _)| other < phandle);
         let &(found, index) = self.phandles.get(at)?;
         (found == phandle).then_some(Node { tree: self, index })
+    }
+
+    /// The header's `totalsize`, in bytes; boot loaders leave room in it for their own edits.
+    #[must_use]
+    pub fn total_bytes(&self) -> usize {
+        self.total_bytes
+    }
+
+    /// What header, structure and names take of it, in bytes.
+    #[must_use]
+    pub fn used_bytes(&self) -> usize {
+        self.used_bytes
     }
 
     /// The memory reservation block: `(address, size)` in bytes, as they stand.

@@ -1,5 +1,8 @@
 //! Device trees: reading, writing, and the three that matter here (the host's, the system's, a guest's).
 
 pub mod blob;
+pub mod edit;
+pub mod guest;
 pub mod host;
+pub mod system;
 pub mod writer;

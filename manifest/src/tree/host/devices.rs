@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use layout::{Dma, HostDevice, Iommu, Severity};
 
 use super::gic::Gic;
-use super::{Reader, Uart, address, interrupts};
+use super::{Reader, address, interrupts};
 use crate::tree::blob::{Cells, Node};
 
 /// Devices that only answer their registers. Each of them has no bus-master port in its reference manual.
@@ -68,12 +68,11 @@ pub fn is_iommu(node: Node<'_, '_>) -> bool {
             .any(|name| IOMMUS.contains(&name))
 }
 
-/// Each device with its node's index, and the IOMMUs. The interrupt controller, memory, CPUs and the hypervisor's
-/// console are none of them; neither is what has no registers that a CPU reaches and no shared interrupt.
+/// Each device with its node's index, and the IOMMUs. The interrupt controller, memory and CPUs are none of
+/// them; neither is what has no registers that a CPU reaches and no shared interrupt.
 pub fn read(
     reader: &mut Reader<'_, '_, '_>,
     gic: Option<&Gic>,
-    console: Option<&Uart>,
 ) -> (Vec<(usize, HostDevice)>, Vec<Iommu>) {
     let (mut devices, mut iommus) = (Vec::new(), Vec::new());
     let mut skipped: Option<Node<'_, '_>> = None;
@@ -86,11 +85,10 @@ pub fn read(
             skipped = Some(node);
             continue;
         }
-        let is_console = console.is_some_and(|console| console.node == node.index());
         let is_controller =
             gic.is_some_and(|gic| gic.node == node.index()) || node.is_compatible("arm,gic-v3-its");
         let is_memory = node.string("device_type") == Some("memory");
-        if is_console || is_controller || is_memory || !node.has("compatible") {
+        if is_controller || is_memory || !node.has("compatible") {
             continue;
         }
         if is_iommu(node) {

@@ -83,7 +83,7 @@ pub struct Host {
     pub device_nodes: Vec<usize>,
     /// The interrupt controller; `None` if there is none that is known.
     pub gic: Option<Gic>,
-    /// The console's UART. It is none of `map.devices`: the hypervisor keeps it.
+    /// The console's UART; also one of `map.devices`, which the planner gives to nobody.
     pub console: Option<Uart>,
     /// How firmware is called; `None` without a PSCI node.
     pub psci: Option<PsciConduit>,
@@ -93,8 +93,19 @@ pub struct Host {
     pub problems: Vec<Conflict>,
 }
 
-/// Reads the host's tree. `console` is the path or alias that the system asks for, `None` for the tree's
-/// `stdout-path`.
+/// The path of the UART that a path or alias names, or without a name the one that the tree's `stdout-path` does.
+#[must_use]
+pub fn resolve_console(tree: &Tree<'_>, name: Option<&str>) -> Option<String> {
+    let by_tree = || {
+        let chosen = tree.find("/chosen")?;
+        chosen
+            .string("stdout-path")
+            .or_else(|| chosen.string("linux,stdout-path"))
+    };
+    Some(tree.find_by_alias(name.or_else(by_tree)?)?.path())
+}
+
+/// Reads the host's tree. `console` is the path of the console's UART, see [`resolve_console`].
 #[must_use]
 pub fn read(
     tree: &Tree<'_>,
@@ -113,7 +124,7 @@ pub fn read(
     let console = reader.console(console, gic.as_ref());
     let (psci, cpus) = (reader.psci(), cpus::read(&mut reader));
     let timer = gic.as_ref().and_then(|gic| timer(tree, gic));
-    let (devices, iommus) = devices::read(&mut reader, gic.as_ref(), console.as_ref());
+    let (devices, iommus) = devices::read(&mut reader, gic.as_ref());
     let (device_nodes, devices) = devices.into_iter().unzip();
     let map = HostMap {
         architecture: Architecture::Aarch64,
@@ -225,14 +236,8 @@ impl Reader<'_, '_, '_> {
         })
     }
 
-    fn console(&mut self, name: Option<&str>, gic: Option<&Gic>) -> Option<Uart> {
-        let by_tree = || {
-            let chosen = self.tree.find("/chosen")?;
-            chosen
-                .string("stdout-path")
-                .or_else(|| chosen.string("linux,stdout-path"))
-        };
-        let node = self.tree.find_by_alias(name.or_else(by_tree)?)?;
+    fn console(&mut self, path: Option<&str>, gic: Option<&Gic>) -> Option<Uart> {
+        let node = self.tree.find(path?)?;
         let registers = self.registers(node).first().copied()?;
         Some(Uart {
             node: node.index(),

@@ -1,0 +1,104 @@
+//! The system tree: Xen's dom0less binding, with `terrane,*` properties for what that lacks.
+//!
+//! [`write`](fn@write) makes it on the workstation, [`read`](fn@read) turns it into a
+//! [`layout::SystemRequest`] there and in the hypervisor. Trees for Xen are read too: domains of class
+//! `xen,domain`, and the classic hardware domain whose modules stand right under `/chosen`.
+//!
+//! Source: Xen, docs/misc/arm/device-tree/booting.txt. The `terrane,*` properties are described in
+//! docs/system-tree.md.
+
+mod domain;
+mod read;
+mod words;
+mod write;
+
+pub use read::{Modules, System, read};
+pub use write::{DIGEST_LENGTH, write};
+
+use crate::image::{HEADER_BYTES, IMAGE_ALIGNMENT, Image, ImageError};
+use layout::{KernelRequest, MachineAddress, MachineRange, Origin};
+
+/// Properties of `/chosen` and of domain nodes that Xen's binding lacks.
+mod property {
+    pub const VERSION: &str = "terrane,version";
+    pub const MODULES_RELATIVE: &str = "terrane,modules-relative";
+    pub const PLAN_DIGEST: &str = "terrane,plan-digest";
+    pub const ON_CONFLICT: &str = "terrane,on-conflict";
+    pub const PRINT_PLAN: &str = "terrane,print-plan";
+    pub const SCRUB: &str = "terrane,scrub";
+    pub const CONSOLE: &str = "terrane,console";
+
+    pub const NAME: &str = "terrane,name";
+    pub const MANIFEST_LINE: &str = "terrane,manifest-line";
+    pub const KIND: &str = "terrane,kind";
+    pub const DIRECT_MAP: &str = "terrane,direct-map";
+    pub const MEMORY: &str = "terrane,memory";
+    pub const MEMORY_BYTES: &str = "terrane,memory-bytes";
+    pub const MEMORY_BELOW: &str = "terrane,memory-below";
+    pub const AFFINITY: &str = "terrane,affinity";
+    pub const ALLOW_DMA: &str = "terrane,allow-dma-without-iommu";
+    pub const MAX_EVENT_CHANNELS: &str = "terrane,max-event-channels";
+    pub const ON_STRAY_ACCESS: &str = "terrane,on-stray-access";
+    pub const ON_POWEROFF: &str = "terrane,on-poweroff";
+    pub const ON_REBOOT: &str = "terrane,on-reboot";
+    pub const ON_CRASH: &str = "terrane,on-crash";
+
+    pub const DEVICE: &str = "terrane,device";
+    pub const DMA_MASK: &str = "terrane,dma-mask";
+
+    /// What may stand in `/chosen`.
+    pub const OF_CHOSEN: [&str; 7] = [
+        VERSION,
+        MODULES_RELATIVE,
+        PLAN_DIGEST,
+        ON_CONFLICT,
+        PRINT_PLAN,
+        SCRUB,
+        CONSOLE,
+    ];
+    /// What may stand in a domain's node.
+    pub const OF_DOMAIN: [&str; 15] = [
+        NAME,
+        MANIFEST_LINE,
+        KIND,
+        DIRECT_MAP,
+        MEMORY,
+        MEMORY_BYTES,
+        MEMORY_BELOW,
+        AFFINITY,
+        ALLOW_DMA,
+        MAX_EVENT_CHANNELS,
+        ON_STRAY_ACCESS,
+        ON_POWEROFF,
+        ON_REBOOT,
+        ON_CRASH,
+        DEVICE,
+    ];
+}
+
+/// The version of the `terrane,*` properties that this writes, and reads.
+pub const VERSION: u32 = 1;
+
+/// What an arm64 kernel asks for, from the first bytes of its module.
+///
+/// # Errors
+/// What is wrong with its header.
+pub fn kernel_request(
+    module: MachineRange,
+    header: &[u8; HEADER_BYTES],
+    origin: Origin,
+) -> Result<KernelRequest, ImageError> {
+    let image = Image::read(header, module.size())?;
+    Ok(KernelRequest {
+        module,
+        memory_size: image.memory_size,
+        alignment: IMAGE_ALIGNMENT,
+        text_offset: image.text_offset,
+        bounds: None,
+        origin,
+    })
+}
+
+fn moved(range: MachineRange, by: impl Fn(u64) -> Option<u64>) -> Option<MachineRange> {
+    MachineRange::new(MachineAddress::new(by(range.start().raw())?), range.size())
+}

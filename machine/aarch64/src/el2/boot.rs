@@ -1,0 +1,102 @@
+//! From the first Rust instruction to the first guest.
+
+use core::fmt::Write;
+
+use dtoolkit::fdt::Fdt;
+use spin::Once;
+
+use super::entry::Image;
+use super::panic::halt;
+use super::uart::Uart;
+use super::{heap, mmu};
+use crate::stage1::Kind;
+
+static UART: Once<Uart> = Once::new();
+
+/// The hypervisor's UART, once it is known.
+pub fn uart() -> Option<Uart> {
+    UART.get().copied()
+}
+
+/// A tree of this size or more is taken for garbage. Linux's limit is 2 MiB as well.
+const TREE_LIMIT: u32 = 2 << 20;
+const TREE_MAGIC: u32 = 0xd00d_feed;
+
+/// The host tree as it lies in memory; `None` if there is none.
+fn host_tree(address: u64) -> Option<&'static [u8]> {
+    if address == 0 || address % 8 != 0 {
+        return None;
+    }
+    let header = address as *const u32;
+    // SAFETY: the boot protocol has the physical address of the tree in x0; reading the magic number
+    // tells whether it was obeyed.
+    let magic = u32::from_be(unsafe { header.read_volatile() });
+    // SAFETY: the second word of the same header.
+    let bytes = u32::from_be(unsafe { header.add(1).read_volatile() });
+    if magic != TREE_MAGIC || bytes >= TREE_LIMIT {
+        return None;
+    }
+    // SAFETY: the tree's own length; nobody writes to it until the hypervisor has copied it.
+    Some(unsafe { core::slice::from_raw_parts(address as *const u8, bytes as usize) })
+}
+
+/// Called by `entry.s` with the MMU off: no atomics, no heap, no lock until [`mmu::enable`].
+///
+/// `loaded` is zero, or where the boot loader had put the image before it moved itself. `failure` is
+/// what `prepare_el2` says.
+pub extern "C" fn start(tree: u64, image: u64, loaded: u64, failure: u64) -> ! {
+    let bytes = host_tree(tree);
+    let uart = bytes
+        .and_then(|bytes| Fdt::new(bytes).ok())
+        .and_then(|tree| Uart::of_tree(&tree));
+    let say = |text: &str| {
+        if let Some(mut uart) = uart {
+            let _ = uart.write_str(text);
+        }
+    };
+    match failure {
+        0 => {}
+        1 => {
+            say("(terrane) error[not-at-el2]: entered at EL1; the firmware must enter at EL2\n");
+            halt()
+        }
+        _ => {
+            say("(terrane) error[vhe-only]: this CPU can't clear HCR_EL2.E2H\n");
+            halt()
+        }
+    }
+    // Without a tree there is no console either.
+    let Some(bytes) = bytes else { halt() };
+    let layout = Image::find(image);
+    let tree_range = (tree, tree + bytes.len() as u64, Kind::Ram);
+    let enabled = match uart {
+        Some(uart) => {
+            let registers = (uart.base(), uart.base() + 1, Kind::Device);
+            mmu::enable(&layout, &[tree_range, registers])
+        }
+        None => mmu::enable(&layout, &[tree_range]),
+    };
+    if enabled.is_err() {
+        say("(terrane) error[beyond-reach]: image, tree or UART lie above 48 bits\n");
+        halt()
+    }
+    if let Some(uart) = uart {
+        UART.call_once(|| uart);
+    }
+    heap::start();
+    run(bytes, &layout, loaded)
+}
+
+fn run(_tree: &'static [u8], image: &Image, loaded: u64) -> ! {
+    if let Some(mut uart) = uart() {
+        let _ = writeln!(
+            uart,
+            "(terrane) Terrane {} at {:#x}, {} KiB, loaded at {:#x}",
+            env!("CARGO_PKG_VERSION"),
+            image.start,
+            (image.end - image.start) / 1024,
+            loaded
+        );
+    }
+    halt()
+}

@@ -1,0 +1,132 @@
+// The image's first instructions, on the boot CPU and on every other.
+//
+// Entered with the MMU off. Linux's boot protocol: Documentation/arch/arm64/booting.rst.
+
+    .section .head, "ax"
+    .global _start
+_start:
+    b       enter_boot_cpu
+    nop
+    .quad   0                       // text_offset
+    .quad   __image_size            // with bss and stacks
+    .quad   0xa                     // little-endian, 4 KiB pages, anywhere in memory
+    .quad   0
+    .quad   0
+    .quad   0
+    .ascii  "ARM\x64"
+    .long   0
+
+    .text
+
+// x0: host tree. x1: zero from a boot loader; where the boot loader had put the image if the image
+// moved itself here.
+enter_boot_cpu:
+    msr     daifset, #0xf
+    mov     x20, x0
+    mov     x21, x1
+    adrp    x19, __image_start
+    bl      prepare_el2
+    mov     x22, x0
+
+    // R_AARCH64_RELATIVE (1027) is the only kind that a -pie link without symbols leaves.
+    adrp    x9, __rela_start
+    add     x9, x9, :lo12:__rela_start
+    adrp    x10, __rela_end
+    add     x10, x10, :lo12:__rela_end
+1:  cmp     x9, x10
+    b.hs    2f
+    ldp     x11, x12, [x9], #16
+    ldr     x13, [x9], #8
+    cmp     w12, #1027
+    b.ne    1b
+    add     x13, x13, x19
+    str     x13, [x19, x11]
+    b       1b
+
+2:  adrp    x9, __bss_start
+    adrp    x10, __bss_end
+    add     x10, x10, :lo12:__bss_end
+3:  cmp     x9, x10
+    b.hs    4f
+    stp     xzr, xzr, [x9], #16
+    b       3b
+
+4:  adrp    x9, boot_stack
+    add     x9, x9, :lo12:boot_stack
+    mov     x10, #{stack_bytes}
+    add     sp, x9, x10
+    mov     x29, xzr
+    mov     x30, xzr
+    mov     x0, x20
+    mov     x1, x19
+    mov     x2, x21
+    mov     x3, x22
+    b       {start}
+
+// Puts EL2 into a known state. Returns 0 in x0, or why that can't be done: 1 if not at EL2, 2 if
+// HCR_EL2.E2H can't be cleared.
+prepare_el2:
+    mrs     x0, CurrentEL
+    cmp     x0, #8
+    mov     x0, #1
+    b.ne    5f
+    // SCTLR before HCR: what the bits of the one mean depends on the other.
+    mov     x9, #{sctlr_off_low}
+    movk    x9, #{sctlr_off_high}, lsl #16
+    msr     sctlr_el2, x9
+    isb
+    mov     x9, #(1 << 31)          // RW: EL1 is AArch64
+    msr     hcr_el2, x9
+    isb
+    mrs     x9, hcr_el2
+    mov     x0, #2
+    tbnz    x9, #34, 5f
+    msr     mdcr_el2, xzr
+    msr     cptr_el2, xzr
+    isb
+    mov     x0, #0
+5:  ret
+
+// Entered by PSCI CPU_ON with the address of this CPU's `Secondary` record in x0.
+    .global enter_secondary_cpu
+enter_secondary_cpu:
+    msr     daifset, #0xf
+    mov     x20, x0
+    bl      prepare_el2
+    cbnz    x0, 6f
+    ldp     x9, x10, [x20]          // ttbr0, tcr
+    ldp     x11, x12, [x20, #16]    // mair, sctlr
+    ldp     x13, x0, [x20, #32]     // stack pointer, argument
+    msr     ttbr0_el2, x9
+    msr     tcr_el2, x10
+    msr     mair_el2, x11
+    tlbi    alle2
+    dsb     nsh
+    isb
+    msr     sctlr_el2, x12
+    isb
+    mov     sp, x13
+    mov     x29, xzr
+    mov     x30, xzr
+    b       {start_secondary}
+6:  wfi
+    b       6b
+
+// x0: new image, x1: host tree, x2: where the boot loader had put the image. The new copy was cleaned
+// to the point of coherency; from here on nothing is written until it runs.
+    .global leave_for_copy
+leave_for_copy:
+    mov     x9, #{sctlr_off_low}
+    movk    x9, #{sctlr_off_high}, lsl #16
+    mov     x10, x0
+    mov     x0, x1
+    mov     x1, x2
+    mov     x2, xzr
+    mov     x3, xzr
+    msr     sctlr_el2, x9
+    isb
+    tlbi    alle2
+    ic      iallu
+    dsb     nsh
+    isb
+    br      x10

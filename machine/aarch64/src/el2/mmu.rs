@@ -1,0 +1,183 @@
+//! The hypervisor's own address space: every machine address at itself.
+//!
+//! Built with the MMU off from a pool inside the image, then extended as the host tree is read. No
+//! page is writable and executable.
+
+use core::arch::asm;
+
+use aarch64_cpu::registers::{
+    ID_AA64MMFR0_EL1, MAIR_EL2, Readable, SCTLR_EL2, TCR_EL2, TTBR0_EL2, Writeable,
+};
+use spin::Mutex;
+
+use super::cache;
+use super::entry::Image;
+use super::pool::{self, Pool};
+use crate::paging::{PAGE_SIZE, PagingError, Regime, Tables};
+use crate::stage1::{self, Kind};
+
+/// Tables for the map of EL2. A machine takes three for its image, and one or two for each piece of RAM
+/// or device that isn't a multiple of a larger block.
+const POOL_TABLES: usize = 32;
+
+#[repr(C, align(4096))]
+struct PoolMemory([[u64; 512]; POOL_TABLES]);
+
+#[unsafe(link_section = ".noinit.tables")]
+static mut POOL_MEMORY: PoolMemory = PoolMemory([[0; 512]; POOL_TABLES]);
+
+/// The tables behind TTBR0_EL2.
+struct El2Tables {
+    pool: Pool,
+    /// False while the MMU is off: there is no translation to invalidate, and no exclusive access.
+    live: bool,
+}
+
+impl Tables for El2Tables {
+    fn allocate(&mut self) -> Option<u64> {
+        self.pool.take()
+    }
+    fn free(&mut self, table: u64) {
+        self.pool.give(table);
+    }
+    fn available(&self) -> usize {
+        self.pool.available()
+    }
+    fn read(&self, table: u64, index: usize) -> u64 {
+        pool::read(table, index)
+    }
+    fn write(&mut self, table: u64, index: usize, entry: u64) {
+        pool::write(table, index, entry);
+        if self.live {
+            cache::complete();
+        }
+    }
+    fn invalidate(&mut self, address: u64, size: u64) {
+        if !self.live {
+            return;
+        }
+        if size == PAGE_SIZE {
+            // SAFETY: dropping cached translations makes the CPU walk again, nothing else.
+            unsafe { asm!("tlbi vae2is, {}", in(reg) address >> 12, options(nostack)) };
+        } else {
+            // SAFETY: as above.
+            unsafe { asm!("tlbi alle2is", options(nostack)) };
+        }
+        cache::complete();
+    }
+}
+
+struct Map {
+    tables: El2Tables,
+    root: u64,
+}
+
+/// Empty until [`enable`] has run. Not an `Option`, whose `None` need not be all zeroes: see `.data`
+/// in link.ld.
+static MAP: Mutex<Map> = Mutex::new(Map {
+    tables: El2Tables {
+        pool: Pool::empty(),
+        live: false,
+    },
+    root: 0,
+});
+
+/// What another CPU loads to use the same map: TTBR0_EL2, TCR_EL2, MAIR_EL2, SCTLR_EL2.
+pub struct Registers {
+    /// TTBR0_EL2.
+    pub root: u64,
+    /// TCR_EL2.
+    pub control: u64,
+    /// MAIR_EL2.
+    pub attributes: u64,
+    /// SCTLR_EL2.
+    pub system: u64,
+}
+
+fn regime(root: u64) -> Regime {
+    Regime::new(root, stage1::INPUT_BITS, stage1::START_LEVEL)
+}
+
+fn page_down(address: u64) -> u64 {
+    address & !(PAGE_SIZE - 1)
+}
+
+fn page_up(address: u64) -> u64 {
+    page_down(address.saturating_add(PAGE_SIZE - 1))
+}
+
+/// Maps the image and `others`, and switches the MMU on. Called once, by the boot CPU, with the MMU
+/// off.
+///
+/// # Errors
+/// [`PagingError`] if a range is beyond 48 bits; then the MMU is still off.
+pub fn enable(image: &Image, others: &[(u64, u64, Kind)]) -> Result<(), PagingError> {
+    let start = (&raw mut POOL_MEMORY) as u64;
+    let end = start + size_of::<PoolMemory>() as u64;
+    // SAFETY: the static is used here only, and this function runs once.
+    let pool = unsafe { Pool::new(start, end) };
+    let mut tables = El2Tables { pool, live: false };
+    let root = tables.allocate().ok_or(PagingError::OutOfTables)?;
+    let regime = regime(root);
+    for (start, end, kind) in [
+        (image.start, image.constants, Kind::Code),
+        (image.constants, image.data, Kind::Constants),
+        (image.data, image.end, Kind::Ram),
+    ] {
+        regime.map(&mut tables, start, start, end - start, kind.attributes())?;
+    }
+    for &(start, end, kind) in others {
+        let (start, end) = (page_down(start), page_up(end));
+        regime.map(&mut tables, start, start, end - start, kind.attributes())?;
+    }
+    // SAFETY: the image was written with the MMU off, by us or a boot loader that cleaned it to the
+    // point of coherency (booting.rst), so no dirty line exists.
+    unsafe { cache::invalidate(image.start, image.end - image.start) };
+    MAIR_EL2.set(stage1::MAIR);
+    TCR_EL2.set(stage1::tcr(ID_AA64MMFR0_EL1.get()));
+    TTBR0_EL2.set(root);
+    // SAFETY: what follows runs in the image, which the map has at the address where it runs.
+    unsafe { asm!("tlbi alle2", "ic iallu", "dsb nsh", "isb", options(nostack)) };
+    SCTLR_EL2.set(stage1::SCTLR);
+    cache::complete();
+    tables.live = true;
+    *MAP.lock() = Map { tables, root };
+    Ok(())
+}
+
+/// Adds a range to the map; must not touch the image, which is in use.
+///
+/// # Errors
+/// [`PagingError`]; nothing has changed then.
+pub fn map(start: u64, end: u64, kind: Kind) -> Result<(), PagingError> {
+    let mut map = MAP.lock();
+    let map = &mut *map;
+    let (start, end) = (page_down(start), page_up(end));
+    regime(map.root).map(
+        &mut map.tables,
+        start,
+        start,
+        end - start,
+        kind.attributes(),
+    )
+}
+
+/// Takes a range out of the map, as a guard below a stack.
+///
+/// # Errors
+/// [`PagingError`]; nothing has changed then.
+pub fn unmap(start: u64, end: u64) -> Result<(), PagingError> {
+    let mut map = MAP.lock();
+    let map = &mut *map;
+    regime(map.root).unmap(&mut map.tables, start, end - start)
+}
+
+/// The registers by which a CPU joins this map.
+pub fn registers() -> Registers {
+    Registers {
+        root: TTBR0_EL2.get(),
+        control: TCR_EL2.get(),
+        attributes: MAIR_EL2.get(),
+        system: stage1::SCTLR,
+    }
+}

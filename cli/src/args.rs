@@ -1,0 +1,145 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Plan, check and run systems of direct-mapped domains.
+///
+/// A manifest describes one machine and its domains. Exit status: 0 good; 1 the manifest has conflicts; 2 a file can't
+/// be read. For `run` also: 3 the time was up, 4 a domain crashed, 5 QEMU failed.
+#[derive(Debug, Parser)]
+#[command(name = "terrane", version, max_term_width = 100, disable_help_subcommand = true)]
+pub struct Cli {
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show every conflict of a manifest, all at once
+    Check(CheckArgs),
+    /// Show the whole machine: who owns which frames, where each domain sees them, what devices can reach
+    Plan(PlanArgs),
+    /// Say what a conflict's code means and how to mend it
+    Explain(ExplainArgs),
+    /// Write all that a boot loader needs
+    Image(ImageArgs),
+    /// Boot it in QEMU; each console line begins with its domain's name
+    Run(RunArgs),
+}
+
+/// What every command takes that reads a manifest.
+#[derive(Debug, Args)]
+pub struct ManifestArgs {
+    /// The manifest: TOML, or a device tree in Xen's dom0less binding (.dtb, .dts)
+    pub manifest: PathBuf,
+    /// The hypervisor's image [default: the one that was built last, looked for in target/terrane upward from here]
+    #[arg(long, value_name = "FILE", env = "TERRANE_HYPERVISOR")]
+    pub hypervisor: Option<PathBuf>,
+    /// Write diagnostics as JSON, one object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `terrane check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// What to read
+    #[command(flatten)]
+    pub manifest: ManifestArgs,
+}
+
+/// `terrane plan`.
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    /// What to read
+    #[command(flatten)]
+    pub manifest: ManifestArgs,
+    /// The form of the plan
+    #[arg(long, value_enum, default_value_t = PlanFormat::Text)]
+    pub format: PlanFormat,
+    /// Write the plan to a file instead of standard output
+    #[arg(short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// The forms of a plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PlanFormat {
+    /// Tables
+    Text,
+    /// One line, the same that the hypervisor prints with `print-plan`
+    Json,
+}
+
+/// `terrane explain`.
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// A conflict's code; without one, all codes are listed
+    pub code: Option<String>,
+}
+
+/// `terrane image`.
+#[derive(Debug, Args)]
+pub struct ImageArgs {
+    /// What to read
+    #[command(flatten)]
+    pub manifest: ManifestArgs,
+    /// The directory to write to; it is made if it isn't there
+    #[arg(short, value_name = "DIR")]
+    pub output: PathBuf,
+    /// Write it in spite of conflicts
+    #[arg(long)]
+    pub no_check: bool,
+}
+
+/// `terrane run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// What to read
+    #[command(flatten)]
+    pub manifest: ManifestArgs,
+    /// End after this many seconds, with status 3
+    #[arg(long, value_name = "S", value_parser = seconds)]
+    pub timeout: Option<Duration>,
+    /// Write each domain's console to NAME.log in this directory, the hypervisor's to terrane.log
+    #[arg(long, value_name = "D")]
+    pub log_dir: Option<PathBuf>,
+    /// Boot it in spite of conflicts, to see what the hypervisor does
+    #[arg(long)]
+    pub no_check: bool,
+    /// More arguments for QEMU
+    #[arg(last = true, value_name = "QEMU ARGS")]
+    pub qemu_args: Vec<String>,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
+    Duration::try_from_secs_f64(seconds)
+        .ok()
+        .filter(|duration| !duration.is_zero())
+        .ok_or_else(|| "must be more than 0".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_timeout_is_a_positive_number_of_seconds() {
+        assert_eq!(seconds("1.5"), Ok(Duration::from_millis(1500)));
+        for bad in ["0", "-1", "x", "inf", "NaN"] {
+            assert!(seconds(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! Where console pieces go: the screen, with a name before each line, and one log file per name.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use super::lines::{HYPERVISOR, Piece};
+use super::outcome::Outcome;
+
+/// Writes pieces to the screen and to the logs, and hands the hypervisor's lines to the [`Outcome`].
+pub struct Sinks<W: Write> {
+    screen: W,
+    /// On a terminal the line editor of a guest moves the cursor to the line's start: the name is written again then.
+    terminal: bool,
+    labels: Vec<String>,
+    /// The owner of the line that the screen's cursor is in.
+    open: Option<usize>,
+    logs: Vec<BufWriter<File>>,
+    hypervisor_line: Vec<u8>,
+    outcome: Outcome,
+    failure: Option<io::Error>,
+}
+
+impl<W: Write> Sinks<W> {
+    /// Sinks for the names of a splitter; `log_dir` is made if it isn't there.
+    ///
+    /// # Errors
+    /// The log directory or a file in it can't be created: the path that failed and why.
+    pub fn new(
+        screen: W,
+        terminal: bool,
+        labels: &[String],
+        log_dir: Option<&Path>,
+    ) -> Result<Self, (PathBuf, io::Error)> {
+        let mut logs = Vec::new();
+        if let Some(directory) = log_dir {
+            std::fs::create_dir_all(directory).map_err(|error| (directory.to_owned(), error))?;
+            for label in labels {
+                let path = directory.join(format!("{}.log", file_name(label)));
+                let file = File::create(&path).map_err(|error| (path, error))?;
+                logs.push(BufWriter::new(file));
+            }
+        }
+        Ok(Self {
+            screen,
+            terminal,
+            labels: labels.to_vec(),
+            open: None,
+            logs,
+            hypervisor_line: Vec::new(),
+            outcome: Outcome::default(),
+            failure: None,
+        })
+    }
+
+    /// Takes one piece. A write that fails is kept for [`Sinks::flush`].
+    pub fn piece(&mut self, piece: Piece<'_>) {
+        if let Err(error) = self.try_piece(piece) {
+            self.failure.get_or_insert(error);
+        }
+    }
+
+    fn try_piece(&mut self, piece: Piece<'_>) -> io::Result<()> {
+        match piece {
+            Piece::Text { owner, first, bytes } => {
+                if first {
+                    self.name(owner)?;
+                }
+                self.text(owner, bytes)
+            }
+            Piece::End { owner, empty } => {
+                if empty {
+                    self.name(owner)?;
+                }
+                self.screen.write_all(b"\n")?;
+                self.open = None;
+                if let Some(log) = self.logs.get_mut(owner) {
+                    log.write_all(b"\n")?;
+                }
+                if self.labels.get(owner).is_some_and(|label| label == HYPERVISOR) {
+                    self.outcome.hypervisor_line(&String::from_utf8_lossy(&self.hypervisor_line));
+                    self.hypervisor_line.clear();
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn text(&mut self, owner: usize, bytes: &[u8]) -> io::Result<()> {
+        if let Some(log) = self.logs.get_mut(owner) {
+            log.write_all(bytes)?;
+        }
+        if self.labels.get(owner).is_some_and(|label| label == HYPERVISOR) {
+            self.hypervisor_line.extend_from_slice(bytes);
+        }
+        if !self.terminal {
+            return self.screen.write_all(bytes);
+        }
+        for part in bytes.split_inclusive(|byte| *byte == b'\r') {
+            self.screen.write_all(part)?;
+            if part.ends_with(b"\r") {
+                self.name(owner)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn name(&mut self, owner: usize) -> io::Result<()> {
+        self.open = Some(owner);
+        let label = self.labels.get(owner).map_or("", String::as_str);
+        write!(self.screen, "({label}) ")
+    }
+
+    /// Shows what has been written so far.
+    ///
+    /// # Errors
+    /// The first write to the screen or to a log that failed since the last call.
+    pub fn flush(&mut self) -> io::Result<()> {
+        if let Some(error) = self.failure.take() {
+            return Err(error);
+        }
+        self.screen.flush()?;
+        self.logs.iter_mut().try_for_each(BufWriter::flush)
+    }
+
+    /// Ends a line that was left open, and gives back what the hypervisor said.
+    ///
+    /// # Errors
+    /// As [`Sinks::flush`].
+    pub fn finish(mut self) -> io::Result<Outcome> {
+        if self.open.is_some() {
+            self.screen.write_all(b"\n")?;
+        }
+        self.flush()?;
+        Ok(self.outcome)
+    }
+}
+
+/// A domain's name as a file name: a separator in it must not lead out of the log directory.
+fn file_name(label: &str) -> String {
+    label.chars().map(|c| if c == '/' || c == '\0' { '_' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::lines::Splitter;
+
+    fn show(stream: &[u8], terminal: bool, log_dir: Option<&Path>) -> String {
+        let mut screen = Vec::new();
+        let mut splitter = Splitter::new(["control", "net"], 0);
+        let labels = splitter.labels().to_vec();
+        let mut sinks = Sinks::new(&mut screen, terminal, &labels, log_dir).unwrap();
+        splitter.feed(stream, &mut |piece| sinks.piece(piece));
+        splitter.flush(&mut |piece| sinks.piece(piece));
+        sinks.finish().unwrap();
+        String::from_utf8(screen).unwrap()
+    }
+
+    #[test]
+    fn every_line_has_its_owners_name() {
+        let text = show(b"(terrane) hi\r\n\r\nlogin: ", false, None);
+        assert_eq!(text, "(terrane) hi\n(control) \n(control) login: \n");
+    }
+
+    #[test]
+    fn a_guests_line_editor_keeps_the_name() {
+        assert_eq!(show(b"/ # lss\r/ # ls", true, None), "(control) / # lss\r(control) / # ls\n");
+    }
+
+    #[test]
+    fn each_name_has_a_log() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("logs");
+        show(b"(terrane) a\r\nb\r\n(net) c\r\nd", false, Some(&path));
+        let read = |name: &str| std::fs::read_to_string(path.join(name)).unwrap();
+        assert_eq!((read("terrane.log"), read("control.log"), read("net.log")), ("a\n".into(), "b\nd".into(), "c\n".into()));
+    }
+
+    #[test]
+    fn a_name_cannot_leave_the_log_directory() {
+        assert_eq!(file_name("../x"), ".._x");
+    }
+}

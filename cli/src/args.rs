@@ -10,7 +10,12 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 /// A manifest describes one machine and its domains. Exit status: 0 good; 1 the manifest has conflicts; 2 a file can't
 /// be read. For `run` also: 3 the time was up, 4 a domain crashed, 5 QEMU failed.
 #[derive(Debug, Parser)]
-#[command(name = "terrane", version, max_term_width = 100, disable_help_subcommand = true)]
+#[command(
+    name = "terrane",
+    version,
+    max_term_width = 100,
+    disable_help_subcommand = true
+)]
 pub struct Cli {
     /// What to do
     #[command(subcommand)]
@@ -37,8 +42,9 @@ pub enum Command {
 pub struct ManifestArgs {
     /// The manifest: TOML, or a device tree in Xen's dom0less binding (.dtb, .dts)
     pub manifest: PathBuf,
-    /// The hypervisor's image [default: the one that was built last, looked for in target/terrane upward from here]
-    #[arg(long, value_name = "FILE", env = "TERRANE_HYPERVISOR")]
+    /// The hypervisor's image [default: $TERRANE_HYPERVISOR, else target/terrane/ARCH/hypervisor.bin
+    /// here or above, else beside this program]
+    #[arg(long, value_name = "FILE")]
     pub hypervisor: Option<PathBuf>,
     /// Write diagnostics as JSON, one object a line
     #[arg(long)]
@@ -109,6 +115,10 @@ pub struct RunArgs {
     /// Write each domain's console to NAME.log in this directory, the hypervisor's to terrane.log
     #[arg(long, value_name = "D")]
     pub log_dir: Option<PathBuf>,
+    /// Give standard output to the domain with the console alone, byte for byte; all other lines go
+    /// to standard error
+    #[arg(long)]
+    pub plain: bool,
     /// Boot it in spite of conflicts, to see what the hypervisor does
     #[arg(long)]
     pub no_check: bool,
@@ -118,7 +128,9 @@ pub struct RunArgs {
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
+    let seconds: f64 = text
+        .parse()
+        .map_err(|_| "not a number of seconds".to_owned())?;
     Duration::try_from_secs_f64(seconds)
         .ok()
         .filter(|duration| !duration.is_zero())

@@ -44,7 +44,11 @@ pub struct Places {
 impl Places {
     /// The places as the planner takes them.
     pub fn ranges(&self) -> Vec<BootRange> {
-        let range = |kind, range| BootRange { kind, range, origin: Origin::NONE };
+        let range = |kind, range| BootRange {
+            kind,
+            range,
+            origin: Origin::NONE,
+        };
         vec![
             range(BootKind::Hypervisor, self.hypervisor),
             range(BootKind::HostTree, self.tree),
@@ -56,13 +60,37 @@ impl Places {
 /// Places on a QEMU arm64 machine whose RAM is `ram`, or `None` if they don't fit into it.
 /// `-kernel` and `-dtb` decide two of them; the container goes into the first gap that holds it.
 pub fn on_qemu(ram: MachineRange, sizes: &Sizes) -> Option<Places> {
-    let stub = if sizes.text_offset < QEMU_STUB { ALIGNMENT } else { 0 };
-    let hypervisor = at(ram.start().raw().checked_add(stub)?.checked_add(sizes.text_offset)?, sizes.hypervisor)?;
-    let companions = ram.start().raw().checked_add(QEMU_COMPANIONS.min(ram.size() / 2))?;
-    let companions = companions.max(hypervisor.end().raw()).checked_next_multiple_of(ALIGNMENT)?;
+    let stub = if sizes.text_offset < QEMU_STUB {
+        ALIGNMENT
+    } else {
+        0
+    };
+    let hypervisor = at(
+        ram.start()
+            .raw()
+            .checked_add(stub)?
+            .checked_add(sizes.text_offset)?,
+        sizes.hypervisor,
+    )?;
+    let companions = ram
+        .start()
+        .raw()
+        .checked_add(QEMU_COMPANIONS.min(ram.size() / 2))?;
+    let companions = companions
+        .max(hypervisor.end().raw())
+        .checked_next_multiple_of(ALIGNMENT)?;
     let tree = at(companions, sizes.tree)?;
-    let container = first_gap(&[ram], &[hypervisor, tree], hypervisor.end().raw(), sizes.container)?;
-    let places = Places { hypervisor, tree, container };
+    let container = first_gap(
+        &[ram],
+        &[hypervisor, tree],
+        hypervisor.end().raw(),
+        sizes.container,
+    )?;
+    let places = Places {
+        hypervisor,
+        tree,
+        container,
+    };
     (ram.covers(&hypervisor) && ram.covers(&tree)).then_some(places)
 }
 
@@ -84,7 +112,12 @@ pub fn on_board(ram: &[MachineRange], taken: &[MachineRange], sizes: &Sizes) -> 
 
 /// The lowest aligned range of `size` bytes at or above `from` that lies in one bank of `ram`
 /// and touches nothing of `taken`.
-fn first_gap(ram: &[MachineRange], taken: &[MachineRange], from: u64, size: u64) -> Option<MachineRange> {
+fn first_gap(
+    ram: &[MachineRange],
+    taken: &[MachineRange],
+    from: u64,
+    size: u64,
+) -> Option<MachineRange> {
     let mut banks: Vec<&MachineRange> = ram.iter().collect();
     banks.sort_by_key(|bank| bank.start());
     banks.into_iter().find_map(|bank| {
@@ -112,7 +145,12 @@ mod tests {
     use super::*;
 
     const MIB: u64 = 1 << 20;
-    const SIZES: Sizes = Sizes { hypervisor: MIB, text_offset: 0, tree: 35_628, container: 64 * MIB };
+    const SIZES: Sizes = Sizes {
+        hypervisor: MIB,
+        text_offset: 0,
+        tree: 35_628,
+        container: 64 * MIB,
+    };
 
     fn range(start: u64, size: u64) -> MachineRange {
         at(start, size).unwrap()
@@ -121,8 +159,16 @@ mod tests {
     /// Figures seen in QEMU 10.0.2 (`info roms`).
     #[test]
     fn qemu_virt_puts_image_and_tree_where_seen() {
-        for (memory, tree) in [(128, 0x4400_0000), (256, 0x4800_0000), (512, 0x4800_0000), (8192, 0x4800_0000)] {
-            let sizes = Sizes { container: 8 * MIB, ..SIZES };
+        for (memory, tree) in [
+            (128, 0x4400_0000),
+            (256, 0x4800_0000),
+            (512, 0x4800_0000),
+            (8192, 0x4800_0000),
+        ] {
+            let sizes = Sizes {
+                container: 8 * MIB,
+                ..SIZES
+            };
             let places = on_qemu(range(0x4000_0000, memory * MIB), &sizes).unwrap();
             assert_eq!(places.hypervisor.start().raw(), 0x4020_0000);
             assert_eq!(places.tree.start().raw(), tree, "{memory} MiB");
@@ -133,9 +179,25 @@ mod tests {
     #[test]
     fn a_container_that_does_not_fit_below_the_tree_goes_above_it() {
         let ram = range(0x4000_0000, 512 * MIB);
-        let places = on_qemu(ram, &Sizes { container: 125 * MIB, ..SIZES }).unwrap();
+        let places = on_qemu(
+            ram,
+            &Sizes {
+                container: 125 * MIB,
+                ..SIZES
+            },
+        )
+        .unwrap();
         assert_eq!(places.container.start().raw(), 0x4820_0000);
-        assert_eq!(on_qemu(ram, &Sizes { container: 500 * MIB, ..SIZES }), None);
+        assert_eq!(
+            on_qemu(
+                ram,
+                &Sizes {
+                    container: 500 * MIB,
+                    ..SIZES
+                }
+            ),
+            None
+        );
     }
 
     #[test]

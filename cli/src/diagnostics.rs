@@ -102,7 +102,12 @@ pub enum Stream {
 ///
 /// # Errors
 /// The stream can't be written.
-pub fn emit(diagnostics: &[Diagnostic], sources: &Sources, form: Form, stream: Stream) -> io::Result<()> {
+pub fn emit(
+    diagnostics: &[Diagnostic],
+    sources: &Sources,
+    form: Form,
+    stream: Stream,
+) -> io::Result<()> {
     let mut text = String::new();
     for diagnostic in diagnostics {
         match form {
@@ -132,7 +137,9 @@ fn render(diagnostic: &Diagnostic, sources: &Sources) -> String {
         Severity::Warning => Level::WARNING,
     };
     let mut group = Group::with_title(
-        level.primary_title(diagnostic.message.as_str()).id(diagnostic.code.as_str()),
+        level
+            .primary_title(diagnostic.message.as_str())
+            .id(diagnostic.code.as_str()),
     );
     for snippet in snippets(diagnostic, sources) {
         group = group.element(snippet);
@@ -155,8 +162,14 @@ fn snippets<'a>(
 ) -> Vec<Snippet<'a, Annotation<'a>>> {
     let mut files: Vec<(&str, Vec<Annotation<'a>>)> = Vec::new();
     for (index, side) in diagnostic.sides.iter().enumerate() {
-        let Some((place, span)) = shown(side, sources) else { continue };
-        let kind = if index == 0 { AnnotationKind::Primary } else { AnnotationKind::Context };
+        let Some((place, span)) = shown(side, sources) else {
+            continue;
+        };
+        let kind = if index == 0 {
+            AnnotationKind::Primary
+        } else {
+            AnnotationKind::Context
+        };
         let annotation = kind.span(span).label(side.what.as_str());
         match files.iter_mut().find(|(file, _)| *file == place.file) {
             Some((_, annotations)) => annotations.push(annotation),
@@ -167,7 +180,11 @@ fn snippets<'a>(
         .into_iter()
         .filter_map(|(file, annotations)| {
             let source = sources.get(file)?;
-            Some(Snippet::source(source.as_str()).path(file).annotations(annotations))
+            Some(
+                Snippet::source(source.as_str())
+                    .path(file)
+                    .annotations(annotations),
+            )
         })
         .collect()
 }
@@ -187,23 +204,37 @@ fn note(side: &Side, sources: &Sources) -> Option<String> {
         None => Some(side.what.clone()),
         Some(_) if shown(side, sources).is_some() => None,
         Some(place) if place.line == 0 => Some(format!("{} ({})", side.what, place.file)),
-        Some(place) => Some(format!("{} ({}:{}:{})", side.what, place.file, place.line, place.column)),
+        Some(place) => Some(format!(
+            "{} ({}:{}:{})",
+            side.what, place.file, place.line, place.column
+        )),
     }
 }
 
 fn tally(diagnostics: &[Diagnostic]) -> String {
-    let count = |severity| diagnostics.iter().filter(|found| found.severity == severity).count();
+    let count = |severity| {
+        diagnostics
+            .iter()
+            .filter(|found| found.severity == severity)
+            .count()
+    };
     let plural = |count: usize, word: &str| match count {
         0 => None,
         1 => Some(format!("1 {word}")),
         _ => Some(format!("{count} {word}s")),
     };
-    let parts: Vec<String> =
-        [plural(count(Severity::Error), "error"), plural(count(Severity::Warning), "warning")]
-            .into_iter()
-            .flatten()
-            .collect();
-    if parts.is_empty() { String::new() } else { format!("{}\n", parts.join(", ")) }
+    let parts: Vec<String> = [
+        plural(count(Severity::Error), "error"),
+        plural(count(Severity::Warning), "warning"),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    if parts.is_empty() {
+        String::new()
+    } else {
+        format!("{}\n", parts.join(", "))
+    }
 }
 
 /// The JSON form: version 1 of the schema in docs/command.md.
@@ -253,15 +284,26 @@ pub fn unreadable(path: &std::path::Path, error: &io::Error) -> Diagnostic {
     Diagnostic {
         sides: vec![Side {
             what: "asked for here".to_owned(),
-            place: Some(Place { file: path.display().to_string(), line: 0, column: 0, span: None }),
+            place: Some(Place {
+                file: path.display().to_string(),
+                line: 0,
+                column: 0,
+                span: None,
+            }),
         }],
-        ..Diagnostic::error("cannot-read", format!("can't read {}: {error}", path.display()))
+        ..Diagnostic::error(
+            "cannot-read",
+            format!("can't read {}: {error}", path.display()),
+        )
     }
 }
 
 /// A file that can't be written.
 pub fn unwritable(path: &PathBuf, error: &io::Error) -> Diagnostic {
-    Diagnostic::error("cannot-write", format!("can't write {}: {error}", path.display()))
+    Diagnostic::error(
+        "cannot-write",
+        format!("can't write {}: {error}", path.display()),
+    )
 }
 
 #[cfg(test)]
@@ -271,7 +313,12 @@ mod tests {
     const TEXT: &str = "a = 1\nb = [\n  2,\n]\n";
 
     fn place(span: Range<usize>, line: usize, column: usize) -> Option<Place> {
-        Some(Place { file: "m.toml".to_owned(), line, column, span: Some(span) })
+        Some(Place {
+            file: "m.toml".to_owned(),
+            line,
+            column,
+            span: Some(span),
+        })
     }
 
     fn sample() -> Diagnostic {
@@ -280,9 +327,18 @@ mod tests {
             severity: Severity::Error,
             message: "a frame has one owner".to_owned(),
             sides: vec![
-                Side { what: "`net` wants 1".to_owned(), place: place(4..5, 1, 5) },
-                Side { what: "`disk` wants 2".to_owned(), place: place(14..15, 3, 3) },
-                Side { what: "RAM ends".to_owned(), place: None },
+                Side {
+                    what: "`net` wants 1".to_owned(),
+                    place: place(4..5, 1, 5),
+                },
+                Side {
+                    what: "`disk` wants 2".to_owned(),
+                    place: place(14..15, 3, 3),
+                },
+                Side {
+                    what: "RAM ends".to_owned(),
+                    place: None,
+                },
             ],
             help: Some("move one".to_owned()),
         }
@@ -313,7 +369,10 @@ error[overlap-domain-domain]: a frame has one owner
     #[test]
     fn a_side_without_source_becomes_a_note() {
         let text = plain(&render(&sample(), &Sources::new()));
-        assert!(text.contains("= note: `disk` wants 2 (m.toml:3:3)"), "{text}");
+        assert!(
+            text.contains("= note: `disk` wants 2 (m.toml:3:3)"),
+            "{text}"
+        );
     }
 
     #[test]
@@ -345,8 +404,14 @@ error[overlap-domain-domain]: a frame has one owner
 
     #[test]
     fn the_tally_counts_by_severity() {
-        let warning = Diagnostic { severity: Severity::Warning, ..sample() };
-        assert_eq!(tally(&[sample(), sample(), warning]), "2 errors, 1 warning\n");
+        let warning = Diagnostic {
+            severity: Severity::Warning,
+            ..sample()
+        };
+        assert_eq!(
+            tally(&[sample(), sample(), warning]),
+            "2 errors, 1 warning\n"
+        );
         assert_eq!(tally(&[]), "");
     }
 }

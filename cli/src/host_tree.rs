@@ -37,7 +37,9 @@ pub fn with_container(blob: &[u8], start: u64, end: u64) -> Result<Vec<u8>, Edit
     let tree = Tree::read(blob).map_err(EditError::Read)?;
     let mut writer = Writer::new();
     copy(&mut writer, tree.root(), &Container { start, end });
-    writer.finish(tree.reservations(), MAX_BYTES).map_err(EditError::Write)
+    writer
+        .finish(tree.reservations(), MAX_BYTES)
+        .map_err(EditError::Write)
 }
 
 struct Container {
@@ -119,6 +121,9 @@ mod tests {
 
     #[test]
     fn rubbish_is_an_error() {
-        assert!(matches!(with_container(b"rubbish", 0, 0), Err(EditError::Read(_))));
+        assert!(matches!(
+            with_container(b"rubbish", 0, 0),
+            Err(EditError::Read(_))
+        ));
     }
 }

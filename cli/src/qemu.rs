@@ -73,10 +73,13 @@ impl Qemu {
         let program = env::var_os(&variable).map_or_else(|| PathBuf::from(&name), PathBuf::from);
         let missing = |why: String| {
             Failure::Missing(
-                Diagnostic::error("qemu-missing", format!("can't run {}: {why}", program.display()))
-                    .with_help(format!(
-                        "install QEMU ({name} must be in PATH), or name it by {variable}"
-                    )),
+                Diagnostic::error(
+                    "qemu-missing",
+                    format!("can't run {}: {why}", program.display()),
+                )
+                .with_help(format!(
+                    "install QEMU ({name} must be in PATH), or name it by {variable}"
+                )),
             )
         };
         let output = Command::new(&program)
@@ -139,7 +142,12 @@ impl Qemu {
         }
         hasher.update([0]);
         hasher.update(input);
-        hasher.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+        hasher
+            .finalize()
+            .iter()
+            .take(16)
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
     }
 
     fn dump(&self, machine: &Machine, tree: Option<&[u8]>) -> Result<Vec<u8>, Failure> {
@@ -147,7 +155,9 @@ impl Qemu {
         let scratch = |what: &str| directory.join(format!(".{}.{what}", std::process::id()));
         let (input, output) = (scratch("in.dtb"), scratch("out.dtb"));
         let mut command = self.command();
-        command.args(machine.arguments_dumping(&output)).args(["-display", "none"]);
+        command
+            .args(machine.arguments_dumping(&output))
+            .args(["-display", "none"]);
         if let Some(tree) = tree {
             fs::write(&input, tree).map_err(|error| unwritable(&input, &error))?;
             command.arg("-dtb").arg(&input);
@@ -169,8 +179,11 @@ impl Qemu {
         let said = String::from_utf8_lossy(&result.stderr);
         let first = said.lines().next().unwrap_or("it said nothing").trim();
         Err(Failure::Refused(
-            Diagnostic::error("qemu-refuses", format!("QEMU doesn't take this machine: {first}"))
-                .with_help("see `[host] qemu` and QEMU's own -machine help and -cpu help"),
+            Diagnostic::error(
+                "qemu-refuses",
+                format!("QEMU doesn't take this machine: {first}"),
+            )
+            .with_help("see `[host] qemu` and QEMU's own -machine help and -cpu help"),
         ))
     }
 }
@@ -204,7 +217,11 @@ impl Machine {
             "-m",
             &memory,
         ];
-        fixed.into_iter().map(OsString::from).chain(self.args.iter().map(OsString::from)).collect()
+        fixed
+            .into_iter()
+            .map(OsString::from)
+            .chain(self.args.iter().map(OsString::from))
+            .collect()
     }
 
     /// `-machine` with what the hypervisor needs: EL2, and a tree without random seeds, so that
@@ -213,7 +230,11 @@ impl Machine {
         let mut option = self.machine.clone();
         if self.arch == "aarch64" && self.is_virt() {
             for (key, value) in [("virtualization", "on"), ("dtb-randomness", "off")] {
-                if !self.machine.split(',').any(|part| part.split('=').next() == Some(key)) {
+                if !self
+                    .machine
+                    .split(',')
+                    .any(|part| part.split('=').next() == Some(key))
+                {
                     option += &format!(",{key}={value}");
                 }
             }
@@ -255,7 +276,10 @@ fn cache_directory() -> Result<PathBuf, Failure> {
 }
 
 fn unwritable(path: &Path, error: &io::Error) -> Failure {
-    Failure::Io(Diagnostic::error("cannot-write", format!("can't write {}: {error}", path.display())))
+    Failure::Io(Diagnostic::error(
+        "cannot-write",
+        format!("can't write {}: {error}", path.display()),
+    ))
 }
 
 #[cfg(test)]
@@ -300,7 +324,10 @@ mod tests {
 
     #[test]
     fn memory_that_is_no_multiple_of_a_mebibyte_is_said_in_bytes() {
-        let odd = Machine { memory: (512 << 20) + 8192, ..machine("virt") };
+        let odd = Machine {
+            memory: (512 << 20) + 8192,
+            ..machine("virt")
+        };
         assert!(odd.arguments().contains(&OsString::from("536879104B")));
     }
 }

@@ -50,9 +50,14 @@ impl Splitter {
     /// A splitter for the hypervisor (label 0) and these domains (labels 1 and up); `focus` is the index of the domain
     /// that owns unprefixed bytes.
     pub fn new<'a>(domains: impl IntoIterator<Item = &'a str>, focus: usize) -> Self {
-        let labels: Vec<String> =
-            std::iter::once(HYPERVISOR).chain(domains).map(str::to_owned).collect();
-        let prefixes = labels.iter().map(|label| format!("({label}) ").into_bytes()).collect();
+        let labels: Vec<String> = std::iter::once(HYPERVISOR)
+            .chain(domains)
+            .map(str::to_owned)
+            .collect();
+        let prefixes = labels
+            .iter()
+            .map(|label| format!("({label}) ").into_bytes())
+            .collect();
         // A system without a domain has no focus: what is written is the hypervisor's.
         let focus = (focus + 1).min(labels.len() - 1);
         Self {
@@ -107,14 +112,26 @@ impl Splitter {
     fn push(&mut self, byte: u8, sink: &mut dyn FnMut(Piece<'_>)) {
         if let Some(owner) = self.owner {
             let first = !std::mem::replace(&mut self.started, true);
-            sink(Piece::Text { owner, first, bytes: &[byte] });
+            sink(Piece::Text {
+                owner,
+                first,
+                bytes: &[byte],
+            });
             return;
         }
         self.undecided.push(byte);
-        if let Some(owner) = self.prefixes.iter().position(|prefix| *prefix == self.undecided) {
+        if let Some(owner) = self
+            .prefixes
+            .iter()
+            .position(|prefix| *prefix == self.undecided)
+        {
             let length = self.undecided.len();
             self.decide(owner, length, sink);
-        } else if !self.prefixes.iter().any(|prefix| prefix.starts_with(&self.undecided)) {
+        } else if !self
+            .prefixes
+            .iter()
+            .any(|prefix| prefix.starts_with(&self.undecided))
+        {
             self.decide(self.focus, 0, sink);
         }
     }
@@ -125,14 +142,21 @@ impl Splitter {
         let held = std::mem::take(&mut self.undecided);
         if let Some(bytes) = held.get(skip..).filter(|bytes| !bytes.is_empty()) {
             self.started = true;
-            sink(Piece::Text { owner, first: true, bytes });
+            sink(Piece::Text {
+                owner,
+                first: true,
+                bytes,
+            });
         }
     }
 
     fn end_line(&mut self, sink: &mut dyn FnMut(Piece<'_>)) {
         self.carriage_return = false;
         self.flush(sink);
-        sink(Piece::End { owner: self.owner.unwrap_or(self.focus), empty: !self.started });
+        sink(Piece::End {
+            owner: self.owner.unwrap_or(self.focus),
+            empty: !self.started,
+        });
         self.owner = None;
         self.started = false;
     }
@@ -148,7 +172,11 @@ mod tests {
         let labels = splitter.labels().to_vec();
         let mut text = String::new();
         let mut sink = |piece: Piece<'_>| match piece {
-            Piece::Text { owner, first, bytes } => {
+            Piece::Text {
+                owner,
+                first,
+                bytes,
+            } => {
                 if first {
                     text += &format!("{}|", labels[owner]);
                 }
@@ -173,7 +201,10 @@ mod tests {
     #[test]
     fn prefixed_lines_lose_their_prefix_and_the_rest_is_the_focus_domains() {
         let stream = b"(terrane) hello\r\nLinux\r\n(net) up\n\n";
-        assert_eq!(split(&[stream], false), "terrane|hello\ncontrol|Linux\nnet|up\ncontrol|\n");
+        assert_eq!(
+            split(&[stream], false),
+            "terrane|hello\ncontrol|Linux\nnet|up\ncontrol|\n"
+        );
     }
 
     #[test]
@@ -184,7 +215,10 @@ mod tests {
             let (left, right) = stream.split_at(cut);
             assert_eq!(split(&[left, right], true), whole, "cut at {cut}");
         }
-        assert_eq!(whole, "terrane|a\ncontrol|(ter minal\nnet|b\ncontrol|(netx) c\rd\n");
+        assert_eq!(
+            whole,
+            "terrane|a\ncontrol|(ter minal\nnet|b\ncontrol|(netx) c\rd\n"
+        );
     }
 
     #[test]

@@ -45,15 +45,18 @@ impl Outcome {
     pub fn hypervisor_line(&mut self, line: &str) {
         if line == "all domains have stopped" {
             self.all_stopped = true;
-        } else if let Some((code, _)) =
-            line.strip_prefix("error[").and_then(|rest| rest.split_once(']'))
+        } else if let Some((code, _)) = line
+            .strip_prefix("error[")
+            .and_then(|rest| rest.split_once(']'))
         {
             self.errors.push(code.to_owned());
-        } else if let Some((name, end)) =
-            line.split_once(": ").and_then(|(name, rest)| Some((name, end_of(rest)?)))
+        } else if let Some((name, end)) = line
+            .split_once(": ")
+            .and_then(|(name, rest)| Some((name, end_of(rest)?)))
         {
             if let End::Crashed(why) = &end {
-                self.crashed.get_or_insert_with(|| (name.to_owned(), why.clone()));
+                self.crashed
+                    .get_or_insert_with(|| (name.to_owned(), why.clone()));
             }
             self.ends.insert(name.to_owned(), end);
         }
@@ -61,23 +64,37 @@ impl Outcome {
 
     /// The exit status, and a sentence for the user if it isn't [`Exit::Good`]. `domains` are those of the manifest.
     pub fn verdict(&self, stopped: Stopped, domains: &[String]) -> (Exit, Option<String>) {
-        let running: Vec<&str> =
-            domains.iter().filter(|name| !self.ends.contains_key(*name)).map(String::as_str).collect();
+        let running: Vec<&str> = domains
+            .iter()
+            .filter(|name| !self.ends.contains_key(*name))
+            .map(String::as_str)
+            .collect();
         if let Some((name, why)) = &self.crashed {
-            return (Exit::DomainCrashed, Some(format!("domain `{name}` crashed: {why}")));
+            return (
+                Exit::DomainCrashed,
+                Some(format!("domain `{name}` crashed: {why}")),
+            );
         }
         match stopped {
-            Stopped::TimedOut => (Exit::TimedOut, Some(still(&running, "when the time was up"))),
-            Stopped::QemuEnded { success: false } => {
-                (Exit::QemuFailed, Some("QEMU ended with an error".to_owned()))
-            }
+            Stopped::TimedOut => (
+                Exit::TimedOut,
+                Some(still(&running, "when the time was up")),
+            ),
+            Stopped::QemuEnded { success: false } => (
+                Exit::QemuFailed,
+                Some("QEMU ended with an error".to_owned()),
+            ),
             _ if !self.errors.is_empty() => {
                 let codes = self.errors.join(", ");
-                (Exit::Conflicts, Some(format!("the hypervisor found conflicts: {codes}")))
+                (
+                    Exit::Conflicts,
+                    Some(format!("the hypervisor found conflicts: {codes}")),
+                )
             }
-            Stopped::QemuEnded { success: true } if !self.all_stopped && !running.is_empty() => {
-                (Exit::DomainCrashed, Some(still(&running, "when the machine stopped")))
-            }
+            Stopped::QemuEnded { success: true } if !self.all_stopped && !running.is_empty() => (
+                Exit::DomainCrashed,
+                Some(still(&running, "when the machine stopped")),
+            ),
             Stopped::QemuEnded { success: true } | Stopped::Interrupted => (Exit::Good, None),
         }
     }
@@ -91,7 +108,8 @@ fn end_of(text: &str) -> Option<End> {
     } else if let Some(why) = text.strip_prefix("crashed: ") {
         Some(End::Crashed(why.to_owned()))
     } else {
-        text.strip_prefix("refused: ").map(|code| End::Refused(code.to_owned()))
+        text.strip_prefix("refused: ")
+            .map(|code| End::Refused(code.to_owned()))
     }
 }
 
@@ -112,40 +130,60 @@ mod tests {
         for line in lines {
             outcome.hypervisor_line(line);
         }
-        outcome.verdict(stopped, &["control".to_owned(), "net".to_owned()]).0
+        outcome
+            .verdict(stopped, &["control".to_owned(), "net".to_owned()])
+            .0
     }
 
     const ENDED: Stopped = Stopped::QemuEnded { success: true };
 
     #[test]
     fn every_domain_off_is_good() {
-        let lines = ["control: powered off", "net: rebooted", "all domains have stopped"];
+        let lines = [
+            "control: powered off",
+            "net: rebooted",
+            "all domains have stopped",
+        ];
         assert_eq!(verdict(&lines, ENDED), Exit::Good);
     }
 
     #[test]
     fn a_crash_outweighs_everything() {
-        let lines = ["net: crashed: data abort", "net: powered off", "all domains have stopped"];
+        let lines = [
+            "net: crashed: data abort",
+            "net: powered off",
+            "all domains have stopped",
+        ];
         assert_eq!(verdict(&lines, ENDED), Exit::DomainCrashed);
         assert_eq!(verdict(&lines, Stopped::TimedOut), Exit::DomainCrashed);
     }
 
     #[test]
     fn a_machine_that_stops_under_a_running_domain_is_a_crash() {
-        assert_eq!(verdict(&["control: powered off"], ENDED), Exit::DomainCrashed);
+        assert_eq!(
+            verdict(&["control: powered off"], ENDED),
+            Exit::DomainCrashed
+        );
         assert_eq!(verdict(&[], ENDED), Exit::DomainCrashed);
     }
 
     #[test]
     fn refusals_are_conflicts() {
-        let lines = ["error[static-outside-ram]: no", "net: refused: static-outside-ram", "control: powered off"];
+        let lines = [
+            "error[static-outside-ram]: no",
+            "net: refused: static-outside-ram",
+            "control: powered off",
+        ];
         assert_eq!(verdict(&lines, ENDED), Exit::Conflicts);
     }
 
     #[test]
     fn timeout_and_qemu_errors_have_codes_of_their_own() {
         assert_eq!(verdict(&[], Stopped::TimedOut), Exit::TimedOut);
-        assert_eq!(verdict(&[], Stopped::QemuEnded { success: false }), Exit::QemuFailed);
+        assert_eq!(
+            verdict(&[], Stopped::QemuEnded { success: false }),
+            Exit::QemuFailed
+        );
     }
 
     #[test]

@@ -1,4 +1,7 @@
 //! Where console pieces go: the screen, with a name before each line, and one log file per name.
+//!
+//! In plain form one domain has standard output for itself, byte for byte, and everybody else's
+//! lines go to standard error: a shell in a pipe.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -7,11 +10,23 @@ use std::path::{Path, PathBuf};
 use super::lines::{HYPERVISOR, Piece};
 use super::outcome::Outcome;
 
-/// Writes pieces to the screen and to the logs, and hands the hypervisor's lines to the [`Outcome`].
+/// Where the user looks.
+pub struct Screen<W: Write> {
+    /// Standard output.
+    pub out: W,
+    /// Standard error; used in plain form only.
+    pub aside: W,
+    /// Standard output is a terminal: a guest's line editor moves the cursor to the line's start,
+    /// and the name is written again then.
+    pub terminal: bool,
+    /// Plain form, and the label that has `out` for itself.
+    pub plain: Option<usize>,
+}
+
+/// Writes pieces to the screen and to the logs, and hands the hypervisor's lines to the
+/// [`Outcome`].
 pub struct Sinks<W: Write> {
-    screen: W,
-    /// On a terminal the line editor of a guest moves the cursor to the line's start: the name is written again then.
-    terminal: bool,
+    screen: Screen<W>,
     labels: Vec<String>,
     /// The owner of the line that the screen's cursor is in.
     open: Option<usize>,
@@ -27,8 +42,7 @@ impl<W: Write> Sinks<W> {
     /// # Errors
     /// The log directory or a file in it can't be created: the path that failed and why.
     pub fn new(
-        screen: W,
-        terminal: bool,
+        screen: Screen<W>,
         labels: &[String],
         log_dir: Option<&Path>,
     ) -> Result<Self, (PathBuf, io::Error)> {
@@ -43,7 +57,6 @@ impl<W: Write> Sinks<W> {
         }
         Ok(Self {
             screen,
-            terminal,
             labels: labels.to_vec(),
             open: None,
             logs,
@@ -62,7 +75,11 @@ impl<W: Write> Sinks<W> {
 
     fn try_piece(&mut self, piece: Piece<'_>) -> io::Result<()> {
         match piece {
-            Piece::Text { owner, first, bytes } => {
+            Piece::Text {
+                owner,
+                first,
+                bytes,
+            } => {
                 if first {
                     self.name(owner)?;
                 }
@@ -72,13 +89,18 @@ impl<W: Write> Sinks<W> {
                 if empty {
                     self.name(owner)?;
                 }
-                self.screen.write_all(b"\n")?;
+                self.screen.of(owner).write_all(b"\n")?;
                 self.open = None;
                 if let Some(log) = self.logs.get_mut(owner) {
                     log.write_all(b"\n")?;
                 }
-                if self.labels.get(owner).is_some_and(|label| label == HYPERVISOR) {
-                    self.outcome.hypervisor_line(&String::from_utf8_lossy(&self.hypervisor_line));
+                if self
+                    .labels
+                    .get(owner)
+                    .is_some_and(|label| label == HYPERVISOR)
+                {
+                    self.outcome
+                        .hypervisor_line(&String::from_utf8_lossy(&self.hypervisor_line));
                     self.hypervisor_line.clear();
                 }
                 Ok(())
@@ -90,14 +112,18 @@ impl<W: Write> Sinks<W> {
         if let Some(log) = self.logs.get_mut(owner) {
             log.write_all(bytes)?;
         }
-        if self.labels.get(owner).is_some_and(|label| label == HYPERVISOR) {
+        if self
+            .labels
+            .get(owner)
+            .is_some_and(|label| label == HYPERVISOR)
+        {
             self.hypervisor_line.extend_from_slice(bytes);
         }
-        if !self.terminal {
-            return self.screen.write_all(bytes);
+        if !self.screen.terminal || self.screen.is_plain(owner) {
+            return self.screen.of(owner).write_all(bytes);
         }
         for part in bytes.split_inclusive(|byte| *byte == b'\r') {
-            self.screen.write_all(part)?;
+            self.screen.of(owner).write_all(part)?;
             if part.ends_with(b"\r") {
                 self.name(owner)?;
             }
@@ -107,8 +133,11 @@ impl<W: Write> Sinks<W> {
 
     fn name(&mut self, owner: usize) -> io::Result<()> {
         self.open = Some(owner);
+        if self.screen.is_plain(owner) {
+            return Ok(());
+        }
         let label = self.labels.get(owner).map_or("", String::as_str);
-        write!(self.screen, "({label}) ")
+        write!(self.screen.of(owner), "({label}) ")
     }
 
     /// Shows what has been written so far.
@@ -119,7 +148,8 @@ impl<W: Write> Sinks<W> {
         if let Some(error) = self.failure.take() {
             return Err(error);
         }
-        self.screen.flush()?;
+        self.screen.out.flush()?;
+        self.screen.aside.flush()?;
         self.logs.iter_mut().try_for_each(BufWriter::flush)
     }
 
@@ -128,17 +158,36 @@ impl<W: Write> Sinks<W> {
     /// # Errors
     /// As [`Sinks::flush`].
     pub fn finish(mut self) -> io::Result<Outcome> {
-        if self.open.is_some() {
-            self.screen.write_all(b"\n")?;
+        if let Some(owner) = self.open
+            && !self.screen.is_plain(owner)
+        {
+            self.screen.of(owner).write_all(b"\n")?;
         }
         self.flush()?;
         Ok(self.outcome)
     }
 }
 
+impl<W: Write> Screen<W> {
+    fn is_plain(&self, owner: usize) -> bool {
+        self.plain == Some(owner)
+    }
+
+    /// The stream for a label's bytes.
+    fn of(&mut self, owner: usize) -> &mut W {
+        match self.plain {
+            Some(plain) if plain != owner => &mut self.aside,
+            _ => &mut self.out,
+        }
+    }
+}
+
 /// A domain's name as a file name: a separator in it must not lead out of the log directory.
 fn file_name(label: &str) -> String {
-    label.chars().map(|c| if c == '/' || c == '\0' { '_' } else { c }).collect()
+    label
+        .chars()
+        .map(|c| if c == '/' || c == '\0' { '_' } else { c })
+        .collect()
 }
 
 #[cfg(test)]
@@ -146,35 +195,53 @@ mod tests {
     use super::*;
     use crate::run::lines::Splitter;
 
-    fn show(stream: &[u8], terminal: bool, log_dir: Option<&Path>) -> String {
-        let mut screen = Vec::new();
+    /// What standard output and standard error show.
+    fn show(
+        stream: &[u8],
+        terminal: bool,
+        plain: Option<usize>,
+        log_dir: Option<&Path>,
+    ) -> (String, String) {
+        let (mut out, mut aside) = (Vec::new(), Vec::new());
         let mut splitter = Splitter::new(["control", "net"], 0);
         let labels = splitter.labels().to_vec();
-        let mut sinks = Sinks::new(&mut screen, terminal, &labels, log_dir).unwrap();
+        let screen = Screen { out: &mut out, aside: &mut aside, terminal, plain };
+        let mut sinks = Sinks::new(screen, &labels, log_dir).unwrap();
         splitter.feed(stream, &mut |piece| sinks.piece(piece));
         splitter.flush(&mut |piece| sinks.piece(piece));
         sinks.finish().unwrap();
-        String::from_utf8(screen).unwrap()
+        (String::from_utf8(out).unwrap(), String::from_utf8(aside).unwrap())
     }
 
     #[test]
     fn every_line_has_its_owners_name() {
-        let text = show(b"(terrane) hi\r\n\r\nlogin: ", false, None);
+        let (text, aside) = show(b"(terrane) hi\r\n\r\nlogin: ", false, None, None);
         assert_eq!(text, "(terrane) hi\n(control) \n(control) login: \n");
+        assert_eq!(aside, "");
     }
 
     #[test]
     fn a_guests_line_editor_keeps_the_name() {
-        assert_eq!(show(b"/ # lss\r/ # ls", true, None), "(control) / # lss\r(control) / # ls\n");
+        let (text, _) = show(b"/ # lss\r/ # ls", true, None, None);
+        assert_eq!(text, "(control) / # lss\r(control) / # ls\n");
+    }
+
+    #[test]
+    fn plain_gives_one_domain_the_output_and_the_rest_the_side() {
+        let (text, aside) = show(b"(terrane) hi\r\na\rb\r\n\n(net) up\n# ", true, Some(1), None);
+        assert_eq!(text, "a\rb\n\n# ");
+        assert_eq!(aside, "(terrane) hi\n(net) up\n");
     }
 
     #[test]
     fn each_name_has_a_log() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("logs");
-        show(b"(terrane) a\r\nb\r\n(net) c\r\nd", false, Some(&path));
+        show(b"(terrane) a\r\nb\r\n(net) c\r\nd", false, None, Some(&path));
         let read = |name: &str| std::fs::read_to_string(path.join(name)).unwrap();
-        assert_eq!((read("terrane.log"), read("control.log"), read("net.log")), ("a\n".into(), "b\nd".into(), "c\n".into()));
+        assert_eq!(read("terrane.log"), "a\n");
+        assert_eq!(read("control.log"), "b\nd");
+        assert_eq!(read("net.log"), "c\n");
     }
 
     #[test]

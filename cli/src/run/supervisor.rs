@@ -51,7 +51,11 @@ pub fn supervise<W: Write>(
 ) -> Result<Stopped, Failure> {
     let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let signals = Signals::new([SIGHUP, SIGINT, SIGTERM]).map_err(Failure::Watch)?;
-    let mut child = qemu.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(Failure::Spawn)?;
+    let mut child = qemu
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(Failure::Spawn)?;
     let events = watch(&mut child, signals, interactive);
 
     let stopped = watch_until(&events, deadline, splitter, sinks);
@@ -61,7 +65,9 @@ pub fn supervise<W: Write>(
     }
     let status = child.wait().map_err(Failure::Watch)?;
     splitter.flush(&mut |piece| sinks.piece(piece));
-    Ok(stopped?.unwrap_or(Stopped::QemuEnded { success: status.success() }))
+    Ok(stopped?.unwrap_or(Stopped::QemuEnded {
+        success: status.success(),
+    }))
 }
 
 /// Starts the threads. They end with their pipe; the one that reads standard input ends with the process.
@@ -108,7 +114,11 @@ fn pass_keys(mut guest: ChildStdin, sender: &Sender<Event>, interactive: bool) {
         let keys = buffer.get(..count).unwrap_or_default();
         let escape = keys.iter().position(|key| interactive && *key == ESCAPE);
         let passed = keys.get(..escape.unwrap_or(count)).unwrap_or_default();
-        if guest.write_all(passed).and_then(|()| guest.flush()).is_err() {
+        if guest
+            .write_all(passed)
+            .and_then(|()| guest.flush())
+            .is_err()
+        {
             return;
         }
         if escape.is_some() {
@@ -131,7 +141,11 @@ fn watch_until<W: Write>(
         if left == Some(Duration::ZERO) {
             return Ok(Some(Stopped::TimedOut));
         }
-        let pause = if splitter.holds_back() { Some(QUIET) } else { None };
+        let pause = if splitter.holds_back() {
+            Some(QUIET)
+        } else {
+            None
+        };
         let event = match [left, pause].into_iter().flatten().min() {
             Some(wait) => events.recv_timeout(wait),
             None => events.recv().map_err(|_| RecvTimeoutError::Disconnected),

@@ -1,0 +1,67 @@
+//! What a conflict's code means: the pages of docs/conflicts.md.
+
+use std::io::{self, Write};
+
+use crate::diagnostics::Diagnostic;
+
+/// The pages: a `## CODE` heading each.
+const PAGES: &str = include_str!("../../docs/conflicts.md");
+
+/// Writes the page of `code`, or all codes if none is named.
+///
+/// # Errors
+/// A code that isn't there, with the nearest that is.
+pub fn explain(code: Option<&str>, out: &mut impl Write) -> Result<io::Result<()>, Diagnostic> {
+    let Some(code) = code else {
+        return Ok(pages().try_for_each(|(code, _)| writeln!(out, "{code}")));
+    };
+    let page = pages().find(|(name, _)| *name == code);
+    let (name, text) = page.ok_or_else(|| unknown(code))?;
+    Ok(writeln!(out, "{name}\n\n{}", text.trim()))
+}
+
+fn pages() -> impl Iterator<Item = (&'static str, &'static str)> {
+    PAGES.split("\n## ").skip(1).filter_map(|page| page.split_once('\n'))
+}
+
+fn unknown(code: &str) -> Diagnostic {
+    let nearest = pages()
+        .map(|(name, _)| (strsim::normalized_damerau_levenshtein(name, code), name))
+        .filter(|(likeness, _)| *likeness > 0.5)
+        .max_by(|left, right| left.0.total_cmp(&right.0));
+    let help = match nearest {
+        Some((_, name)) => format!("the nearest is `{name}`"),
+        None => "`terrane explain` lists all codes".to_owned(),
+    };
+    Diagnostic::error("unknown-code", format!("there is no code `{code}`")).with_help(help)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_of_the_planner_has_a_page() {
+        let missing: Vec<&str> = layout::Code::ALL
+            .iter()
+            .map(|code| code.as_str())
+            .filter(|code| !pages().any(|(name, _)| name == *code))
+            .collect();
+        assert_eq!(missing, [""; 0]);
+    }
+
+    #[test]
+    fn a_page_is_printed_without_its_neighbours() {
+        let mut out = Vec::new();
+        explain(Some("memory-zero"), &mut out).unwrap().unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.starts_with("memory-zero\n\nThe domain has no memory."), "{text}");
+        assert!(!text.contains("##"), "{text}");
+    }
+
+    #[test]
+    fn a_mistyped_code_leads_to_the_right_one() {
+        let found = explain(Some("memory-zeroo"), &mut Vec::new()).unwrap_err();
+        assert_eq!(found.help.as_deref(), Some("the nearest is `memory-zero`"));
+    }
+}

@@ -4,7 +4,8 @@
 //! boot script loads all three where this says. Which domain gets which frames is the
 //! planner's business, not this module's.
 
-use layout::{BootKind, BootRange, MachineAddress, MachineRange, Origin};
+use layout::{MachineAddress, MachineRange};
+use manifest::tree::host::BootFacts;
 
 /// Alignment of everything that is loaded: an arm64 Image's, the container's, and QEMU's tree.
 pub const ALIGNMENT: u64 = 2 << 20;
@@ -42,18 +43,13 @@ pub struct Places {
 }
 
 impl Places {
-    /// The places as the planner takes them.
-    pub fn ranges(&self) -> Vec<BootRange> {
-        let range = |kind, range| BootRange {
-            kind,
-            range,
-            origin: Origin::NONE,
-        };
-        vec![
-            range(BootKind::Hypervisor, self.hypervisor),
-            range(BootKind::HostTree, self.tree),
-            range(BootKind::Container, self.container),
-        ]
+    /// The places as the host's description takes them.
+    pub fn facts(&self) -> BootFacts {
+        BootFacts {
+            hypervisor: self.hypervisor,
+            host_tree: self.tree,
+            container: Some(self.container),
+        }
     }
 }
 

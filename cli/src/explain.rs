@@ -21,7 +21,10 @@ pub fn explain(code: Option<&str>, out: &mut impl Write) -> Result<io::Result<()
 }
 
 fn pages() -> impl Iterator<Item = (&'static str, &'static str)> {
-    PAGES.split("\n## ").skip(1).filter_map(|page| page.split_once('\n'))
+    PAGES
+        .split("\n## ")
+        .skip(1)
+        .filter_map(|page| page.split_once('\n'))
 }
 
 fn unknown(code: &str) -> Diagnostic {
@@ -55,7 +58,10 @@ mod tests {
         let mut out = Vec::new();
         explain(Some("memory-zero"), &mut out).unwrap().unwrap();
         let text = String::from_utf8(out).unwrap();
-        assert!(text.starts_with("memory-zero\n\nThe domain has no memory."), "{text}");
+        assert!(
+            text.starts_with("memory-zero\n\nThe domain has no memory."),
+            "{text}"
+        );
         assert!(!text.contains("##"), "{text}");
     }
 

@@ -51,9 +51,15 @@ impl Hypervisor {
 fn built(arch: &str) -> Option<PathBuf> {
     let here = env::current_dir().ok();
     let program = env::current_exe().ok();
-    let below = |folder: &Path, target: &str| folder.join(target).join("terrane").join(arch).join(FILE);
-    let from_here = here.iter().flat_map(|path| path.ancestors()).map(|folder| below(folder, "target"));
-    let from_program =
-        program.iter().flat_map(|path| path.ancestors().skip(1)).map(|folder| below(folder, ""));
+    let below =
+        |folder: &Path, target: &str| folder.join(target).join("terrane").join(arch).join(FILE);
+    let from_here = here
+        .iter()
+        .flat_map(|path| path.ancestors())
+        .map(|folder| below(folder, "target"));
+    let from_program = program
+        .iter()
+        .flat_map(|path| path.ancestors().skip(1))
+        .map(|folder| below(folder, ""));
     from_here.chain(from_program).find(|path| path.is_file())
 }

@@ -7,9 +7,14 @@ mod args;
 mod boot;
 mod diagnostics;
 mod exit;
+mod explain;
 mod host_tree;
+mod hypervisor;
+mod image;
+mod plan_text;
 mod qemu;
 mod run;
+mod status;
 
 use std::process::ExitCode;
 

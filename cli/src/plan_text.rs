@@ -4,7 +4,9 @@
 use std::fmt::Write as _;
 
 use comfy_table::{CellAlignment, Table, presets};
-use layout::{Capabilities, Dma, DomainPlan, HostMap, Kind, MachineRange, MfnRange, Placement, Plan};
+use layout::{
+    Capabilities, Dma, DomainPlan, HostMap, Kind, MachineRange, MfnRange, Placement, Plan,
+};
 
 /// The whole plan as text.
 pub fn render(plan: &Plan, host: &HostMap) -> String {
@@ -20,7 +22,10 @@ pub fn render(plan: &Plan, host: &HostMap) -> String {
     );
     for (title, table) in [
         ("Domains", domains(plan)),
-        ("Where their parts begin, in the domain's own addresses", placements(plan)),
+        (
+            "Where their parts begin, in the domain's own addresses",
+            placements(plan),
+        ),
         ("Machine memory", memory(plan)),
         ("Devices", devices(plan, host)),
     ] {
@@ -37,7 +42,12 @@ pub fn render(plan: &Plan, host: &HostMap) -> String {
 fn memory(plan: &Plan) -> Table {
     let mut rows: Vec<(MfnRange, String, String, String)> = Vec::new();
     let hypervisor = &plan.hypervisor;
-    rows.push((hypervisor.region, "(terrane)".into(), String::new(), "hypervisor".into()));
+    rows.push((
+        hypervisor.region,
+        "(terrane)".into(),
+        String::new(),
+        "hypervisor".into(),
+    ));
     for domain in &plan.domains {
         for bank in &domain.banks {
             let seen = if bank.gfn.raw() == bank.mfn.raw() {
@@ -54,7 +64,11 @@ fn memory(plan: &Plan) -> Table {
         (&plan.unowned, "nobody's"),
     ];
     for (ranges, what) in nobody {
-        rows.extend(ranges.iter().map(|range| (*range, "-".into(), String::new(), what.to_owned())));
+        rows.extend(
+            ranges
+                .iter()
+                .map(|range| (*range, "-".into(), String::new(), what.to_owned())),
+        );
     }
     rows.sort_by_key(|(range, ..)| range.start());
 
@@ -68,11 +82,22 @@ fn memory(plan: &Plan) -> Table {
 }
 
 fn domains(plan: &Plan) -> Table {
-    let mut table =
-        new_table(["ID", "NAME", "KIND", "CAPABILITIES", "DIRECT-MAPPED", "MEMORY", "CPUS"]);
+    let mut table = new_table([
+        "ID",
+        "NAME",
+        "KIND",
+        "CAPABILITIES",
+        "DIRECT-MAPPED",
+        "MEMORY",
+        "CPUS",
+    ]);
     for domain in &plan.domains {
         let cpus: Vec<String> = domain.cpus.iter().map(u32::to_string).collect();
-        let direct = if domain.identity.is_direct_mapped() { "yes" } else { "no" };
+        let direct = if domain.identity.is_direct_mapped() {
+            "yes"
+        } else {
+            "no"
+        };
         table.add_row([
             &domain.id.to_string(),
             &domain.name,
@@ -95,14 +120,23 @@ fn placements(plan: &Plan) -> Table {
             table.add_row([&domain.name, what, &addresses, &size(bytes), how]);
         };
         let mut module = |what: &str, placement: &Placement| {
-            let how = if placement.in_place { "used where it lies" } else { "copied" };
+            let how = if placement.in_place {
+                "used where it lies"
+            } else {
+                "copied"
+            };
             row(what, placement.address.raw(), placement.size, how);
         };
         module("kernel", &domain.kernel);
         if let Some(ramdisk) = &domain.ramdisk {
             module("ramdisk", ramdisk);
         }
-        row("device tree", domain.tree.start().raw(), domain.tree.size(), "at most");
+        row(
+            "device tree",
+            domain.tree.start().raw(),
+            domain.tree.size(),
+            "at most",
+        );
     }
     align_right(&mut table, 3);
     table
@@ -111,7 +145,11 @@ fn placements(plan: &Plan) -> Table {
 fn devices(plan: &Plan, host: &HostMap) -> Table {
     let mut table = new_table(["DOMAIN", "DEVICE", "ADDRESSES", "INTERRUPTS", "DMA"]);
     for domain in &plan.domains {
-        for device in domain.devices.iter().filter_map(|index| host.devices.get(*index)) {
+        for device in domain
+            .devices
+            .iter()
+            .filter_map(|index| host.devices.get(*index))
+        {
             let ranges: Vec<String> = device.ranges.iter().map(span).collect();
             let interrupts: Vec<String> = device.interrupts.iter().map(u32::to_string).collect();
             let dma = match device.dma {
@@ -134,8 +172,11 @@ fn devices(plan: &Plan, host: &HostMap) -> Table {
 /// The security statement: for each domain what its devices read and write behind the CPUs'
 /// backs, and who therefore has to trust it.
 fn reach(plan: &Plan, host: &HostMap) -> Vec<String> {
-    let mut lines: Vec<String> =
-        plan.domains.iter().filter_map(|domain| reach_of(domain, plan, host)).collect();
+    let mut lines: Vec<String> = plan
+        .domains
+        .iter()
+        .filter_map(|domain| reach_of(domain, plan, host))
+        .collect();
     if lines.is_empty() {
         lines.push("No domain has a device that may do DMA.".to_owned());
     }
@@ -186,7 +227,7 @@ fn reach_of(domain: &DomainPlan, plan: &Plan, host: &HostMap) -> Option<String> 
 
 fn new_table<const N: usize>(header: [&str; N]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_header(header);
+    table.load_style(presets::NOTHING).set_header(header);
     table
 }
 
@@ -198,8 +239,10 @@ fn align_right(table: &mut Table, column: usize) {
 
 /// The table without the blanks that pad each line's end.
 fn trimmed(table: &Table) -> String {
-    let lines: Vec<String> =
-        table.lines().map(|line| format!(" {}", line.trim_end())).collect();
+    let lines: Vec<String> = table
+        .lines()
+        .map(|line| format!(" {}", line.trim_end()))
+        .collect();
     lines.join("\n")
 }
 
@@ -222,14 +265,22 @@ fn capabilities(capabilities: Capabilities) -> String {
         .filter(|(capability, _)| capabilities.contains(*capability))
         .map(|(_, name)| *name)
         .collect();
-    if held.is_empty() { "-".to_owned() } else { held.join(",") }
+    if held.is_empty() {
+        "-".to_owned()
+    } else {
+        held.join(",")
+    }
 }
 
 /// A list of numbers, cut where it gets long.
 fn shortened(numbers: &[String]) -> String {
     match numbers.get(8..) {
         Some([_, ..]) => {
-            format!("{} and {} more", numbers.get(..7).unwrap_or_default().join(","), numbers.len() - 7)
+            format!(
+                "{} and {} more",
+                numbers.get(..7).unwrap_or_default().join(","),
+                numbers.len() - 7
+            )
         }
         _ => numbers.join(","),
     }
@@ -241,7 +292,10 @@ fn span(range: &MachineRange) -> String {
 
 /// First and last byte, as /proc/iomem has them.
 fn span_of(start: u64, bytes: u64) -> String {
-    format!("{start:#010x}-{:#010x}", start.saturating_add(bytes.saturating_sub(1)))
+    format!(
+        "{start:#010x}-{:#010x}",
+        start.saturating_add(bytes.saturating_sub(1))
+    )
 }
 
 /// Bytes in the largest unit that leaves no remainder.
@@ -267,7 +321,11 @@ mod tests {
 
     #[test]
     fn a_long_list_of_interrupts_is_cut() {
-        let numbers = |count: u32| (1..=count).map(|number| number.to_string()).collect::<Vec<_>>();
+        let numbers = |count: u32| {
+            (1..=count)
+                .map(|number| number.to_string())
+                .collect::<Vec<_>>()
+        };
         assert_eq!(shortened(&numbers(8)), "1,2,3,4,5,6,7,8");
         assert_eq!(shortened(&numbers(10)), "1,2,3,4,5,6,7 and 3 more");
     }

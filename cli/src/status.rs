@@ -4,7 +4,9 @@ use anstream::eprintln;
 
 /// One step: a verb and what it is done to.
 pub fn step(verb: &str, object: impl std::fmt::Display) {
-    let style = annotate_snippets::renderer::AnsiColor::Green.on_default().bold();
+    let style = annotate_snippets::renderer::AnsiColor::Green
+        .on_default()
+        .bold();
     eprintln!("{style}{verb:>12}{style:#} {object}");
 }
 

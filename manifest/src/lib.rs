@@ -13,4 +13,5 @@ pub mod image;
 #[cfg(feature = "std")]
 pub mod kernel;
 pub mod origin;
+pub mod plan_json;
 pub mod tree;

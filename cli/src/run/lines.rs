@@ -76,6 +76,11 @@ impl Splitter {
         &self.labels
     }
 
+    /// The label of unprefixed bytes.
+    pub fn focus(&self) -> usize {
+        self.focus
+    }
+
     /// Takes bytes from the console and hands out pieces in order.
     pub fn feed(&mut self, bytes: &[u8], sink: &mut dyn FnMut(Piece<'_>)) {
         for &byte in bytes {

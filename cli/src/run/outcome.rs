@@ -80,6 +80,7 @@ impl Outcome {
                 Exit::TimedOut,
                 Some(still(&running, "when the time was up")),
             ),
+            Stopped::Interrupted => (Exit::TimedOut, Some(still(&running, "when it was ended"))),
             Stopped::QemuEnded { success: false } => (
                 Exit::QemuFailed,
                 Some("QEMU ended with an error".to_owned()),
@@ -95,7 +96,7 @@ impl Outcome {
                 Exit::DomainCrashed,
                 Some(still(&running, "when the machine stopped")),
             ),
-            Stopped::QemuEnded { success: true } | Stopped::Interrupted => (Exit::Good, None),
+            Stopped::QemuEnded { success: true } => (Exit::Good, None),
         }
     }
 }

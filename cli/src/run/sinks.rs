@@ -205,12 +205,20 @@ mod tests {
         let (mut out, mut aside) = (Vec::new(), Vec::new());
         let mut splitter = Splitter::new(["control", "net"], 0);
         let labels = splitter.labels().to_vec();
-        let screen = Screen { out: &mut out, aside: &mut aside, terminal, plain };
+        let screen = Screen {
+            out: &mut out,
+            aside: &mut aside,
+            terminal,
+            plain,
+        };
         let mut sinks = Sinks::new(screen, &labels, log_dir).unwrap();
         splitter.feed(stream, &mut |piece| sinks.piece(piece));
         splitter.flush(&mut |piece| sinks.piece(piece));
         sinks.finish().unwrap();
-        (String::from_utf8(out).unwrap(), String::from_utf8(aside).unwrap())
+        (
+            String::from_utf8(out).unwrap(),
+            String::from_utf8(aside).unwrap(),
+        )
     }
 
     #[test]
@@ -228,7 +236,12 @@ mod tests {
 
     #[test]
     fn plain_gives_one_domain_the_output_and_the_rest_the_side() {
-        let (text, aside) = show(b"(terrane) hi\r\na\rb\r\n\n(net) up\n# ", true, Some(1), None);
+        let (text, aside) = show(
+            b"(terrane) hi\r\na\rb\r\n\n(net) up\n# ",
+            true,
+            Some(1),
+            None,
+        );
         assert_eq!(text, "a\rb\n\n# ");
         assert_eq!(aside, "(terrane) hi\n(net) up\n");
     }
@@ -237,7 +250,12 @@ mod tests {
     fn each_name_has_a_log() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("logs");
-        show(b"(terrane) a\r\nb\r\n(net) c\r\nd", false, None, Some(&path));
+        show(
+            b"(terrane) a\r\nb\r\n(net) c\r\nd",
+            false,
+            None,
+            Some(&path),
+        );
         let read = |name: &str| std::fs::read_to_string(path.join(name)).unwrap();
         assert_eq!(read("terrane.log"), "a\n");
         assert_eq!(read("control.log"), "b\nd");

@@ -117,7 +117,7 @@ fn run(boot: Boot) {
 }
 
 /// Rows of the GIC. Interrupts stay masked in PSTATE: `sgi` is the write alone, of an SGI that is enabled and stays
-/// pending; `sgi-taken` is write, acknowledge and end.
+/// pending; `sgi-empty` is the write with an empty list of targets, `sgi-taken` write, acknowledge and end.
 fn interrupt_controller(facts: &Facts) {
     const ISENABLER1: u64 = 0x104;
     const ICENABLER1: u64 = 0x184;
@@ -140,6 +140,7 @@ fn interrupt_controller(facts: &Facts) {
             let value = gic::sgi_value(NUMBER, cpu::affinity());
             row("sgi-taken", value, software_interrupt_taken, two_moves);
             row("sgi", value, software_interrupt, nothing);
+            row("sgi-empty", value & !0xffff, software_interrupt, nothing);
             row("icc-pmr", 0, priority_mask, nothing);
         }
         Some(Controller::V2 { .. }) => {

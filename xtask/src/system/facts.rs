@@ -1,4 +1,5 @@
-//! What a Linux guest told about itself: lines `fact NAME VALUE...` on its console.
+//! What a Linux guest told about itself on its console: lines `fact NAME VALUE...` of the task, and lines
+//! `check NAME: pass|fail ...` of the checker (guests/checker).
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -10,6 +11,7 @@ use crate::initramfs::STATUS;
 /// A guest's facts.
 pub struct Facts {
     values: BTreeMap<String, Vec<String>>,
+    checks: BTreeMap<String, String>,
     status: Option<u8>,
 }
 
@@ -17,6 +19,7 @@ impl Facts {
     /// Reads a console's text.
     pub fn read(console: &str) -> Self {
         let mut values: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        let mut checks = BTreeMap::new();
         let mut status = None;
         for line in console.lines() {
             let line = line.trim_end();
@@ -26,11 +29,20 @@ impl Facts {
                     .entry(name.to_owned())
                     .or_default()
                     .push(value.to_owned());
+            } else if let Some((name, outcome)) = line
+                .strip_prefix("check ")
+                .and_then(|check| check.split_once(": "))
+            {
+                checks.insert(name.to_owned(), outcome.to_owned());
             } else if let Some(number) = line.strip_prefix(STATUS) {
                 status = number.trim().parse().ok();
             }
         }
-        Self { values, status }
+        Self {
+            values,
+            checks,
+            status,
+        }
     }
 
     /// Every value of a fact that may be told many times.
@@ -53,6 +65,13 @@ impl Facts {
     pub fn expect(&self, name: &str, value: &str) -> Result<()> {
         let told = self.one(name)?;
         ensure!(told == value, "fact {name} is `{told}`, not `{value}`");
+        Ok(())
+    }
+
+    /// Fails unless the checker has done this check, and it passed.
+    pub fn expect_check(&self, name: &str) -> Result<()> {
+        let outcome = self.checks.get(name).map_or("not done", String::as_str);
+        ensure!(outcome.starts_with("pass"), "check {name}: {outcome}");
         Ok(())
     }
 
@@ -88,8 +107,11 @@ mod tests {
     fn facts_status_and_memory_ranges_are_read() {
         let facts = Facts::read(
             "noise\r\nfact cpus 4\r\nfact iomem 40000000-bfffffff : System RAM\nfact iomem   08000000-0800ffff : GICD\n\
-             terrane-guest: status 0\n",
+             check edu-dma: pass page=0x41000\ncheck cpus: fail online=1\nterrane-guest: status 0\n",
         );
+        assert!(facts.expect_check("edu-dma").is_ok());
+        assert!(facts.expect_check("cpus").is_err());
+        assert!(facts.expect_check("balloon").is_err());
         assert!(facts.expect("cpus", "4").is_ok());
         assert_eq!(facts.iomem("System RAM"), [0x4000_0000..=0xbfff_ffff]);
         assert_eq!(facts.iomem("GICD"), [0x0800_0000..=0x0800_ffff]);

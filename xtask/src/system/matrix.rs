@@ -116,7 +116,11 @@ impl Point {
         let memory = format!("{}MiB", self.memory);
         let mut manifest = Manifest::new(&machine, self.cpu, self.cpus, &memory);
         let devices = Devices::attach(&mut manifest, folder)?;
-        let task = linux::report(&Devices::variables());
+        let task = linux::report(&format!(
+            "{} CHECKS='edu-dma balloon cpus:{}'",
+            Devices::variables(),
+            self.cpus
+        ));
         let domain = linux::domain(context, folder, self.kernel, &task)?;
         manifest.domain(domain.key("cpus", &self.cpus.to_string()));
 
@@ -124,6 +128,8 @@ impl Point {
         let facts = Facts::read(&ran.console(linux::NAME));
         linux::check(&facts, self.cpus, self.memory)?;
         devices.check(&facts)?;
+        facts.expect_check("cpus")?;
+        facts.expect_check("balloon")?;
         let disk = facts
             .all("interrupt")
             .iter()

@@ -69,7 +69,7 @@ fn largest_direct(context: &Context, folder: &Path) -> Result<()> {
         context,
         folder,
         Kernel::Trixie,
-        &linux::report("DISKS= NETWORK= EDU="),
+        &linux::report("DISKS= NETWORK= CHECKS="),
     )?;
     manifest.domain(domain.key("memory", &format!("\"{least}MiB\"")));
     let ran = Boot::new(&manifest).run(context, folder)?;

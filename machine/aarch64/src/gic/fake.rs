@@ -89,9 +89,9 @@ pub(crate) fn controller(v2: bool, cpus: usize) -> (Rc<Fake>, Gic<Rc<Fake>>) {
 fn set_clear(address: u64) -> Option<(u64, bool)> {
     let frame = address & !0xffff;
     let offset = address & 0xffff;
-    let banked = frame >= REDISTRIBUTORS && (frame - REDISTRIBUTORS) % gicr::STRIDE != 0;
+    let banked = frame >= REDISTRIBUTORS && !(frame - REDISTRIBUTORS).is_multiple_of(gicr::STRIDE);
     let here = frame == DISTRIBUTOR || banked;
-    (here && (0x100..0x400).contains(&offset)).then(|| (address & !0x80, offset & 0x80 != 0))
+    (here && (0x100..0x400).contains(&offset)).then_some((address & !0x80, offset & 0x80 != 0))
 }
 
 impl Fake {
@@ -105,7 +105,7 @@ impl Fake {
         let private = match offset {
             0x80..0x400 => offset & 0x7f < 4,
             0x400..0x420 | 0x800..0x820 | 0xc00..0xc08 => true,
-            _ => address >= GICC && address < REDISTRIBUTORS,
+            _ => (GICC..REDISTRIBUTORS).contains(&address),
         };
         if self.v2.get() && private {
             self.cpu.get()
@@ -305,6 +305,8 @@ impl Registers for Rc<Fake> {
     }
 
     fn synchronize(&self) {}
+
+    fn clean(&self, _address: u64) {}
 }
 
 impl Fake {

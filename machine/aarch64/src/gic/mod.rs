@@ -10,6 +10,7 @@
 
 #[cfg(target_arch = "aarch64")]
 mod hardware;
+mod its;
 mod list;
 pub(crate) mod registers;
 mod v2;
@@ -26,6 +27,8 @@ use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 #[cfg(target_arch = "aarch64")]
 pub use hardware::Hardware;
+pub use its::QUEUE_BYTES;
+pub(crate) use its::{COMMAND, Queue};
 pub(crate) use list::ListRegister;
 pub use registers::CpuRegister;
 use registers::{gicd, gicr};
@@ -68,6 +71,8 @@ pub trait Registers {
     fn set_cpu_register(&self, register: CpuRegister, value: u64);
     /// Waits until every earlier access has taken effect (DSB SY, ISB).
     fn synchronize(&self);
+    /// Writes the cache line at `address` back to memory, for an ITS that doesn't look into caches.
+    fn clean(&self, address: u64);
 }
 
 /// A range of addresses that a register frame or several take.
@@ -147,6 +152,10 @@ pub enum Error {
     TooFewListRegisters,
     /// GICv2 serves eight CPUs, and the host's description has more.
     TooManyCpus,
+    /// The host has no interrupt translation service.
+    NoIts,
+    /// A redistributor goes on delivering LPIs: only a reset of the machine ends that.
+    LpisStuck,
     /// The interrupt isn't implemented, or already has an owner.
     NotFree {
         /// The interrupt.
@@ -162,6 +171,8 @@ impl fmt::Display for Error {
             Self::NoSuchCpu { cpu } => write!(f, "the host's description has no CPU {cpu}"),
             Self::TooFewListRegisters => f.write_str("fewer than two list registers"),
             Self::TooManyCpus => f.write_str("more than eight CPUs on a GICv2"),
+            Self::NoIts => f.write_str("no interrupt translation service"),
+            Self::LpisStuck => f.write_str("LPIs can't be switched off"),
             Self::NotFree { intid } => write!(f, "interrupt {intid} doesn't exist or has an owner"),
         }
     }

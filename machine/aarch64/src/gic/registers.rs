@@ -34,6 +34,7 @@ pub(crate) mod gicd {
     pub(crate) const CTLR_ARE: u32 = 1 << 4;
     pub(crate) const CTLR_RWP: u32 = 1 << 31;
     pub(crate) const TYPER_LPIS: u32 = 1 << 17;
+    pub(crate) const TYPER_ID_BITS: u32 = 0x1f << 19;
     /// GICv3: bit 31 of IROUTER, "any participating CPU".
     pub(crate) const IROUTER_ANY: u64 = 1 << 31;
 }
@@ -45,7 +46,6 @@ pub(crate) mod gicr {
     pub(crate) const TYPER: u64 = 0x0008;
     pub(crate) const WAKER: u64 = 0x0014;
     pub(crate) const PROPBASER: u64 = 0x0070;
-    pub(crate) const PENDBASER: u64 = 0x0078;
     pub(crate) const PIDR2: u64 = 0xffe8;
     /// The SGI frame repeats the distributor's layout for interrupts 0 to 31.
     pub(crate) const SGI_FRAME: u64 = 0x1_0000;
@@ -60,6 +60,34 @@ pub(crate) mod gicr {
     pub(crate) const TYPER_LAST: u64 = 1 << 4;
     pub(crate) const WAKER_PROCESSOR_SLEEP: u32 = 1 << 1;
     pub(crate) const WAKER_CHILDREN_ASLEEP: u32 = 1 << 2;
+}
+
+/// Interrupt translation service (GITS), the control frame (IHI 0069, 12.18).
+pub(crate) mod gits {
+    pub(crate) const CTLR: u64 = 0x0000;
+    pub(crate) const IIDR: u64 = 0x0004;
+    pub(crate) const TYPER: u64 = 0x0008;
+    pub(crate) const CBASER: u64 = 0x0080;
+    pub(crate) const CWRITER: u64 = 0x0088;
+    pub(crate) const CREADR: u64 = 0x0090;
+    pub(crate) const BASER: u64 = 0x0100;
+    pub(crate) const BASER_END: u64 = 0x013f;
+    pub(crate) const PIDR2: u64 = 0xffe8;
+    /// The control frame; the translation frame follows.
+    pub(crate) const FRAME: u64 = 0x1_0000;
+
+    pub(crate) const CTLR_ENABLED: u32 = 1;
+    pub(crate) const CTLR_QUIESCENT: u32 = 1 << 31;
+    /// RDbase is an address, not a processor number.
+    pub(crate) const TYPER_PTA: u64 = 1 << 19;
+    pub(crate) const VALID: u64 = 1 << 63;
+    /// Bits 11:10 of CBASER and BASER: shareability, and its value "inner".
+    pub(crate) const SHAREABILITY: u64 = 3 << 10;
+    pub(crate) const INNER_SHAREABLE: u64 = 1 << 10;
+    /// Normal inner cacheable, allocating and write-back.
+    pub(crate) const WRITE_BACK: u64 = 7 << 59;
+    pub(crate) const BASER_INDIRECT: u64 = 1 << 62;
+    pub(crate) const CREADR_STALLED: u64 = 1;
 }
 
 /// CPU interface of GICv2 (GICC).

@@ -69,7 +69,7 @@ impl<R: Registers> Gic<R> {
         (0..POLLS).any(|_| self.registers.read32(waker) & gicr::WAKER_CHILDREN_ASLEEP == 0)
     }
 
-    pub(super) fn wait_redistributor(&self, cpu: &Cpu) {
+    pub(crate) fn wait_redistributor(&self, cpu: &Cpu) {
         for _ in 0..POLLS {
             if self.registers.read32(cpu.redistributor + gicr::CTLR) & gicr::CTLR_RWP == 0 {
                 return;

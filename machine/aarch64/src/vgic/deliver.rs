@@ -4,9 +4,10 @@
 
 use core::sync::atomic::Ordering;
 
+use super::PendingSet;
 use super::{Vcpu, VirtualGic};
 use crate::gic::registers::gicd;
-use crate::gic::{ListRegister, Registers};
+use crate::gic::{FIRST_LPI, ListRegister, Registers};
 
 impl<R: Registers> VirtualGic<'_, R> {
     /// Makes an interrupt pending for the vCPU of this CPU. `sender` matters for GICv2 software interrupts only.
@@ -18,7 +19,7 @@ impl<R: Registers> VirtualGic<'_, R> {
                 return;
             }
         }
-        if vcpu.pending.is_empty()
+        if vcpu.is_idle()
             && let Some(priority) = self.deliverable(vcpu, intid)
             && let Some(free) = self.gic.free_list_register()
         {
@@ -29,7 +30,7 @@ impl<R: Registers> VirtualGic<'_, R> {
         if let Some(senders) = vcpu.senders.get(intid as usize) {
             senders.fetch_or(1 << sender, Ordering::Relaxed);
         }
-        vcpu.pending.insert(intid);
+        vcpu.waiting(intid).insert(intid);
         self.fill(vcpu);
     }
 
@@ -41,7 +42,7 @@ impl<R: Registers> VirtualGic<'_, R> {
     }
 
     pub(super) fn fill(&self, vcpu: &Vcpu) {
-        if !vcpu.pending.is_empty() {
+        if !vcpu.is_idle() {
             self.merge(vcpu);
         }
         loop {
@@ -57,7 +58,7 @@ impl<R: Registers> VirtualGic<'_, R> {
                 self.set_underflow(vcpu, true);
                 return;
             };
-            if vcpu.pending.remove(intid) {
+            if vcpu.waiting(intid).remove(intid) {
                 let sender = self.take_sender(vcpu, intid);
                 self.gic
                     .set_list_register(index, self.list_entry(intid, priority, sender));
@@ -107,8 +108,14 @@ impl<R: Registers> VirtualGic<'_, R> {
 
     /// The most urgent interrupt that waits and may be delivered.
     pub(super) fn next(&self, vcpu: &Vcpu) -> Option<(u32, u8)> {
-        vcpu.pending
-            .most_urgent(|intid| self.deliverable(vcpu, intid))
+        let next = vcpu
+            .pending
+            .most_urgent(|intid| self.deliverable(vcpu, intid));
+        let lpi = vcpu.lpis.most_urgent(|intid| self.deliverable(vcpu, intid));
+        match (next, lpi) {
+            (Some(next), Some(lpi)) => Some(if lpi.1 < next.1 { lpi } else { next }),
+            (next, lpi) => next.or(lpi),
+        }
     }
 
     /// The interrupt's priority if the guest lets it through. What is the hardware's has passed the physical enable.
@@ -116,6 +123,9 @@ impl<R: Registers> VirtualGic<'_, R> {
     fn deliverable(&self, vcpu: &Vcpu, intid: u32) -> Option<u8> {
         if !self.enabled.load(Ordering::Relaxed) {
             return None;
+        }
+        if intid >= FIRST_LPI {
+            return self.lpi_priority(intid);
         }
         let word = intid as usize / 32;
         let bit = 1 << (intid % 32);
@@ -156,7 +166,7 @@ impl<R: Registers> VirtualGic<'_, R> {
     fn merge(&self, vcpu: &Vcpu) {
         for (index, lr) in self.list_registers() {
             let intid = lr.intid();
-            if !vcpu.pending.contains(intid) {
+            if !vcpu.waiting(intid).contains(intid) {
                 continue;
             }
             if let Some(senders) = vcpu
@@ -173,7 +183,7 @@ impl<R: Registers> VirtualGic<'_, R> {
                     vcpu.pending.remove(intid);
                 }
             } else {
-                vcpu.pending.remove(intid);
+                vcpu.waiting(intid).remove(intid);
             }
             self.gic.set_list_register(index, again(lr));
         }
@@ -206,7 +216,7 @@ impl<R: Registers> VirtualGic<'_, R> {
         if let Some(senders) = vcpu.senders.get(intid as usize) {
             senders.fetch_or(1 << lr.source(), Ordering::Relaxed);
         }
-        vcpu.pending.insert(intid);
+        vcpu.waiting(intid).insert(intid);
         Some(index)
     }
 
@@ -253,6 +263,24 @@ impl<R: Registers> VirtualGic<'_, R> {
             let shift = 2 * bit + 1;
             edges | ((low >> shift & 1) << bit) | ((high >> shift & 1) << (bit + 16))
         })
+    }
+}
+
+impl Vcpu {
+    /// Whether nothing waits for a list register.
+    #[inline]
+    fn is_idle(&self) -> bool {
+        self.pending.is_empty() && self.lpis.is_empty()
+    }
+
+    /// The set that an interrupt waits in.
+    #[inline]
+    fn waiting(&self, intid: u32) -> &PendingSet {
+        if intid < FIRST_LPI {
+            &self.pending
+        } else {
+            &self.lpis
+        }
     }
 }
 

@@ -110,8 +110,13 @@ impl<R: Registers> VirtualGic<'_, R> {
         if self.gic.is_v2() {
             return lines | (cpus << 5);
         }
-        // IDbits: ten bits of interrupt number. No1N: an SPI goes to one CPU.
-        lines | (cpus << 5) | (9 << 19) | (1 << 25)
+        // IDbits: 10 bits of interrupt number, 16 with LPIs. No1N: an SPI goes to one CPU.
+        let numbers = if self.has_lpis() {
+            gicd::TYPER_LPIS | (self.gic.typer & gicd::TYPER_ID_BITS).min(15 << 19)
+        } else {
+            9 << 19
+        };
+        lines | (cpus << 5) | numbers | (1 << 25)
     }
 
     /// Registers that the distributor and the SGI frame share. `owner` is the vCPU whose private interrupts word 0 is.

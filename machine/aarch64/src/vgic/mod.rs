@@ -15,6 +15,7 @@
 
 mod deliver;
 mod distributor;
+mod its;
 mod pending;
 mod redistributor;
 mod sgi;
@@ -27,7 +28,9 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 
 use crate::gic::registers::{gicd, gicr};
-use crate::gic::{Acknowledged, Error, Gic, Registers, Window, packed_affinity};
+use crate::gic::{Acknowledged, Error, FIRST_LPI, Gic, Registers, Window, packed_affinity};
+pub use its::{BadCommand, Owner, Refusal};
+use its::{Its, Tables};
 use pending::PendingSet;
 
 /// Words of 32 interrupts up to the end of the ordinary numbers.
@@ -169,6 +172,9 @@ struct Vcpu {
     senders: [AtomicU8; 16],
     /// What waits for a list register: software's interrupts, and hardware's that EL2 acknowledged.
     pending: PendingSet,
+    /// LPIs that wait; a set of none if the domain has none.
+    lpis: PendingSet,
+    tables: Tables,
     /// Whether the underflow interrupt has been asked for; written by its own CPU only.
     underflow: AtomicBool,
 }
@@ -189,6 +195,7 @@ pub struct VirtualGic<'g, R> {
     /// By SPI number less 32: priority; and target: a vCPU's index (GICv3) or a mask of vCPUs (GICv2).
     priority: Vec<AtomicU8>,
     target: Vec<AtomicU8>,
+    its: Option<Its>,
 }
 
 impl<'g, R: Registers> VirtualGic<'g, R> {
@@ -244,6 +251,7 @@ impl<'g, R: Registers> VirtualGic<'g, R> {
             spi_enabled: core::array::from_fn(|_| AtomicU32::new(0)),
             priority: (0..spis).map(|_| AtomicU8::new(PRIORITY_RESET)).collect(),
             target: (0..spis).map(|_| AtomicU8::new(default_target)).collect(),
+            its: None,
         })
     }
 
@@ -260,7 +268,7 @@ impl<'g, R: Registers> VirtualGic<'g, R> {
             return Outcome::NotMine;
         }
         if let Some(offset) = distributor.offset(address) {
-            if address % size.bytes() != 0 {
+            if !address.is_multiple_of(size.bytes()) {
                 return Outcome::Fault;
             }
             return self.distributor(
@@ -275,7 +283,7 @@ impl<'g, R: Registers> VirtualGic<'g, R> {
         let mut first = 0;
         for region in regions {
             if let Some(offset) = region.offset(address) {
-                if address % size.bytes() != 0 {
+                if !address.is_multiple_of(size.bytes()) {
                     return Outcome::Fault;
                 }
                 let index = offset / gicr::STRIDE;
@@ -299,7 +307,8 @@ impl<'g, R: Registers> VirtualGic<'g, R> {
             }
             first += region.bytes / gicr::STRIDE;
         }
-        Outcome::NotMine
+        self.its_mmio(address, size, write)
+            .unwrap_or(Outcome::NotMine)
     }
 
     /// A physical interrupt that was acknowledged on `vcpu`'s CPU, its priority dropped, and that isn't the
@@ -310,7 +319,8 @@ impl<'g, R: Registers> VirtualGic<'g, R> {
         let mine = self
             .physical
             .get(intid as usize / 32)
-            .is_some_and(|word| word & (1 << (intid % 32)) != 0);
+            .is_some_and(|word| word & (1 << (intid % 32)) != 0)
+            || (intid >= FIRST_LPI && self.has_lpis());
         match self.vcpus.get(vcpu) {
             Some(target) if mine => self.offer(target, intid, 0),
             // Nobody's, or it raced with a change of its route: it must not stay active.
@@ -406,6 +416,7 @@ impl<'g, R: Registers> VirtualGic<'g, R> {
         }
         let private = self.gic.private_base(&self.gic.cpus[state.cpu]);
         self.silence(private, 0, self.physical[0]);
+        self.hand_over_lpis(state);
         state.pending.clear();
         state
             .senders
@@ -416,8 +427,11 @@ impl<'g, R: Registers> VirtualGic<'g, R> {
     }
 
     /// Puts everything but the vCPUs' own part into its state at reset, once all vCPUs are off: SPIs disabled and
-    /// inactive, the distributor off. Afterwards the domain can start anew.
-    pub fn reset(&self) {
+    /// inactive, the distributor off, the ITS without tables. Afterwards the domain can start anew.
+    ///
+    /// # Errors
+    /// LPIs that can't be switched off; everything else has been done.
+    pub fn reset(&self) -> Result<(), Error> {
         self.enabled.store(false, Ordering::Relaxed);
         for word in 1..WORDS {
             if self.physical[word] != 0 {
@@ -432,14 +446,19 @@ impl<'g, R: Registers> VirtualGic<'g, R> {
         self.priority
             .iter()
             .for_each(|old| old.store(PRIORITY_RESET, Ordering::Relaxed));
+        self.reset_its()
     }
 
     /// Ends the domain's hold on the controller, once all its vCPUs are off.
-    pub fn teardown(self) {
-        self.reset();
+    ///
+    /// # Errors
+    /// As `reset`.
+    pub fn teardown(self) -> Result<(), Error> {
+        let result = self.reset();
         for (intid, _) in self.physical_spis() {
             self.gic.release(intid);
         }
+        result
     }
 
     /// Leaves interrupts of one word disabled, neither pending nor active.
@@ -483,6 +502,8 @@ impl Vcpu {
             priority: core::array::from_fn(|_| AtomicU8::new(PRIORITY_RESET)),
             senders: core::array::from_fn(|_| AtomicU8::new(0)),
             pending: PendingSet::new(0, lines),
+            lpis: PendingSet::new(FIRST_LPI, 0),
+            tables: Tables::default(),
             underflow: AtomicBool::new(false),
         }
     }

@@ -146,7 +146,7 @@ mod tests {
                 }
                 prop_assert!(set.is_empty() <= model.is_empty());
             }
-            let urgency = |intid: u32| (intid % 3 != 0).then_some((intid % 251) as u8);
+            let urgency = |intid: u32| (intid & 3 != 0).then_some((intid % 251) as u8);
             let wanted = model.iter().filter_map(|&intid| urgency(intid)).min();
             prop_assert_eq!(set.most_urgent(urgency).map(|found| found.1), wanted);
             let all: Vec<u32> = model.iter().copied().collect();

@@ -33,8 +33,13 @@ impl<R: Registers> VirtualGic<'_, R> {
                 Outcome::Fault
             }
             gicr::IIDR => access.read_only(IIDR),
+            gicr::CTLR => self.lpi_control(owner, access),
             // Always awake.
-            gicr::CTLR | gicr::WAKER => access.read_only(0),
+            gicr::WAKER => access.read_only(0),
+            gicr::PROPBASER..=0x7f if !matches!(access.size, Size::Word | Size::Double) => {
+                Outcome::Fault
+            }
+            gicr::PROPBASER..=0x7f => self.lpi_table(owner, access),
             gicr::PIDR2 => access.read_only(0x3b),
             _ => access.read_only(0),
         }
@@ -43,7 +48,12 @@ impl<R: Registers> VirtualGic<'_, R> {
     fn redistributor_typer(&self, owner: usize, last_in_region: bool) -> u64 {
         let last = last_in_region || owner + 1 == self.vcpus.len();
         let affinity = u64::from(self.vcpus[owner].affinity);
-        (affinity << 32) | ((owner as u64) << 8) | if last { gicr::TYPER_LAST } else { 0 }
+        let lpis = if self.has_lpis() {
+            gicr::TYPER_PLPIS
+        } else {
+            0
+        };
+        (affinity << 32) | ((owner as u64) << 8) | if last { gicr::TYPER_LAST } else { 0 } | lpis
     }
 
     /// The SGI frame has the distributor's registers for interrupts 0 to 31.

@@ -34,6 +34,8 @@ pub enum Errno {
     Enospc = 28,
     /// The hypercall or its sub-operation isn't there.
     Enosys = 38,
+    /// The time has passed.
+    Etime = 62,
     /// The answer doesn't fit.
     Enobufs = 105,
     /// The operation is there, but not in this form.

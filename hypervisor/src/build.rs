@@ -1,6 +1,7 @@
 //! Building a domain, exactly as planned: stage 2, boot modules, device tree.
 
 use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
 
 use layout::{Copy as ModuleCopy, GuestRange, MachineAddress, MachineRange, MfnRange, Scrub};
 
@@ -16,13 +17,17 @@ impl<M: Machine> System<M> {
         self.map_devices(domain)?;
         self.machine.clear(&domain.shared_info);
         self.machine.clear(&domain.grant_frames);
+        self.show_wall_clock(domain);
         self.write_tree(domain)
     }
 
     /// Builds a domain anew after its end.
     pub(crate) fn rebuild(&self, domain: &Domain<M>) -> Result<(), BuildError> {
-        self.machine.unmap_all(&domain.machine);
-        self.machine.reset_domain(&domain.machine);
+        self.take_down(domain);
+        // Its next life mustn't be seen through the grants of this one.
+        if let Some(holder) = self.mapped_by(domain) {
+            return Err(BuildError::StillMapped(holder));
+        }
         domain.said.reset();
         for copy in self
             .copies
@@ -34,9 +39,16 @@ impl<M: Machine> System<M> {
         self.build(domain)
     }
 
-    /// Tidies up after a domain that won't come back.
-    pub(crate) fn domain_ended(&self, domain: &Domain<M>) {
+    /// Undoes all that a domain has done; none of its vCPUs runs.
+    pub(crate) fn take_down(&self, domain: &Domain<M>) {
+        self.unmap_all_grants(domain);
+        self.close_some(domain, u32::MAX);
+        domain.events.lock().reset();
         self.machine.unmap_all(&domain.machine);
+        self.machine.reset_domain(&domain.machine);
+        *domain.given_back.lock() = 0;
+        domain.grant_frames_used.store(1, Ordering::Relaxed);
+        domain.callback.store(0, Ordering::Relaxed);
     }
 
     fn map_memory(&self, domain: &Domain<M>) -> Result<(), BuildError> {

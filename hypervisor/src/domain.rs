@@ -2,15 +2,18 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use abi::DomainId;
 use layout::{DomainPlan, Gfn, Mfn};
 use spin::Mutex;
 
+use crate::event::Events;
+use crate::hypercall::DomainConsole;
 use crate::life::Life;
 use crate::machine::Machine;
 use crate::ownership::{Claim, DomainIndex};
+use crate::timer::Timers;
 
 /// A domain, from its planning to the machine's end. A restart builds it anew in the same place.
 pub struct Domain<M: Machine> {
@@ -30,6 +33,16 @@ pub struct Domain<M: Machine> {
     pub(crate) shared_info: Claim,
     /// The frames of its grant table, as many as the plan allows.
     pub(crate) grant_frames: Claim,
+    /// How many of those frames the guest has asked for.
+    pub(crate) grant_frames_used: AtomicU32,
+    /// Pages of its RAM that don't have their home mapped. The lock also keeps changes of stage 2 apart.
+    pub(crate) given_back: Mutex<u64>,
+    /// Its event channels.
+    pub(crate) events: Mutex<Events>,
+    /// Its side of the console.
+    pub(crate) console: Mutex<DomainConsole>,
+    /// `HVM_PARAM_CALLBACK_IRQ`.
+    pub(crate) callback: AtomicU64,
     /// Which of its vCPUs run, and whether it is ending.
     pub(crate) life: Mutex<Life>,
     /// What was said about it once and needs no saying again.
@@ -88,9 +101,26 @@ pub struct Vcpu<M: Machine> {
     pub(crate) index: u32,
     /// The machine crate's half.
     pub(crate) machine: M::Vcpu,
+    /// Its timers.
+    pub(crate) timers: Mutex<Timers>,
+    /// Whether it waits for a port, which may be one that causes no upcall.
+    pub(crate) polls: AtomicBool,
+    /// When it was started last, in nanoseconds of system time.
+    pub(crate) since: AtomicU64,
 }
 
 impl<M: Machine> Vcpu<M> {
+    /// A vCPU that hasn't run.
+    pub(crate) fn new(index: u32, machine: M::Vcpu) -> Self {
+        Self {
+            index,
+            machine,
+            timers: Mutex::new(Timers::default()),
+            polls: AtomicBool::new(false),
+            since: AtomicU64::new(0),
+        }
+    }
+
     /// Its number in the domain, from 0.
     #[must_use]
     pub const fn index(&self) -> u32 {

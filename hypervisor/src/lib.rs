@@ -13,10 +13,14 @@ pub mod ownership;
 mod build;
 mod caller;
 mod domain;
+mod event;
+mod grant;
+mod guest;
 mod hypercall;
 mod life;
 mod stray;
 mod system;
+mod timer;
 
 pub use caller::Caller;
 pub use domain::{Domain, Setup, Vcpu, pool_frames};

@@ -5,6 +5,7 @@
 
 use alloc::vec::Vec;
 use core::fmt;
+use core::sync::atomic::Ordering;
 
 use arrayvec::ArrayString;
 use layout::OnStop;
@@ -101,6 +102,7 @@ impl<M: Machine> System<M> {
         };
         *on = true;
         life.phase = Phase::Running;
+        first.since.store(self.machine.now(), Ordering::Relaxed);
         let start = Start {
             entry: domain.plan.kernel.address,
             argument: domain.plan.tree.start().raw(),
@@ -110,6 +112,7 @@ impl<M: Machine> System<M> {
 
     /// What follows once no vCPU of an ending domain runs any more.
     fn finish(&self, domain: &Domain<M>, reason: &Reason) {
+        self.end_line(domain);
         self.log(format_args!("{}: {reason}", domain.name()));
         let policies = &domain.plan.policies;
         let follows = match reason {
@@ -129,8 +132,8 @@ impl<M: Machine> System<M> {
             OnStop::HaltMachine => return self.machine.power_off(),
             OnStop::RebootMachine => return self.machine.reset(),
         }
+        self.take_down(domain);
         domain.life.lock().phase = Phase::Absent;
-        self.domain_ended(domain);
         self.power_off_if_all_stopped();
     }
 
@@ -197,6 +200,8 @@ impl<M: Machine> Caller<'_, M> {
             return Err(StartError::AlreadyOn);
         }
         *on = true;
+        vcpu.since
+            .store(self.system.machine.now(), Ordering::Relaxed);
         self.system.machine.start_vcpu(&vcpu.machine, start);
         Ok(())
     }
@@ -214,7 +219,7 @@ impl<M: Machine> Caller<'_, M> {
 
     /// Marks the calling vCPU as stopped, and ends the domain if it was the last one.
     fn park(&self) -> Next {
-        self.system.machine.set_timer(&self.vcpu.machine, None);
+        self.stop_timers();
         let ended = {
             let mut life = self.domain.life.lock();
             if let Some(on) = life.on.get_mut(self.vcpu.index as usize) {

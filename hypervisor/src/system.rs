@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
+use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64};
 
 use layout::{
     Copy as ModuleCopy, Gfn, GuestAddress, HostMap, MachineRange, Mfn, MfnRange, Plan, Scrub,
@@ -11,6 +12,9 @@ use spin::Mutex;
 
 use crate::caller::Caller;
 use crate::domain::{Domain, Said, Setup, Vcpu, pool_frames};
+use crate::event::Events;
+use crate::grant::Mappings;
+use crate::hypercall::DomainConsole;
 use crate::life::Life;
 use crate::machine::{Machine, MapError};
 use crate::ownership::{DomainIndex, Holding, Overlap, Owner, Ownership};
@@ -23,6 +27,14 @@ pub struct System<M: Machine> {
     pub(crate) copies: Box<[ModuleCopy]>,
     pub(crate) clear: Box<[MachineRange]>,
     pub(crate) scrub: Scrub,
+    /// All pages that are mapped by grants.
+    pub(crate) mappings: Mutex<Mappings>,
+    /// Nanoseconds since 1970 at system time 0.
+    pub(crate) wall_clock: AtomicU64,
+    /// The domain that has the console's focus, by its index.
+    pub(crate) focus: AtomicU16,
+    /// How many times the key that moves the focus was typed in a row.
+    pub(crate) switch_typed: AtomicU8,
 }
 
 /// Why a system, or one domain of it, can't be built. The planner has seen to it that none of this happens: each is a
@@ -45,6 +57,8 @@ pub enum BuildError {
     Stage2(Gfn, MapError),
     /// The guest's device tree doesn't fit in its place.
     Tree,
+    /// Another domain still has pages of this one mapped.
+    StillMapped(DomainIndex),
 }
 
 impl fmt::Display for BuildError {
@@ -67,6 +81,13 @@ impl fmt::Display for BuildError {
             Self::Bank(frames) => write!(f, "{} isn't the domain's", frames.bytes()),
             Self::Stage2(gfn, error) => {
                 write!(f, "stage 2 at {:#x}: {error:?}", gfn.address().raw())
+            }
+            Self::StillMapped(holder) => {
+                write!(
+                    f,
+                    "domain {} of the plan still has pages of it mapped",
+                    holder.0
+                )
             }
             Self::Tree => f.write_str("the guest's device tree is larger than its place"),
         }
@@ -101,7 +122,15 @@ impl<M: Machine> System<M> {
         for ((index, planned), setup) in (0..).map(DomainIndex).zip(plan.domains).zip(setups) {
             domains.push(domain::<M>(&ownership, index, planned, setup)?);
         }
+        let focus = domains
+            .iter()
+            .position(|domain| domain.plan.identity.is_hardware())
+            .unwrap_or(0);
         Ok(Self {
+            mappings: Mutex::new(Mappings::new(domains.len())),
+            wall_clock: AtomicU64::new(Self::wall_clock_at_start(&machine)),
+            focus: AtomicU16::new(u16::try_from(focus).unwrap_or(0)),
+            switch_typed: AtomicU8::new(0),
             machine,
             ownership,
             domains: domains.into_boxed_slice(),
@@ -263,8 +292,9 @@ fn domain<M: Machine>(
     }
     let vcpus: Box<[Vcpu<M>]> = (0..)
         .zip(setup.vcpus)
-        .map(|(index, machine)| Vcpu { index, machine })
+        .map(|(index, machine)| Vcpu::new(index, machine))
         .collect();
+    let vcpus_count = vcpus.len();
     let pool = ownership
         .claim(setup.pool, Owner::Pool(index))
         .ok_or(BuildError::Pool)?;
@@ -280,11 +310,21 @@ fn domain<M: Machine>(
         index,
         features,
         machine: setup.machine,
-        life: Mutex::new(Life::new(vcpus.len())),
+        life: Mutex::new(Life::new(vcpus_count)),
         vcpus,
         tree: setup.tree.into_boxed_slice(),
         shared_info,
         grant_frames,
+        // Xen's initial size; Linux counts on the first frame.
+        grant_frames_used: AtomicU32::new(1),
+        given_back: Mutex::new(0),
+        events: Mutex::new(Events::new(
+            plan.limits.max_event_channels,
+            vcpus_count,
+            M::FACTS.shared_info,
+        )),
+        console: Mutex::new(DomainConsole::default()),
+        callback: AtomicU64::new(0),
         said: Said::default(),
         plan,
     })

@@ -1,0 +1,123 @@
+//! Pages given back and taken again: `decrease_reservation` and `populate_physmap`.
+//!
+//! A page of RAM has one frame for the domain's whole life, its *home*. What is given back leaves stage 2 and stays
+//! reserved for the domain; populating maps the home again. For a direct-mapped domain the home is the frame with the
+//! page's own number, so a device may go on using that address; for the others it is the frame that the plan put
+//! there. A page outside the planned RAM has no home and can't be populated.
+//!
+//! Both operations answer with the number of extents done; the first one that can't be ends the call.
+
+use abi::memory::{CONTINUATION_SHIFT, DECREASE_RESERVATION, OPERATION_MASK, Reservation};
+use abi::{Errno, Handle};
+use layout::{Gfn, GfnRange};
+
+use super::{Args, Flow};
+use crate::caller::Caller;
+use crate::domain::Domain;
+use crate::machine::{Access, Machine};
+use crate::ownership::Owner;
+use crate::system::System;
+
+/// The largest extent: 2 MiB, as Xen lets a guest ask.
+const LARGEST_ORDER: u32 = 9;
+/// Pages of one batch.
+const BATCH_PAGES: u64 = 1 << LARGEST_ORDER;
+
+impl<M: Machine> Caller<'_, M> {
+    pub(super) fn change_reservation(&self, args: &Args) -> Flow {
+        let operation = args[0] & OPERATION_MASK;
+        let done = args[0] >> CONTINUATION_SHIFT;
+        let request: Reservation = match self.read(args[1]) {
+            Ok(request) => request,
+            Err(error) => return Flow::Done(Err(error)),
+        };
+        let domain = match self.managed(request.domain) {
+            Ok(domain) => domain,
+            Err(error) => return Flow::Done(Err(error)),
+        };
+        if request.order > LARGEST_ORDER || done > request.count {
+            return Flow::Done(Ok(done.min(request.count)));
+        }
+        if request.count > u64::MAX >> CONTINUATION_SHIFT {
+            return Flow::Done(Err(Errno::Einval));
+        }
+        let batch_end = request.count.min(done + (BATCH_PAGES >> request.order));
+        for index in done..batch_end {
+            let Some(extent) = self.extent(request.extents, index, request.order) else {
+                return Flow::Done(Ok(index));
+            };
+            let changed = if operation == DECREASE_RESERVATION {
+                self.system.give_back(domain, extent)
+            } else {
+                self.system.populate(domain, extent)
+            };
+            if changed.is_none() {
+                return Flow::Done(Ok(index));
+            }
+        }
+        if batch_end == request.count {
+            return Flow::Done(Ok(batch_end));
+        }
+        let mut again = *args;
+        again[0] = operation | batch_end << CONTINUATION_SHIFT;
+        Flow::Again(again)
+    }
+
+    /// Extent `index` of the guest's list.
+    fn extent(&self, list: Handle, index: u64, order: u32) -> Option<GfnRange> {
+        let page: u64 = self.read_entry(list, index).ok()?;
+        GfnRange::new(Gfn::new(page), 1 << order)
+    }
+}
+
+impl<M: Machine> System<M> {
+    /// Takes pages out of stage 2, if each of them has its home mapped.
+    fn give_back(&self, domain: &Domain<M>, pages: GfnRange) -> Option<()> {
+        let mut given_back = domain.given_back.lock();
+        let at_home = |page| {
+            self.machine
+                .lookup(&domain.machine, page)
+                .map(|mapping| mapping.mfn)
+                == domain.home(page)
+        };
+        let all = each(pages).all(|page| domain.home(page).is_some() && at_home(page));
+        if !all {
+            return None;
+        }
+        self.machine.unmap(&domain.machine, pages).ok()?;
+        *given_back = given_back.saturating_add(pages.frames());
+        Some(())
+    }
+
+    /// Maps the home of each page, if none of them has it mapped already. Something else that the guest put there, such
+    /// as its shared page, gives way.
+    fn populate(&self, domain: &Domain<M>, pages: GfnRange) -> Option<()> {
+        let mut given_back = domain.given_back.lock();
+        let bank = domain
+            .plan
+            .banks
+            .iter()
+            .find(|bank| bank.guest().covers(&pages))?;
+        let first = bank.mfn.offset(pages.start().raw() - bank.gfn.raw());
+        let frames = layout::MfnRange::new(first, pages.frames())?;
+        let claim = self.ownership.claim(frames, Owner::Domain(domain.index))?;
+        let absent = |page| {
+            self.machine
+                .lookup(&domain.machine, page)
+                .map(|mapping| mapping.mfn)
+                != domain.home(page)
+        };
+        if !each(pages).all(absent) {
+            return None;
+        }
+        self.machine
+            .map(&domain.machine, pages.start(), &claim, Access::Ram)
+            .ok()?;
+        *given_back = given_back.saturating_sub(pages.frames());
+        Some(())
+    }
+}
+
+fn each(pages: GfnRange) -> impl Iterator<Item = Gfn> {
+    (0..pages.frames()).map(move |index| pages.start().offset(index))
+}

@@ -140,16 +140,8 @@ pub struct Setup<M: Machine> {
     pub machine: M::Domain,
     /// Its half of each vCPU, in order, as many as the plan has.
     pub vcpus: Vec<M::Vcpu>,
-    /// Frames in the hypervisor's region for the memory shared with the domain: see [`pool_frames`].
-    pub pool: layout::MfnRange,
     /// The guest's device tree, at most as large as the plan's place for it.
     pub tree: Vec<u8>,
-}
-
-/// How many frames [`Setup::pool`] needs: the shared page and the grant table.
-#[must_use]
-pub fn pool_frames(plan: &DomainPlan) -> u64 {
-    1 + u64::from(plan.limits.max_grant_frames)
 }
 
 /// Log lines that a guest can cause, each of them once or a few times and no more.

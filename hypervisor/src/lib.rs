@@ -23,7 +23,7 @@ mod system;
 mod timer;
 
 pub use caller::Caller;
-pub use domain::{Domain, Setup, Vcpu, pool_frames};
+pub use domain::{Domain, Setup, Vcpu};
 pub use life::{CAUSE_LENGTH, Reason, StartError};
 pub use machine::{
     Access, CacheFlush, Direction, Facts, GuestFault, Machine, MapError, Mapping, Next,

@@ -11,7 +11,7 @@ use layout::{
 use spin::Mutex;
 
 use crate::caller::Caller;
-use crate::domain::{Domain, Said, Setup, Vcpu, pool_frames};
+use crate::domain::{Domain, Said, Setup, Vcpu};
 use crate::event::Events;
 use crate::grant::Mappings;
 use crate::hypercall::DomainConsole;
@@ -113,8 +113,7 @@ impl<M: Machine> System<M> {
         if plan.domains.len() >= usize::from(u16::MAX) {
             return Err(BuildError::TooManyDomains);
         }
-        let pools: Vec<MfnRange> = setups.iter().map(|setup| setup.pool).collect();
-        let mut holdings = memory(&plan, &pools)?;
+        let mut holdings = memory(&plan)?;
         holdings.extend(devices(host, &plan));
         let ownership = Ownership::new(holdings).map_err(BuildError::Overlap)?;
 
@@ -218,14 +217,18 @@ impl<M: Machine> System<M> {
 }
 
 /// The holdings of RAM. The pools are cut out of the hypervisor's region.
-fn memory(plan: &Plan, pools: &[MfnRange]) -> Result<Vec<Holding>, BuildError> {
+fn memory(plan: &Plan) -> Result<Vec<Holding>, BuildError> {
     let region = plan.hypervisor.region;
     let mut holdings = Vec::new();
-    let mut sorted: Vec<(MfnRange, DomainIndex)> =
-        pools.iter().copied().zip((0..).map(DomainIndex)).collect();
-    sorted.sort_by_key(|(pool, _)| pool.start());
+    let mut pools: Vec<(MfnRange, DomainIndex)> = plan
+        .domains
+        .iter()
+        .map(|domain| domain.pool)
+        .zip((0..).map(DomainIndex))
+        .collect();
+    pools.sort_by_key(|(pool, _)| pool.start());
     let mut at = region.start();
-    for (pool, index) in sorted {
+    for (pool, index) in pools {
         if pool.start() < at || !region.covers(&pool) {
             return Err(BuildError::Pool);
         }
@@ -296,11 +299,11 @@ fn domain<M: Machine>(
         .collect();
     let vcpus_count = vcpus.len();
     let pool = ownership
-        .claim(setup.pool, Owner::Pool(index))
+        .claim(plan.pool, Owner::Pool(index))
         .ok_or(BuildError::Pool)?;
     let shared_info = pool.part(0, 1).ok_or(BuildError::Pool)?;
     let grant_frames = pool
-        .part(1, pool_frames(&plan) - 1)
+        .part(1, u64::from(plan.limits.max_grant_frames))
         .ok_or(BuildError::Pool)?;
     let mut features = M::FACTS.features | 1 << plan.identity.memory_feature().bit();
     if plan.identity.is_hardware() {

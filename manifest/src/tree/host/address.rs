@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 
 use layout::{MachineAddress, MachineRange};
 
-use crate::tree::blob::{Cells, Node};
+use crate::tree::blob::{Cells, Node, Tree};
 
 /// The address cells of a PCI bus: one of flags, two of address.
 const PCI_ADDRESS_CELLS: usize = 3;
@@ -63,6 +63,40 @@ fn to_cpu(bus: Node<'_, '_>, address: u64, size: u64) -> Option<u64> {
     Some(address)
 }
 
+/// An entry of `ranges` or `dma-ranges`.
+struct Window {
+    /// The address on the bus; `None` if it has more bits than an address, as PCI's flags.
+    child: Option<u64>,
+    /// The address above.
+    parent: u64,
+    size: u64,
+}
+
+/// The entries of a `ranges`-like property of `bus`, up to the first that is cut short.
+fn windows<'a>(
+    bus: Node<'_, '_>,
+    above: Node<'_, '_>,
+    ranges: &'a [u8],
+) -> impl Iterator<Item = Window> + use<'a> {
+    let ((child_cells, size_cells), (parent_cells, _)) = (bus.child_cells(), above.child_cells());
+    let mut cells = Cells::new(ranges);
+    core::iter::from_fn(move || {
+        // Entries of no cells would never end.
+        if cells.is_empty() || parent_cells == 0 {
+            return None;
+        }
+        let mut child = cells;
+        let child = child.next_number(child_cells);
+        cells.skip(child_cells)?;
+        let parent = cells.next_number(parent_cells)?;
+        Some(Window {
+            child,
+            parent,
+            size: cells.next_number(size_cells)?,
+        })
+    })
+}
+
 fn translate(
     bus: Node<'_, '_>,
     above: Node<'_, '_>,
@@ -70,20 +104,11 @@ fn translate(
     address: u64,
     size: u64,
 ) -> Option<u64> {
-    let ((child_cells, size_cells), (parent_cells, _)) = (bus.child_cells(), above.child_cells());
-    let mut cells = Cells::new(ranges);
-    while !cells.is_empty() {
-        let child = cells.next_number(child_cells)?;
-        let parent = cells.next_number(parent_cells)?;
-        let window = cells.next_number(size_cells)?;
-        let Some(offset) = address.checked_sub(child) else {
-            continue;
-        };
-        if offset < window && size <= window - offset {
-            return parent.checked_add(offset);
-        }
-    }
-    None
+    windows(bus, above, ranges).find_map(|window| {
+        let offset = address.checked_sub(window.child?)?;
+        let is_inside = offset < window.size && size <= window.size - offset;
+        is_inside.then(|| window.parent.checked_add(offset))?
+    })
 }
 
 /// The windows through which the CPU reaches a PCI host bridge's devices: memory and I/O.
@@ -99,21 +124,35 @@ pub fn pci_windows(bridge: Node<'_, '_>) -> Result<Vec<MachineRange>, &'static s
     {
         return Err("the cells of its ranges are not a PCI host bridge's");
     }
-    let mut cells = Cells::new(ranges);
-    let mut windows = Vec::new();
-    while !cells.is_empty() {
-        let entry = cells
-            .skip(PCI_ADDRESS_CELLS)
-            .and_then(|()| cells.next_number(parent_cells))
-            .and_then(|address| Some((address, cells.next_number(size_cells)?)));
-        let (address, size) = entry.ok_or("ranges is not a whole number of entries")?;
-        let Some(address) = to_cpu(above, address, size) else {
+    if ranges.len() % ((child_cells + parent_cells + size_cells) * 4) != 0 {
+        return Err("ranges is not a whole number of entries");
+    }
+    let mut found = Vec::new();
+    for window in windows(bridge, above, ranges) {
+        let Some(address) = to_cpu(above, window.parent, window.size) else {
             continue;
         };
-        let window = MachineRange::new(MachineAddress::new(address), size);
-        windows.push(window.ok_or("an entry of ranges passes 2^64")?);
+        let range = MachineRange::new(MachineAddress::new(address), window.size);
+        found.push(range.ok_or("an entry of ranges passes 2^64")?);
     }
-    Ok(windows)
+    Ok(found)
+}
+
+/// What the windows of all buses but PCI's take of the CPU's addresses, whether or not a device is listed there.
+pub fn bus_windows(tree: &Tree<'_>) -> Vec<MachineRange> {
+    let mut found = Vec::new();
+    for bus in tree.nodes().filter(|&bus| !is_pci(bus)) {
+        let Some((ranges, above)) = bus.value("ranges").zip(bus.parent()) else {
+            continue;
+        };
+        for window in windows(bus, above, ranges) {
+            let address = to_cpu(above, window.parent, window.size);
+            let range =
+                |address| MachineRange::saturating(MachineAddress::new(address), window.size);
+            found.extend(address.map(range));
+        }
+    }
+    found
 }
 
 /// The highest address that a bus master at `node` reaches: what the buses above pass through by `dma-ranges`.
@@ -126,28 +165,11 @@ pub fn dma_mask(node: Node<'_, '_>) -> u64 {
         node.parent()
     };
     while let Some((here, above)) = bus.and_then(|here| Some((here, here.parent()?))) {
-        if let Some(highest) = highest_reached(here, above) {
-            mask = mask.min(highest);
-        }
+        let ranges = here.value("dma-ranges").unwrap_or_default();
+        let tops = windows(here, above, ranges)
+            .map(|window| window.parent.saturating_add(window.size.saturating_sub(1)));
+        mask = mask.min(tops.max().unwrap_or(u64::MAX));
         bus = Some(above);
     }
     mask
-}
-
-fn highest_reached(bus: Node<'_, '_>, above: Node<'_, '_>) -> Option<u64> {
-    let ranges = bus
-        .value("dma-ranges")
-        .filter(|ranges| !ranges.is_empty())?;
-    let ((child_cells, size_cells), (parent_cells, _)) = (bus.child_cells(), above.child_cells());
-    let mut cells = Cells::new(ranges);
-    let mut highest = 0;
-    while !cells.is_empty() {
-        cells.skip(child_cells)?;
-        let (address, size) = (
-            cells.next_number(parent_cells)?,
-            cells.next_number(size_cells)?,
-        );
-        highest = highest.max(address.saturating_add(size.saturating_sub(1)));
-    }
-    Some(highest)
 }

@@ -13,6 +13,8 @@ mod gic;
 mod interrupts;
 mod memory;
 
+pub(crate) use address::bus_windows;
+pub(crate) use devices::is_iommu;
 pub use gic::{Gic, GicVersion, V2mFrame};
 
 use alloc::string::String;

@@ -3,7 +3,7 @@
 use layout::{
     Capabilities, Code, DeviceRequest, DomainRequest, HypervisorRequest, KernelRequest, Kind,
     Limits, Located, MachineAddress, MachineRange, MemoryRequest, ModuleRequest, OnConflict,
-    OnStop, OnStrayAccess, Origin, Policies, Scrub, StaticRange, SystemRequest,
+    OnStop, OnStrayAccess, Origin, Policies, Reserved, Scrub, StaticRange, SystemRequest,
 };
 use proptest::prelude::*;
 use terrane_manifest::origin::Origins;
@@ -225,8 +225,8 @@ proptest! {
     #[test]
     fn what_is_written_is_read(request in request()) {
         let digest = "0123456789abcdef".repeat(4);
-        let tree = system::write(&request, CONTAINER, Some(&digest), &Origins::new()).unwrap();
-        let placeholder = system::write(&request, CONTAINER, None, &Origins::new()).unwrap();
+        let tree = system::write(&request, &[], CONTAINER, Some(&digest), &Origins::new()).unwrap();
+        let placeholder = system::write(&request, &[], CONTAINER, None, &Origins::new()).unwrap();
         prop_assert_eq!(tree.len(), placeholder.len());
         let mut read = read(&tree, Modules::Container(CONTAINER));
         prop_assert_eq!(&read.problems, &[]);
@@ -241,7 +241,7 @@ proptest! {
         request in request(),
         damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..24),
     ) {
-        let mut bytes = system::write(&request, CONTAINER, None, &Origins::new()).unwrap();
+        let mut bytes = system::write(&request, &[], CONTAINER, None, &Origins::new()).unwrap();
         for (index, byte) in damage {
             let at = index.index(bytes.len());
             bytes[at] = byte;
@@ -330,6 +330,31 @@ fn a_tree_for_xen_is_read() {
         range(0x5800_0000, 0x100_0000)
     );
     assert_eq!(guest.command_line, "console=ttyAMA0");
+}
+
+#[test]
+fn reserved_ranges_reach_the_reader() {
+    let reserved = Reserved {
+        range: range(0x9000_0000, 0x100_0000),
+        name: "remoteproc".into(),
+        no_map: false,
+        origin: Origin::NONE,
+    };
+    let request = SystemRequest::default();
+    let tree = system::write(
+        &request,
+        std::slice::from_ref(&reserved),
+        CONTAINER,
+        None,
+        &Origins::new(),
+    )
+    .unwrap();
+    let mut read = read(&tree, Modules::Container(CONTAINER));
+    assert_eq!(read.problems, []);
+    read.reserved
+        .iter_mut()
+        .for_each(|reserved| reserved.origin = Origin::NONE);
+    assert_eq!(read.reserved, [reserved]);
 }
 
 #[test]

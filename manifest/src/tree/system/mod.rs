@@ -9,7 +9,7 @@
 
 mod domain;
 mod read;
-mod words;
+pub mod words;
 mod write;
 
 pub use read::{Modules, System, read};
@@ -43,6 +43,7 @@ mod property {
     pub const ON_REBOOT: &str = "terrane,on-reboot";
     pub const ON_CRASH: &str = "terrane,on-crash";
 
+    pub const RESERVED: &str = "terrane,reserved";
     pub const DEVICE: &str = "terrane,device";
     pub const DMA_MASK: &str = "terrane,dma-mask";
 
@@ -57,7 +58,7 @@ mod property {
         CONSOLE,
     ];
     /// What may stand in a domain's node.
-    pub const OF_DOMAIN: [&str; 15] = [
+    pub const OF_DOMAIN: [&str; 14] = [
         NAME,
         MANIFEST_LINE,
         KIND,
@@ -72,7 +73,6 @@ mod property {
         ON_POWEROFF,
         ON_REBOOT,
         ON_CRASH,
-        DEVICE,
     ];
 }
 

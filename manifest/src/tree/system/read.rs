@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 
 use layout::{
     Capabilities, Code, Conflict, DomainRequest, HypervisorRequest, Located, MachineAddress,
-    MachineRange, MemoryRequest, Origin, Severity, Side, SystemRequest,
+    MachineRange, MemoryRequest, Origin, Reserved, Severity, Side, SystemRequest,
 };
 
 use super::words::Word;
@@ -31,6 +31,8 @@ pub enum Modules {
 pub struct System {
     /// The request for the planner.
     pub request: SystemRequest,
+    /// What the manifest keeps of the host's memory: to be added to the host map's.
+    pub reserved: Vec<Reserved>,
     /// The digest of the plan that the workstation made, in hexadecimal; `None` if the tree was not made by one.
     pub digest: Option<String>,
     /// What is wrong. An error leaves out what it is about.
@@ -56,12 +58,14 @@ pub fn read(
     };
     let mut request = SystemRequest::default();
     let mut digest = None;
+    let mut reserved = Vec::new();
     match tree.find("/chosen") {
         Some(chosen) => {
             reader.check_modules(chosen);
             request.hypervisor = reader.hypervisor(chosen);
             digest = chosen.string(property::PLAN_DIGEST).map(ToOwned::to_owned);
             request.domains = reader.domains(chosen);
+            reserved = reader.reserved(chosen);
         }
         None => {
             let path = "there is no /chosen node";
@@ -76,6 +80,7 @@ pub fn read(
     request.hypervisor.tree_bytes = (host.total_bytes() + tree.total_bytes()) as u64;
     System {
         request,
+        reserved,
         digest,
         problems: reader.problems,
     }
@@ -291,6 +296,40 @@ impl Reader<'_, '_> {
             }
         }
         domains
+    }
+
+    fn reserved(&mut self, chosen: Node<'_, '_>) -> Vec<Reserved> {
+        let (address_cells, size_cells) = chosen.child_cells();
+        let mut reserved = Vec::new();
+        for node in chosen.children() {
+            let Some(name) = node.string(property::RESERVED) else {
+                continue;
+            };
+            let mut cells = Cells::new(node.value("reg").unwrap_or_default());
+            let reg = cells
+                .next_number(address_cells)
+                .zip(cells.next_number(size_cells));
+            let range =
+                reg.and_then(|(start, size)| MachineRange::new(MachineAddress::new(start), size));
+            match range {
+                Some(range) => reserved.push(Reserved {
+                    range,
+                    name: name.to_owned(),
+                    no_map: false,
+                    origin: self.origin(node),
+                }),
+                None => {
+                    let why = "its reg is not one address and size, or passes 2^64";
+                    self.problem(
+                        node,
+                        Code::TreeInvalid,
+                        "a reserved range without a place",
+                        why,
+                    );
+                }
+            }
+        }
+        reserved
     }
 
     /// The hardware domain whose modules stand right under `/chosen`, as Xen before 4.21 has it.

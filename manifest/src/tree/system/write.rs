@@ -3,7 +3,9 @@
 use alloc::format;
 use alloc::vec::Vec;
 
-use layout::{DomainRequest, Limits, MachineRange, MemoryRequest, Origin, Policies, SystemRequest};
+use layout::{
+    DomainRequest, Limits, MachineRange, MemoryRequest, Origin, Policies, Reserved, SystemRequest,
+};
 
 use super::words::Word;
 use super::{VERSION, moved, property};
@@ -15,12 +17,14 @@ use crate::tree::writer::{TooLarge, Writer};
 pub const DIGEST_LENGTH: usize = 64;
 
 /// Writes the tree of a container that starts at `container`: modules stand in it by their distance from there.
-/// Without a digest its place is filled, so that the tree's length doesn't depend on it.
+/// Without a digest its place is filled, so that the tree's length doesn't depend on it. `reserved` is what the
+/// manifest keeps of the host's memory beside what the host's own tree does.
 ///
 /// # Errors
 /// The tree would take more than 2 MiB.
 pub fn write(
     request: &SystemRequest,
+    reserved: &[Reserved],
     container: u64,
     digest: Option<&str>,
     origins: &Origins,
@@ -30,7 +34,17 @@ pub fn write(
     writer.node("", |root| {
         root.cells("#address-cells", &[2]);
         root.cells("#size-cells", &[2]);
-        root.node("chosen", |chosen| system.chosen(chosen, request, digest));
+        root.node("chosen", |chosen| {
+            system.chosen(chosen, request, digest);
+            for (index, reserved) in reserved.iter().enumerate() {
+                chosen.node(&format!("reserved{index}"), |node| {
+                    node.string(property::RESERVED, &reserved.name);
+                    let range = &reserved.range;
+                    node.numbers("reg", &[range.start().raw(), range.size()]);
+                    system.line(node, reserved.origin);
+                });
+            }
+        });
     });
     writer.finish(&[], MAX_BYTES)
 }

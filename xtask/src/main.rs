@@ -3,6 +3,7 @@
 //! No product logic lives here: what a user of Terrane needs is in the `terrane` command.
 
 mod arch;
+mod bench;
 mod build;
 mod demo;
 mod fetch;
@@ -71,6 +72,17 @@ enum Task {
         #[arg(default_value = "")]
         filter: String,
     },
+    /// Count instructions: native beside Xen beside Terrane, one run, one table
+    Bench {
+        #[arg(long, default_value = "aarch64")]
+        arch: Arch,
+        /// One JSON object in place of the table
+        #[arg(long)]
+        json: bool,
+        /// Install what is missing without asking
+        #[arg(long)]
+        yes: bool,
+    },
     /// Fetch the guests' packages into the cache
     Fetch,
 }
@@ -101,6 +113,10 @@ fn run(task: Task) -> Result<u8> {
         } => {
             install::ensure(arch, Purpose::Test, yes)?;
             Ok(u8::from(!test::test(arch, part, full, &filter)?))
+        }
+        Task::Bench { arch, json, yes } => {
+            install::ensure(arch, Purpose::Run, yes)?;
+            bench::bench(arch, json).map(|()| 0)
         }
         Task::Fetch => {
             for kernel in [Kernel::Bookworm, Kernel::Trixie] {

@@ -31,6 +31,20 @@ pub const DRIVERS: &[&str] = &[
     "e1000e",
 ];
 
+/// Writes a ramdisk that holds one program, as init, and no driver.
+pub fn write_program(program: &Path, path: &Path) -> Result<()> {
+    let mut archive = Archive::default();
+    for folder in ["dev", "proc", "sys", "tmp"] {
+        archive.directory(folder);
+    }
+    archive.device("dev/console", 5, 1);
+    archive.file(
+        "init",
+        &fs::read(program).with_context(|| format!("cannot read {}", program.display()))?,
+    );
+    compress(&archive.finish(), path)
+}
+
 const INIT: &str = include_str!("init.sh");
 
 /// A ramdisk to be made.
@@ -46,12 +60,7 @@ pub struct Initramfs<'a> {
 impl Initramfs<'_> {
     /// Makes the ramdisk for `kernel` and writes it, gzipped, to `path`.
     pub fn write(&self, kernel: &KernelFiles, path: &Path) -> Result<()> {
-        let file =
-            fs::File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
-        let mut encoder = GzEncoder::new(file, Compression::fast());
-        encoder.write_all(&self.archive(kernel)?)?;
-        encoder.finish()?;
-        Ok(())
+        compress(&self.archive(kernel)?, path)
     }
 
     fn archive(&self, kernel: &KernelFiles) -> Result<Vec<u8>> {
@@ -80,4 +89,13 @@ impl Initramfs<'_> {
         archive.file("task", self.task.as_bytes());
         Ok(archive.finish())
     }
+}
+
+fn compress(archive: &[u8], path: &Path) -> Result<()> {
+    let file =
+        fs::File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
+    let mut encoder = GzEncoder::new(file, Compression::fast());
+    encoder.write_all(archive)?;
+    encoder.finish()?;
+    Ok(())
 }

@@ -5,6 +5,9 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
+/// Rows that compare one whole run with another.
+const RUNS: [&str; 2] = ["userspace", "wall"];
+
 /// One figure in each column; `None` where there is no such figure.
 pub struct Row {
     name: &'static str,
@@ -55,7 +58,7 @@ impl Table {
         json!({ "arch": self.arch, "rows": rows, "exits": self.exits })
     }
 
-    /// A table, with Xen's and Terrane's ratios to native where there is a native figure.
+    /// A table, with Xen's and Terrane's ratios to native for whole runs.
     pub fn text(&self) -> String {
         let mut text = format!(
             "{:<15} {:<13} {:>15} {:>15} {:>15} {:>7} {:>7}\n",
@@ -64,7 +67,9 @@ impl Table {
         for row in &self.rows {
             let [native, xen, terrane] = row.values;
             let ratio = |value: Option<f64>| match (native, value) {
-                (Some(native), Some(value)) if native > 0.0 => format!("{:.3}", value / native),
+                (Some(native), Some(value)) if RUNS.contains(&row.name) => {
+                    format!("{:.3}", value / native)
+                }
                 _ => String::new(),
             };
             let [a, b, c] = row

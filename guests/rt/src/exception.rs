@@ -111,15 +111,14 @@ pub fn caught<R>(attempt: impl FnOnce() -> R) -> (R, Option<Fault>) {
     (result, fault)
 }
 
+/// How many exceptions the innermost [`caught`] of this CPU has seen so far, or the last one saw.
+pub fn faults() -> u64 {
+    recorder().seen.load(Ordering::Relaxed)
+}
+
 /// Sets the handler of interrupts, once; it runs with interrupts masked and acknowledges by itself.
 pub fn on_interrupt(handler: fn(&mut Frame)) {
     INTERRUPT.call_once(|| handler);
-}
-
-/// Ends the innermost [`caught`] attempt from an interrupt that came in it: the watchdog of an instruction that doesn't
-/// come to an end. The instruction at which it was is skipped.
-pub fn skip_stuck(frame: &mut Frame) {
-    frame.elr = frame.elr.wrapping_add(4);
 }
 
 // Each vector saves x0 and x1 and says which it is: 0 synchronous, 1 interrupt, 2 SError, 3 none that can come at EL1h.

@@ -90,8 +90,9 @@ pub struct Facts {
     pub timers: [u32; 4],
     /// The hypervisor node, when a hypervisor of Xen's ABI runs this guest.
     pub xen: Option<Xen>,
-    /// Register ranges of every node with a `compatible`, whose parents' addresses are its own (empty `ranges`).
-    pub devices: ArrayVec<Range, 128>,
+    /// Register ranges of every node with a `compatible`, whose parents' addresses are its own (empty `ranges`), and the
+    /// windows of PCI host bridges.
+    pub devices: ArrayVec<Range, 256>,
     /// Where the tree itself lies, if it was read where the boot loader put it.
     pub blob: Range,
 }
@@ -180,6 +181,7 @@ impl Facts {
         }
         if node.property("compatible").is_some() {
             let _ = self.devices.try_extend_from_slice(&ranges);
+            let _ = self.devices.try_extend_from_slice(&windows(node));
         }
     }
 }
@@ -195,6 +197,24 @@ fn registers(node: FdtNode<'_>) -> ArrayVec<Range, 32> {
         Some(Range { start, size })
     })
     .take(32)
+    .collect()
+}
+
+/// What a PCI host bridge passes on to its bus, at the CPU's addresses.
+fn windows(node: FdtNode<'_>) -> ArrayVec<Range, 8> {
+    let is_pci = node
+        .property("device_type")
+        .is_some_and(|kind| kind.value() == b"pci\0");
+    let Some(all) = node.ranges().ok().flatten().filter(|_| is_pci) else {
+        return ArrayVec::new();
+    };
+    all.filter_map(|window| {
+        let start = window.parent_bus_address::<u64>().ok()?;
+        let size = window.length::<u64>().ok()?;
+        start.checked_add(size)?;
+        Some(Range { start, size })
+    })
+    .take(8)
     .collect()
 }
 

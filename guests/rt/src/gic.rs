@@ -112,6 +112,26 @@ pub fn enable(interrupt: u32) {
     cpu::barrier();
 }
 
+/// Clears what may be left of a private interrupt of this CPU after its registers were tampered with: pending, active,
+/// and the priority that an unfinished one holds.
+pub fn forget(interrupt: u32) {
+    const ICPENDR: u64 = 0x280;
+    const ICACTIVER: u64 = 0x380;
+    let base = match CONTROLLER.get() {
+        Some(Controller::V2 { distributor, .. }) => Some(distributor.start),
+        Some(Controller::V3 { redistributors, .. }) => {
+            write_register!("S3_0_C12_C9_0", 0); // ICC_AP1R0_EL1
+            write_register!("S3_0_C12_C12_4", 0); // ICC_CTLR_EL1: one write ends an interrupt
+            redistributor(redistributors).map(|frame| frame + GICR_SGI)
+        }
+        None => None,
+    };
+    if let Some(base) = base.filter(|_| interrupt < 32) {
+        write32(base + ICPENDR, 1 << interrupt);
+        write32(base + ICACTIVER, 1 << interrupt);
+    }
+}
+
 /// Acknowledges the most urgent interrupt; 1023 if there is none.
 pub fn acknowledge() -> u32 {
     match CONTROLLER.get() {

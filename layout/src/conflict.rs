@@ -96,12 +96,20 @@ codes! {
     MemorySumMismatch = "memory-sum-mismatch";
     /// A domain with no memory.
     MemoryZero = "memory-zero";
+    /// `memory` isn't a multiple of 4 KiB.
+    MemoryMisaligned = "memory-misaligned-page";
     /// More memory than the host has left.
     MemoryTooLarge = "memory-too-large";
     /// More than one domain takes the rest.
     MemoryTwoRests = "memory-two-rests";
     /// Memory that can't hold kernel, ramdisk and device tree.
     TooSmallForModules = "too-small-for-modules";
+    /// Enough memory, but not in pieces that hold kernel, ramdisk and device tree.
+    NoContiguousRoom = "no-contiguous-room";
+    /// More memory than the guest layout of the architecture has room for.
+    BeyondGuestLayout = "beyond-guest-layout";
+    /// Modules that lie where others must go, with no RAM left to put one aside.
+    ModuleCycle = "module-cycle";
     /// The hypervisor itself finds no room.
     NoRoomForHypervisor = "no-room-for-hypervisor";
     /// A domain without a kernel.

@@ -1,10 +1,145 @@
 //! How much memory the hypervisor takes for itself, by a formula that is the same on the
-//! workstation and on the machine.
+//! workstation and on the machine. It bounds what any guest can make the hypervisor hold:
+//! everything that grows with a guest's requests lives in that domain's pool and tables.
 
-use crate::request::SystemRequest;
+use alloc::collections::BTreeSet;
 
-/// Bytes of the hypervisor's whole region for this system on a host with `host_cpus` CPUs and
-/// `ram` bytes of memory, a multiple of 2 MiB.
-pub fn hypervisor_bytes(_request: &SystemRequest, _host_cpus: usize, _ram: u64) -> u64 {
-    4 << 20
+use crate::address::{FRAME_SHIFT, FRAME_SIZE};
+use crate::host::{BootKind, HostMap};
+use crate::planner::ground::registers;
+use crate::planner::sets::SUPERPAGE;
+use crate::request::{DomainRequest, Limits, SystemRequest};
+
+const KIB: u64 = 1 << 10;
+
+/// The region is made of superpages: a remainder would split the one that it ends in.
+const REGION_UNIT: u64 = 2 << 20;
+/// Lists, ownership extents, the plan itself, message buffers.
+const CORE: u64 = 512 * KIB;
+/// A CPU's stack and what the machine crate keeps for it.
+const EACH_CPU: u64 = 64 * KIB;
+/// The interrupt controller's shadow state: an ITS command queue and LPI bitmaps.
+const CONTROLLER: u64 = 256 * KIB;
+/// A domain's fixed records, and its inter-domain event-channel state.
+const EACH_DOMAIN: u64 = 64 * KIB;
+/// A record of an event-channel port.
+const EACH_PORT: u64 = 16;
+/// Second-stage tables for the balloon and for grant mappings, which split superpages.
+const SPLIT_TABLES: u64 = 96;
+/// The greatest legal number of grant frames; above it a request is refused, and mustn't make
+/// the others pay.
+pub(crate) const MOST_GRANT_FRAMES: u32 = 256;
+/// The greatest legal event-channel port: the two-level ABI has 4096 (public/event_channel.h,
+/// `EVTCHN_2L_NR_CHANNELS`).
+pub(crate) const MOST_PORTS: u32 = 4095;
+/// The largest device tree that Linux maps (Documentation/arch/arm64/booting.rst).
+pub(crate) const MOST_TREE_BYTES: u64 = 2 << 20;
+/// The root of a second stage: up to 16 concatenated tables on Arm (Arm ARM, D8.2.2).
+const ROOT_TABLES: u64 = 16;
+/// RAM extents that a domain's tables provide for, besides those that it names.
+const EXTENTS: u64 = 8;
+/// Tables at the two edges of an extent, on the two levels below the root.
+const TABLES_AT_EDGES: u64 = 4;
+
+/// Bytes of the hypervisor's whole region for this system on this host, a multiple of 2 MiB.
+pub fn hypervisor_bytes(host: &HostMap, request: &SystemRequest) -> u64 {
+    let cpus = request
+        .domains
+        .iter()
+        .fold(0_u64, |sum, domain| sum + u64::from(domain.cpus.value));
+    let host_cpus = u64::try_from(host.cpus.len()).unwrap_or(u64::MAX);
+    let cpus = cpus.clamp(1, host_cpus.max(1));
+    let own_tables = (ROOT_TABLES + TABLES_AT_EDGES * count(host.ram.len()) + device_tables(host))
+        .saturating_mul(FRAME_SIZE);
+    let fixed = CORE + CONTROLLER + cpus * EACH_CPU;
+    let domains = request
+        .domains
+        .iter()
+        .map(|domain| domain_bytes(host, domain));
+    // The image may cut the region in two. With as much to spare as the largest pool, each pool
+    // fits into the larger part that is left.
+    let spare = request.domains.iter().map(|domain| {
+        pool_frames(&domain.limits)
+            .max(table_frames(host, domain))
+            .saturating_mul(FRAME_SIZE)
+    });
+    let spare = spare.max().unwrap_or(0);
+    let trees = request.hypervisor.tree_bytes;
+    let parts = [image_bytes(host, request), trees, own_tables, fixed, spare];
+    let bytes = parts
+        .into_iter()
+        .chain(domains)
+        .fold(0, u64::saturating_add);
+    bytes
+        .checked_next_multiple_of(REGION_UNIT)
+        .unwrap_or(u64::MAX - (REGION_UNIT - 1))
+}
+
+/// Bytes of the hypervisor's image in memory, its zeroed data included.
+pub fn image_bytes(host: &HostMap, request: &SystemRequest) -> u64 {
+    let loaded = host
+        .boot
+        .iter()
+        .find(|boot| boot.kind == BootKind::Hypervisor);
+    let loaded = loaded.map_or(0, |boot| boot.range.size());
+    request.hypervisor.image_bytes.max(loaded)
+}
+
+/// Frames of a domain's [`pool`](crate::DomainPlan::pool): shared info, a console ring, and
+/// the grant table.
+pub fn pool_frames(limits: &Limits) -> u64 {
+    2 + u64::from(limits.max_grant_frames.min(MOST_GRANT_FRAMES))
+}
+
+/// Frames of a domain's [`tables`](crate::DomainPlan::tables).
+pub fn table_frames(host: &HostMap, domain: &DomainRequest) -> u64 {
+    let identity = domain.identity();
+    let named = count(domain.static_mem.len());
+    let extents = EXTENTS
+        .saturating_add(named)
+        .saturating_mul(TABLES_AT_EDGES);
+    // The whole of a bank that isn't congruent with its place in the guest takes 4 KiB leaves.
+    let odd = domain
+        .static_mem
+        .iter()
+        .filter(|range| range.start % REGION_UNIT != 0);
+    let most = host
+        .ram
+        .iter()
+        .map(|bank| bank.range.size())
+        .fold(0, u64::saturating_add);
+    let odd = odd.map(|range| range.size.min(most) / REGION_UNIT + 1);
+    let odd = odd.fold(0, u64::saturating_add);
+    let odd = if identity.is_direct_mapped() { 0 } else { odd };
+    let devices = if identity.is_hardware() {
+        device_tables(host)
+    } else {
+        count(domain.devices.len()) * TABLES_AT_EDGES
+    };
+    [ROOT_TABLES, SPLIT_TABLES, extents, odd, devices]
+        .into_iter()
+        .fold(0, u64::saturating_add)
+}
+
+/// Bytes that a domain costs.
+fn domain_bytes(host: &HostMap, domain: &DomainRequest) -> u64 {
+    let frames = pool_frames(&domain.limits).saturating_add(table_frames(host, domain));
+    let ports = (u64::from(domain.limits.max_event_channels.min(MOST_PORTS)) + 1) * EACH_PORT;
+    let tree = domain.tree_bytes.min(MOST_TREE_BYTES);
+    (frames.saturating_mul(1 << FRAME_SHIFT))
+        .saturating_add(EACH_DOMAIN + ports)
+        .saturating_add(tree)
+}
+
+/// Tables for mapping all devices: two levels for each 2 MiB in which one begins or ends.
+fn device_tables(host: &HostMap) -> u64 {
+    let ranges = registers(host).map(|(range, ..)| range.frames_touched());
+    let ranges = ranges.filter(|frames| !frames.is_empty());
+    let edges = ranges.flat_map(|frames| [frames.start().raw(), frames.end().raw() - 1]);
+    let superpages: BTreeSet<u64> = edges.map(|frame| frame / SUPERPAGE).collect();
+    count(superpages.len()).saturating_mul(2)
+}
+
+fn count(length: usize) -> u64 {
+    u64::try_from(length).unwrap_or(u64::MAX)
 }

@@ -1,128 +1,391 @@
-//! Makes the plan.
+//! Makes the plan: checks the request, shares out the RAM, places what domains start with.
+//!
+//! Every step adds its conflicts to one report and goes on with the domains that are still
+//! good, so that one run finds everything.
 
+mod capacity;
+mod copies;
+mod cpus;
+mod devices;
+mod exact;
+mod free;
+pub(crate) mod ground;
+mod guest;
+mod home;
+mod modules;
+mod place;
+mod report;
+mod roles;
+pub(crate) mod sets;
+mod statics;
+mod wants;
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec;
 use alloc::vec::Vec;
 
-use crate::address::{Gfn, GuestAddress, GuestRange, MfnRange};
-use crate::host::{BootKind, HostMap};
+use crate::address::{Mfn, MfnRange};
+use crate::conflict::Code;
+use crate::domain::Identity;
+use crate::host::{BootKind, HostMap, Origin};
 use crate::need;
-use crate::plan::{Bank, DomainPlan, HypervisorPlan, Outcome, Placement, Plan};
-use crate::request::{KernelRequest, MemoryRequest, SystemRequest};
+use crate::plan::{DomainPlan, HypervisorPlan, Outcome, Plan};
+use crate::request::SystemRequest;
+use ground::Ground;
+use home::{Home, Place};
+use modules::Wanted;
+use place::{Share, Sharing, Task, Want};
+use report::{Report, host_side, name, side};
 
 /// Plans a system on a host. Never fails as a whole: what can't be had is in
-/// [`Outcome::conflicts`]. The same input gives the same outcome.
+/// [`Outcome::conflicts`], and the plan holds every domain that can be started safely. The same
+/// input gives the same outcome.
 pub fn plan(host: &HostMap, request: &SystemRequest) -> Outcome {
-    let ram: u64 = host.ram.iter().map(|bank| bank.range.size()).sum();
-    let need = need::hypervisor_bytes(request, host.cpus.len(), ram) >> 12;
-    let mut free: Vec<MfnRange> = host
-        .ram
-        .iter()
-        .map(|bank| bank.range.frames_inside())
-        .collect();
-    free.sort();
-    let first = free
-        .first()
-        .copied()
-        .unwrap_or(MfnRange::empty(Default::default()));
-    let region = MfnRange::between(
-        first.start(),
-        first.start().offset(need.min(first.frames())),
-    );
-    if let Some(first) = free.first_mut() {
-        *first = MfnRange::between(region.end(), first.end());
+    Planner::new(host, request).run()
+}
+
+struct Planner<'a> {
+    ground: Ground<'a>,
+    request: &'a SystemRequest,
+    report: Report,
+}
+
+impl<'a> Planner<'a> {
+    fn new(host: &'a HostMap, request: &'a SystemRequest) -> Self {
+        let report = Report::new(request.domains.len());
+        Self {
+            ground: Ground::new(host),
+            request,
+            report,
+        }
     }
-    let image = host
-        .boot
-        .iter()
-        .find(|boot| boot.kind == BootKind::Hypervisor);
-    let image = image.map_or(MfnRange::empty(region.start()), |boot| {
-        boot.range.frames_touched()
-    });
-    let mut domains = Vec::new();
-    let mut pools = region.end();
-    for (index, domain) in request.domains.iter().enumerate() {
-        let largest = (0..free.len()).max_by_key(|&i| free[i].frames());
-        let Some((largest, kernel)) = largest.zip(domain.kernel.as_ref()) else {
-            continue;
+
+    fn run(mut self) -> Outcome {
+        let (host, request) = (self.ground.host, self.request);
+        self.check_host();
+        roles::check(host.architecture, request, &mut self.report);
+        let cpus = cpus::assign(host, request, &mut self.report);
+        let devices = devices::assign(host, request, &mut self.report);
+        let wanted = wants::check(&self.ground, request, &mut self.report);
+        let statics = statics::check(&self.ground, request, &mut self.report);
+        let kept = self.kept_modules();
+
+        let home = Home::new(&self.ground, request);
+        let free = self.unclaimed(&statics, &kept);
+        let sources = self.module_sources();
+        let wants = wants::collect(&self.ground, request, &wanted, &self.report);
+        let wants = capacity::admit(
+            &self.ground,
+            request,
+            &free,
+            home.need,
+            wants,
+            &mut self.report,
+        );
+        let task = Task {
+            architecture: host.architecture,
+            usable: &self.ground.usable,
+            free: &free,
+            wants: &wants,
+            home: &home,
+            sources: &sources,
         };
-        let frames = match domain.memory.value {
-            MemoryRequest::Size(size) => (size >> 12).min(free[largest].frames()),
-            _ => free[largest].frames(),
+        let sharing = place::share_out(&task);
+        let place = match &sharing {
+            Some(sharing) => sharing.home,
+            None => self.no_home(&home),
         };
-        let start = free[largest].start();
-        free[largest] = MfnRange::between(start.offset(frames), free[largest].end());
-        let bank = Bank {
-            gfn: Gfn::new(start.raw()),
-            mfn: start,
-            frames,
-        };
-        let base = bank.gfn.address().raw();
-        let place = |source, size, offset| Placement {
-            address: GuestAddress::new(base + offset),
-            size,
-            source,
-            in_place: false,
-        };
-        let mut carve = |frames: u64| {
-            let start = crate::Mfn::new(pools.raw().saturating_sub(frames));
-            let range = MfnRange::between(start, pools);
-            pools = start;
-            range
-        };
-        let KernelRequest {
-            module,
-            memory_size,
-            ..
-        } = *kernel;
-        domains.push(DomainPlan {
-            index,
-            id: u16::from(!domain.identity().is_hardware()),
-            name: domain.name.value.clone(),
-            identity: domain.identity(),
-            banks: [bank].into(),
-            pool: carve(2 + u64::from(domain.limits.max_grant_frames)),
-            tables: carve(160),
-            kernel: place(module, memory_size, 0),
-            ramdisk: domain
-                .ramdisk
-                .as_ref()
-                .map(|r| place(r.module, r.module.size(), 64 << 20)),
-            tree: GuestRange::saturating(GuestAddress::new(base + (60 << 20)), domain.tree_bytes),
-            partial_tree: None,
-            cpus: (0..domain.cpus.value).collect(),
-            devices: (0..host.devices.len()).collect(),
-            limits: domain.limits,
-            policies: domain.policies,
-            command_line: domain.command_line.clone(),
-            vpl011: domain.vpl011,
+        let mut shares = self.shares_of_sized(&wants, sharing);
+        self.place_static(&wanted, &statics, &sources, &mut shares);
+
+        let mut domains = self.domain_plans(shares, cpus, devices);
+        for domain in &domains {
+            devices::check_reach(host, request, domain, &mut self.report);
+        }
+        domains.retain(|domain| !self.report.is_refused(domain.index));
+        let copies = self.order_copies(&mut domains, place, &kept, &sources);
+        let heap = give_pools(host, request, &mut domains, place);
+        self.finish(domains, copies, kept, place, heap)
+    }
+
+    fn check_host(&mut self) {
+        let all: Vec<usize> = (0..self.request.domains.len()).collect();
+        let host = self.ground.host;
+        if self.ground.usable.is_empty() {
+            let sides = vec![self.ground.ram_side(None)];
+            let why = String::from("there is no RAM that a domain could have");
+            let help = String::from("memory = [{ start = 0x40000000, size = \"1GiB\" }] in [host]");
+            self.report.error(Code::HostInvalid, &all, sides, why, help);
+        }
+        if host.cpus.is_empty() {
+            let sides = vec![host_side(String::from("the host"), Origin::NONE)];
+            let why = String::from("the host describes no CPU that can be started");
+            self.report
+                .error(Code::HostInvalid, &all, sides, why, String::new());
+        }
+    }
+
+    /// Frames with modules that are needed for a restart.
+    fn kept_modules(&self) -> Vec<MfnRange> {
+        let kept = ground::modules(self.request).filter(|(index, ..)| {
+            self.request.domains[*index].keep_modules && !self.report.is_refused(*index)
         });
+        let kept = sets::normalise(
+            kept.map(|(_, _, range, _)| range.frames_touched())
+                .collect(),
+        );
+        sets::intersect(&kept, &self.ground.usable)
     }
-    let hypervisor = HypervisorPlan {
-        region,
-        image,
-        in_place: region.covers(&image),
-        on_conflict: request.hypervisor.on_conflict,
-        print_plan: request.hypervisor.print_plan,
-        scrub: request.hypervisor.scrub,
-        console: request.hypervisor.console.as_ref().and_then(|console| {
-            host.devices
-                .iter()
-                .position(|device| device.path == console.value)
-        }),
-        heap: [MfnRange::between(image.end().max(region.start()), pools)].into(),
-    };
-    let plan = Plan {
-        architecture: host.architecture,
-        hypervisor,
-        domains,
-        copies: Vec::new(),
-        clear: Vec::new(),
-        kept: Vec::new(),
-        reserved: Vec::new(),
-        unowned: free,
-    };
-    Outcome {
-        plan,
-        conflicts: Vec::new(),
-        refused: Vec::new(),
+
+    /// Frames with modules that may have to be read after some domain's RAM is written.
+    fn module_sources(&self) -> Vec<MfnRange> {
+        let modules = ground::modules(self.request);
+        let good = modules.filter(|(index, ..)| !self.report.is_refused(*index));
+        sets::normalise(
+            good.map(|(_, _, range, _)| range.frames_touched())
+                .collect(),
+        )
     }
+
+    /// RAM that no good domain names and in which no module must stay.
+    fn unclaimed(&self, statics: &[Vec<MfnRange>], kept: &[MfnRange]) -> Vec<MfnRange> {
+        let good = statics
+            .iter()
+            .enumerate()
+            .filter(|(at, _)| !self.report.is_refused(*at));
+        let named = good.flat_map(|(_, ranges)| ranges).chain(kept);
+        sets::subtract(
+            &self.ground.usable,
+            &sets::normalise(named.copied().collect()),
+        )
+    }
+
+    /// Without room for itself the hypervisor stays where it is and starts nothing.
+    fn no_home(&mut self, home: &Home) -> Place {
+        let all: Vec<usize> = (0..self.request.domains.len()).collect();
+        let size = report::Size(home.need << crate::FRAME_SHIFT);
+        let own = host_side(format!("the hypervisor, which takes {size}"), Origin::NONE);
+        let sides = vec![own, self.ground.ram_side(None)];
+        let why = String::from(
+            "no free RAM holds it in one piece, aligned to 2MiB and beside trees and modules",
+        );
+        let help = format!("leave {size} of RAM at a multiple of 2MiB to no domain");
+        self.report
+            .error(Code::NoRoomForHypervisor, &all, sides, why, help);
+        let image = self.ground.boot(BootKind::Hypervisor).next();
+        let image = image.map(|boot| boot.range.frames_touched());
+        let image = image.unwrap_or(MfnRange::empty(Mfn::new(0)));
+        Place {
+            region: image,
+            image,
+            in_place: true,
+        }
+    }
+
+    fn shares_of_sized(
+        &mut self,
+        wants: &[Want<'_>],
+        sharing: Option<Sharing>,
+    ) -> Vec<Option<Share>> {
+        let mut shares = vec![None; self.request.domains.len()];
+        let found = sharing.map_or_else(Vec::new, |sharing| sharing.shares);
+        for (want, share) in wants.iter().zip(found) {
+            if share.is_none() {
+                capacity::no_contiguous_room(&self.ground, self.request, want, &mut self.report);
+            }
+            shares[want.index] = share;
+        }
+        shares
+    }
+
+    fn place_static(
+        &mut self,
+        wanted: &[Option<Wanted>],
+        statics: &[Vec<MfnRange>],
+        sources: &[MfnRange],
+        shares: &mut [Option<Share>],
+    ) {
+        let host = self.ground.host;
+        for (index, domain) in self.request.domains.iter().enumerate() {
+            let Some(wanted) = &wanted[index] else {
+                continue;
+            };
+            if statics[index].is_empty() || self.report.is_refused(index) {
+                continue;
+            }
+            let (identity, owned) = (domain.identity(), &statics[index]);
+            let banks = guest::banks(host.architecture, &identity, &self.ground.usable, owned);
+            let Some(banks) = banks else {
+                capacity::beyond_layout(&self.ground, self.request, index, &mut self.report);
+                continue;
+            };
+            shares[index] =
+                modules::place(wanted, &banks, sources).map(|layout| Share { banks, layout });
+            if shares[index].is_none() {
+                capacity::modules_dont_fit(self.request, index, wanted, owned, &mut self.report);
+            }
+        }
+    }
+
+    fn domain_plans(
+        &self,
+        shares: Vec<Option<Share>>,
+        cpus: Vec<Vec<u32>>,
+        devices: Vec<Vec<usize>>,
+    ) -> Vec<DomainPlan> {
+        let mut ids = 1..=u16::MAX;
+        let mut plans = Vec::new();
+        for (index, ((share, cpus), devices)) in
+            shares.into_iter().zip(cpus).zip(devices).enumerate()
+        {
+            let domain = &self.request.domains[index];
+            let identity: Identity = domain.identity();
+            let id = if identity.is_hardware() {
+                Some(0)
+            } else {
+                ids.next()
+            };
+            let Some((Share { banks, layout }, id)) = share.zip(id) else {
+                continue;
+            };
+            if self.report.is_refused(index) {
+                continue;
+            }
+            plans.push(DomainPlan {
+                index,
+                id,
+                name: domain.name.value.clone(),
+                identity,
+                banks,
+                pool: MfnRange::empty(Mfn::new(0)),
+                tables: MfnRange::empty(Mfn::new(0)),
+                kernel: layout.kernel,
+                ramdisk: layout.ramdisk,
+                tree: layout.tree,
+                partial_tree: domain.partial_tree.as_ref().map(|tree| tree.module),
+                cpus,
+                devices,
+                limits: domain.limits,
+                policies: domain.policies,
+                command_line: domain.command_line.clone(),
+                vpl011: domain.vpl011,
+            });
+        }
+        plans
+    }
+
+    /// Orders the copies; a domain whose module can't be moved safely is left out.
+    fn order_copies(
+        &mut self,
+        domains: &mut Vec<DomainPlan>,
+        place: Place,
+        kept: &[MfnRange],
+        sources: &[MfnRange],
+    ) -> Vec<crate::plan::Copy> {
+        loop {
+            let needed = copies::needed(domains);
+            let written = copies::written(domains);
+            let busy = [sources, kept, &written, &[place.region]].concat();
+            let scratch = sets::subtract(&self.ground.usable, &sets::normalise(busy));
+            match copies::order(needed.clone(), &scratch) {
+                Ok(ordered) => return ordered,
+                Err(stuck) => {
+                    let index = domains[needed[stuck].domain].index;
+                    let domain = &self.request.domains[index];
+                    let what = format!("{}, module {}", name(index, domain), needed[stuck].source);
+                    self.report.error(
+                        Code::ModuleCycle,
+                        &[index],
+                        vec![side(index, what, domain.name.origin)],
+                        String::from(
+                            "modules lie where others must go, and no RAM is left to put one aside",
+                        ),
+                        String::from(
+                            "load the modules at other addresses, or give less memory to a domain",
+                        ),
+                    );
+                    domains.retain(|domain| domain.index != index);
+                }
+            }
+        }
+    }
+
+    fn finish(
+        self,
+        domains: Vec<DomainPlan>,
+        copies: Vec<crate::plan::Copy>,
+        kept: Vec<MfnRange>,
+        place: Place,
+        heap: Vec<MfnRange>,
+    ) -> Outcome {
+        let ground = &self.ground;
+        let own = sets::normalise(vec![place.region]);
+        let owned = domains
+            .iter()
+            .flat_map(|domain| &domain.banks)
+            .map(|bank| bank.machine());
+        let taken = owned.chain(kept.iter().copied()).chain(own.iter().copied());
+        let taken = sets::normalise(taken.collect());
+        let settings = &self.request.hypervisor;
+        let plan = Plan {
+            architecture: ground.host.architecture,
+            hypervisor: HypervisorPlan {
+                region: place.region,
+                image: place.image,
+                in_place: place.in_place,
+                on_conflict: settings.on_conflict,
+                print_plan: settings.print_plan,
+                scrub: settings.scrub,
+                console: devices::console_device(ground.host, self.request),
+                heap,
+            },
+            clear: copies::left_behind(self.request, &domains, &copies),
+            copies,
+            kept,
+            reserved: sets::subtract(&ground.reserved, &own),
+            unowned: sets::subtract(&ground.usable, &taken),
+            domains,
+        };
+        let (conflicts, refused) = self.report.finish(self.request);
+        Outcome {
+            plan,
+            conflicts,
+            refused,
+        }
+    }
+}
+
+/// Carves the domains' pools and tables out of the region, from the top of its larger free part
+/// down. Gives back what is left for the hypervisor itself.
+fn give_pools(
+    host: &HostMap,
+    request: &SystemRequest,
+    domains: &mut [DomainPlan],
+    place: Place,
+) -> Vec<MfnRange> {
+    let mut parts = [
+        MfnRange::between(place.region.start(), place.image.start()),
+        MfnRange::between(place.image.end(), place.region.end()),
+    ];
+    for domain in domains {
+        let request = &request.domains[domain.index];
+        domain.tables = carve(&mut parts, need::table_frames(host, request));
+        domain.pool = carve(&mut parts, need::pool_frames(&request.limits));
+    }
+    parts.into_iter().filter(|part| !part.is_empty()).collect()
+}
+
+fn carve(parts: &mut [MfnRange; 2], frames: u64) -> MfnRange {
+    let [low, high] = parts;
+    let part = if low.frames() > high.frames() {
+        low
+    } else {
+        high
+    };
+    let frames = frames.min(part.frames());
+    let start = Mfn::new(part.end().raw() - frames);
+    let carved = MfnRange::between(start, part.end());
+    *part = MfnRange::between(part.start(), start);
+    carved
 }

@@ -11,7 +11,9 @@ pub(crate) const GIGAPAGE: u64 = SUPERPAGE * 512;
 
 /// The next multiple of `align` from `value` on; the greatest number if that passes 2^64.
 pub(crate) fn align_up(value: u64, align: u64) -> u64 {
-    value.checked_next_multiple_of(align.max(1)).unwrap_or(u64::MAX)
+    value
+        .checked_next_multiple_of(align.max(1))
+        .unwrap_or(u64::MAX)
 }
 
 /// The last multiple of `align` up to `value`.
@@ -56,11 +58,17 @@ pub(crate) fn subtract(from: &[MfnRange], without: &[MfnRange]) -> Vec<MfnRange>
     let mut left = Vec::with_capacity(from.len() + without.len());
     let mut first = 0;
     for range in from {
-        while without.get(first).is_some_and(|hole| hole.end() <= range.start()) {
+        while without
+            .get(first)
+            .is_some_and(|hole| hole.end() <= range.start())
+        {
             first += 1;
         }
         let mut start = range.start();
-        for hole in without[first..].iter().take_while(|hole| hole.start() < range.end()) {
+        for hole in without[first..]
+            .iter()
+            .take_while(|hole| hole.start() < range.end())
+        {
             if start < hole.start() {
                 left.push(MfnRange::between(start, hole.start()));
             }
@@ -78,10 +86,15 @@ pub(crate) fn intersect(one: &[MfnRange], other: &[MfnRange]) -> Vec<MfnRange> {
     let mut both = Vec::new();
     let mut first = 0;
     for range in one {
-        while other.get(first).is_some_and(|candidate| candidate.end() <= range.start()) {
+        while other
+            .get(first)
+            .is_some_and(|candidate| candidate.end() <= range.start())
+        {
             first += 1;
         }
-        let near = other[first..].iter().take_while(|candidate| candidate.start() < range.end());
+        let near = other[first..]
+            .iter()
+            .take_while(|candidate| candidate.start() < range.end());
         both.extend(near.filter_map(|candidate| candidate.intersection(range)));
     }
     both
@@ -94,13 +107,19 @@ pub(crate) fn below(ranges: &[MfnRange], limit: Mfn) -> Vec<MfnRange> {
 
 /// How many frames there are.
 pub(crate) fn total(ranges: &[MfnRange]) -> u64 {
-    ranges.iter().map(MfnRange::frames).fold(0, u64::saturating_add)
+    ranges
+        .iter()
+        .map(MfnRange::frames)
+        .fold(0, u64::saturating_add)
 }
 
 /// Whether `ranges`, normalised, hold all of `range`.
 pub(crate) fn covers(ranges: &[MfnRange], range: &MfnRange) -> bool {
     let after = ranges.partition_point(|candidate| candidate.start() <= range.start());
-    range.is_empty() || after.checked_sub(1).is_some_and(|at| ranges[at].covers(range))
+    range.is_empty()
+        || after
+            .checked_sub(1)
+            .is_some_and(|at| ranges[at].covers(range))
 }
 
 /// `size` bytes from `start`, for numbers that are known to be in a machine range.
@@ -126,15 +145,24 @@ mod tests {
 
     #[test]
     fn subtracts_across_ranges() {
-        let left = subtract(&[frames(0, 10), frames(20, 30)], &[frames(3, 5), frames(8, 22)]);
+        let left = subtract(
+            &[frames(0, 10), frames(20, 30)],
+            &[frames(3, 5), frames(8, 22)],
+        );
         assert_eq!(left, [frames(0, 3), frames(5, 8), frames(22, 30)]);
     }
 
     #[test]
     fn one_hole_may_reach_over_several_ranges() {
-        let left = subtract(&[frames(0, 4), frames(6, 8), frames(9, 12)], &[frames(2, 10)]);
+        let left = subtract(
+            &[frames(0, 4), frames(6, 8), frames(9, 12)],
+            &[frames(2, 10)],
+        );
         assert_eq!(left, [frames(0, 2), frames(10, 12)]);
-        let both = intersect(&[frames(0, 4), frames(6, 8), frames(9, 12)], &[frames(2, 10)]);
+        let both = intersect(
+            &[frames(0, 4), frames(6, 8), frames(9, 12)],
+            &[frames(2, 10)],
+        );
         assert_eq!(both, [frames(2, 4), frames(6, 8), frames(9, 10)]);
     }
 

@@ -1,0 +1,240 @@
+//! Whether there is enough memory at all, told before anything is placed: who asks for more
+//! than the others leave, and how much it could have.
+
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec;
+use alloc::vec::Vec;
+
+use super::ground::{Ground, as_static, largest_free};
+use super::guest;
+use super::modules::Wanted;
+use super::place::Want;
+use super::report::{Report, Size, host_side, name, side};
+use super::sets;
+use super::wants::{could_hold, too_small};
+use crate::address::{FRAME_SHIFT, Mfn, MfnRange};
+use crate::conflict::{Code, Side};
+use crate::host::Origin;
+use crate::request::{MemoryRequest, SystemRequest};
+
+/// So many other domains are named when memory runs out.
+const MOST_NAMED: usize = 8;
+
+/// The wants that fit together, the hardware domain first, then in the order of the request.
+/// The others are refused.
+pub(crate) fn admit<'a>(
+    ground: &Ground<'_>,
+    request: &SystemRequest,
+    free: &[MfnRange],
+    home: u64,
+    wants: Vec<Want<'a>>,
+    report: &mut Report,
+) -> Vec<Want<'a>> {
+    let mut room = Room::new(free, home, &wants);
+    let mut order: Vec<&Want<'_>> = wants.iter().collect();
+    order.sort_by_key(|want| (!want.identity.is_hardware(), want.index));
+    let mut admitted: Vec<usize> = Vec::new();
+    for want in order {
+        let frames = want.frames.unwrap_or(want.modules.least_frames());
+        if frames > want.most {
+            beyond_layout(ground, request, want.index, report);
+        } else if room.left(want.limit) < frames {
+            let largest = room.left(want.limit);
+            too_large(ground, request, want, largest, home, &admitted, report);
+        } else {
+            room.take(want.limit, frames);
+            admitted.push(want.index);
+        }
+    }
+    wants
+        .into_iter()
+        .filter(|want| admitted.contains(&want.index))
+        .collect()
+}
+
+/// For each limit how many frames below it nobody was promised.
+struct Room(BTreeMap<Mfn, u64>);
+
+impl Room {
+    fn new(free: &[MfnRange], home: u64, wants: &[Want<'_>]) -> Self {
+        let all = sets::total(free);
+        let mut room = BTreeMap::new();
+        for want in wants {
+            room.entry(want.limit).or_insert_with(|| {
+                // The hypervisor may be above the limit, as far as there is room.
+                let below = sets::total(&sets::below(free, want.limit));
+                below.saturating_sub(home.saturating_sub(all - below))
+            });
+        }
+        Self(room)
+    }
+
+    /// What a domain with this limit could have: no more than is left under any higher limit.
+    fn left(&self, limit: Mfn) -> u64 {
+        self.0
+            .range(limit..)
+            .map(|(_, left)| *left)
+            .min()
+            .unwrap_or(0)
+    }
+
+    fn take(&mut self, limit: Mfn, frames: u64) {
+        for (_, left) in self.0.range_mut(limit..) {
+            *left = left.saturating_sub(frames);
+        }
+    }
+}
+
+fn too_large(
+    ground: &Ground<'_>,
+    request: &SystemRequest,
+    want: &Want<'_>,
+    largest: u64,
+    home: u64,
+    admitted: &[usize],
+    report: &mut Report,
+) {
+    let domain = &request.domains[want.index];
+    let label = name(want.index, domain);
+    let asked = memory(request, want.index);
+    let mut sides = vec![
+        side(
+            want.index,
+            format!("{label}, {asked}"),
+            domain.memory.origin,
+        ),
+        ground.ram_side(None),
+        host_side(
+            format!("the hypervisor, {}", Size(home << FRAME_SHIFT)),
+            Origin::NONE,
+        ),
+    ];
+    if let Some(limit) = domain.memory_below {
+        let what = format!("{label}, memory-below = {:#x}", limit.value);
+        sides.push(side(want.index, what, limit.origin));
+    }
+    sides.extend(admitted.iter().take(MOST_NAMED).map(|other| {
+        let domain = &request.domains[*other];
+        let what = format!("{}, {}", name(*other, domain), memory(request, *other));
+        side(*other, what, domain.memory.origin)
+    }));
+    let total = Size(sets::total(&ground.usable) << FRAME_SHIFT);
+    let why = format!("of {total} of RAM the hypervisor and the others leave less");
+    let bytes = largest << FRAME_SHIFT;
+    let mib = bytes >> 20 << 20;
+    let help = if want.frames.is_none() || largest < want.modules.least_frames() || mib == 0 {
+        format!(
+            "less memory for another domain: only {} are left",
+            Size(bytes)
+        )
+    } else {
+        format!("memory = \"{}\" or less", Size(mib))
+    };
+    report.error(Code::MemoryTooLarge, &[want.index], sides, why, help);
+}
+
+fn memory(request: &SystemRequest, index: usize) -> String {
+    match request.domains[index].memory.value {
+        MemoryRequest::Size(size) => format!("memory = {}", Size(size)),
+        MemoryRequest::Rest => String::from("memory = \"rest\""),
+        MemoryRequest::SumOfStatic => String::from("static-mem"),
+    }
+}
+
+/// There is memory enough, but in pieces that don't hold what must lie in one.
+pub(crate) fn no_contiguous_room(
+    ground: &Ground<'_>,
+    request: &SystemRequest,
+    want: &Want<'_>,
+    report: &mut Report,
+) {
+    let domain = &request.domains[want.index];
+    let label = name(want.index, domain);
+    let limit = sets::below(&ground.usable, want.limit);
+    let largest = largest_free(&limit, want.modules.kernel.align >> FRAME_SHIFT);
+    let mut sides: Vec<Side> = vec![side(
+        want.index,
+        format!("{label}, {}", memory(request, want.index)),
+        domain.memory.origin,
+    )];
+    sides.extend(domain.kernel.iter().map(|kernel| {
+        let what = format!(
+            "{label}, kernel of {} bytes in memory",
+            want.modules.kernel.size
+        );
+        side(want.index, what, kernel.origin)
+    }));
+    sides.push(ground.ram_side(largest.map(|range| range.bytes())));
+    let why = String::from(
+        "what is free lies in pieces that don't hold the kernel, the ramdisk and the device tree",
+    );
+    let help = match largest {
+        Some(range) => format!("the largest piece of RAM: {}", as_static(&range)),
+        None => String::from("no RAM that it may have begins at the kernel's alignment"),
+    };
+    report.error(Code::NoContiguousRoom, &[want.index], sides, why, help);
+}
+
+/// Static memory doesn't hold the modules.
+pub(crate) fn modules_dont_fit(
+    request: &SystemRequest,
+    index: usize,
+    wanted: &Wanted,
+    owned: &[MfnRange],
+    report: &mut Report,
+) {
+    let domain = &request.domains[index];
+    if !could_hold(wanted, owned) {
+        let size = sets::total(owned) << FRAME_SHIFT;
+        too_small(index, domain, wanted, size, report);
+        return;
+    }
+    let what = format!(
+        "{}, static-mem in {} ranges",
+        name(index, domain),
+        owned.len()
+    );
+    let origin = domain
+        .static_mem
+        .first()
+        .map_or(Origin::NONE, |range| range.origin);
+    let kernel = format!("kernel of {} bytes in memory", wanted.kernel.size);
+    let kernel_origin = domain
+        .kernel
+        .as_ref()
+        .map_or(Origin::NONE, |kernel| kernel.origin);
+    let sides = vec![
+        side(index, what, origin),
+        side(index, kernel, kernel_origin),
+    ];
+    let why = String::from("none of the ranges holds what must lie in one piece");
+    let help = format!("one range of at least {}", Size(wanted.comfortable_bytes()));
+    report.error(Code::NoContiguousRoom, &[index], sides, why, help);
+}
+
+/// More memory than the guest layout has room for.
+pub(crate) fn beyond_layout(
+    ground: &Ground<'_>,
+    request: &SystemRequest,
+    index: usize,
+    report: &mut Report,
+) {
+    let domain = &request.domains[index];
+    let architecture = ground.host.architecture;
+    let most = guest::most_frames(architecture, &domain.identity(), &ground.usable);
+    let most = Size(most << FRAME_SHIFT);
+    let what = format!("{}, {}", name(index, domain), memory(request, index));
+    let layout = format!(
+        "the guest layout of {}, with room for {most}",
+        architecture.as_str()
+    );
+    let sides = vec![
+        side(index, what, domain.memory.origin),
+        host_side(layout, Origin::NONE),
+    ];
+    let why = String::from("a domain that isn't direct-mapped sees its RAM at fixed addresses");
+    let help = format!("memory = \"{most}\" or less, or direct-map = true");
+    report.error(Code::BeyondGuestLayout, &[index], sides, why, help);
+}

@@ -1,0 +1,236 @@
+//! Which host CPU each vCPU is pinned to. No CPU is shared.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec;
+use alloc::vec::Vec;
+
+use super::report::{Report, host_side, name, side};
+use crate::conflict::Code;
+use crate::host::{HostMap, Origin};
+use crate::request::{DomainRequest, SystemRequest};
+
+/// For each domain its CPUs; empty for one that was refused before or is here.
+///
+/// Named CPUs are given out first, whatever the order of the domains, so that a domain without
+/// affinity never takes what another one names.
+pub(crate) fn assign(
+    host: &HostMap,
+    request: &SystemRequest,
+    report: &mut Report,
+) -> Vec<Vec<u32>> {
+    let mut assigned: Vec<Vec<u32>> = vec![Vec::new(); request.domains.len()];
+    let mut owners: Vec<Option<usize>> = vec![None; host.cpus.len()];
+    for (index, domain) in request.domains.iter().enumerate() {
+        let good = count_is_good(host, index, domain, report);
+        if let Some(affinity) = &domain.affinity {
+            let cpus = &affinity.value;
+            if names_are_good(host, index, domain, cpus, affinity.origin, report)
+                && good
+                && !report.is_refused(index)
+                && claim(index, cpus, request, &mut owners, report)
+            {
+                assigned[index].clone_from(cpus);
+            }
+        }
+    }
+    for (index, domain) in request.domains.iter().enumerate() {
+        if domain.affinity.is_none() && !report.is_refused(index) {
+            assigned[index] = free_cpus(host, index, request, &mut owners, report);
+        }
+    }
+    assigned
+}
+
+fn count_is_good(
+    host: &HostMap,
+    index: usize,
+    domain: &DomainRequest,
+    report: &mut Report,
+) -> bool {
+    let count = domain.cpus.value;
+    let own = side(
+        index,
+        format!("{}, cpus = {count}", name(index, domain)),
+        domain.cpus.origin,
+    );
+    let most = u32::try_from(host.cpus.len()).unwrap_or(u32::MAX);
+    if count == 0 {
+        let why = String::from("a domain without a CPU runs nothing");
+        report.error(
+            Code::CpusZero,
+            &[index],
+            vec![own],
+            why,
+            String::from("cpus = 1"),
+        );
+        return false;
+    }
+    if count > most {
+        let origin = host.cpus.first().map_or(Origin::NONE, |cpu| cpu.origin);
+        report.error(
+            Code::CpusTooMany,
+            &[index],
+            vec![own, host_side(format!("the host's {most} CPUs"), origin)],
+            String::from("each vCPU has a CPU of its own"),
+            format!("cpus = {most}"),
+        );
+        return false;
+    }
+    let covered = host.controller.max_cpus;
+    if domain.identity().uses_host_layout() && count > covered {
+        let what = format!("the host's interrupt controller, laid out for {covered} CPUs");
+        report.error(
+            Code::CpusBeyondController,
+            &[index],
+            vec![own, host_side(what, host.controller.origin)],
+            String::from("a domain with the host layout finds its interrupt controller there"),
+            format!("cpus = {covered}"),
+        );
+        return false;
+    }
+    true
+}
+
+fn names_are_good(
+    host: &HostMap,
+    index: usize,
+    domain: &DomainRequest,
+    cpus: &[u32],
+    origin: Origin,
+    report: &mut Report,
+) -> bool {
+    let count = domain.cpus.value;
+    let why = if usize::try_from(count) != Ok(cpus.len()) {
+        Some(format!(
+            "affinity names {} CPUs for {count} vCPUs",
+            cpus.len()
+        ))
+    } else if let Some(cpu) = cpus.iter().find(|cpu| host_cpu(host, **cpu).is_none()) {
+        Some(format!(
+            "the host's CPUs are 0 to {}, there is no {cpu}",
+            host.cpus.len().max(1) - 1
+        ))
+    } else {
+        let again = cpus
+            .iter()
+            .enumerate()
+            .find(|(at, cpu)| cpus[..*at].contains(cpu));
+        again.map(|(_, cpu)| format!("affinity names CPU {cpu} twice"))
+    };
+    let Some(why) = why else { return true };
+    let what = format!(
+        "{}, affinity = {cpus:?}, cpus = {count}",
+        name(index, domain)
+    );
+    let fitting: Vec<u32> = (0..count.min(u32::try_from(host.cpus.len()).unwrap_or(0))).collect();
+    let help = format!("affinity = {fitting:?}");
+    report.error(
+        Code::AffinityInvalid,
+        &[index],
+        vec![side(index, what, origin)],
+        why,
+        help,
+    );
+    false
+}
+
+fn host_cpu(host: &HostMap, cpu: u32) -> Option<&crate::HostCpu> {
+    host.cpus.get(usize::try_from(cpu).ok()?)
+}
+
+/// Gives a domain the CPUs that it names, or none if one has an owner.
+fn claim(
+    index: usize,
+    cpus: &[u32],
+    request: &SystemRequest,
+    owners: &mut [Option<usize>],
+    report: &mut Report,
+) -> bool {
+    let slots: Vec<usize> = cpus
+        .iter()
+        .filter_map(|cpu| usize::try_from(*cpu).ok())
+        .collect();
+    let clash = slots.iter().find_map(|slot| Some((*slot, owners[*slot]?)));
+    if let Some((cpu, first)) = clash {
+        let affinity = |at: usize| {
+            let domain = &request.domains[at];
+            let origin = domain
+                .affinity
+                .as_ref()
+                .map_or(Origin::NONE, |it| it.origin);
+            side(
+                at,
+                format!("{}, affinity with CPU {cpu}", name(at, domain)),
+                origin,
+            )
+        };
+        let free = owners.iter().position(Option::is_none);
+        report.error(
+            Code::CpuShared,
+            &[index],
+            vec![affinity(index), affinity(first)],
+            format!(
+                "CPU {cpu} is {}'s, and vCPUs are pinned",
+                name(first, &request.domains[first])
+            ),
+            free.map_or_else(String::new, |free| format!("CPU {free} is free")),
+        );
+        return false;
+    }
+    for slot in slots {
+        owners[slot] = Some(index);
+    }
+    true
+}
+
+/// Gives a domain the lowest CPUs that nobody has.
+fn free_cpus(
+    host: &HostMap,
+    index: usize,
+    request: &SystemRequest,
+    owners: &mut [Option<usize>],
+    report: &mut Report,
+) -> Vec<u32> {
+    let domain = &request.domains[index];
+    let count = usize::try_from(domain.cpus.value).unwrap_or(usize::MAX);
+    let free: Vec<usize> = (0..owners.len())
+        .filter(|at| owners[*at].is_none())
+        .collect();
+    if free.len() < count {
+        let what = format!("{}, cpus = {count}", name(index, domain));
+        let mut sides = vec![side(index, what, domain.cpus.origin)];
+        let others = request.domains.iter().enumerate();
+        let others = others.filter(|(other, _)| owners.contains(&Some(*other)));
+        sides.extend(others.map(|(other, domain)| {
+            let held = owners.iter().filter(|owner| **owner == Some(other)).count();
+            side(
+                other,
+                format!("{}, which has {held} CPUs", name(other, domain)),
+                domain.cpus.origin,
+            )
+        }));
+        report.error(
+            Code::CpuShared,
+            &[index],
+            sides,
+            format!(
+                "of the host's {} CPUs {} are free, and vCPUs are pinned",
+                host.cpus.len(),
+                free.len()
+            ),
+            match free.len() {
+                0 => String::from("fewer cpus for another domain"),
+                left => format!("cpus = {left}"),
+            },
+        );
+        return Vec::new();
+    }
+    let mine = &free[..count];
+    for slot in mine {
+        owners[*slot] = Some(index);
+    }
+    mine.iter()
+        .filter_map(|slot| u32::try_from(*slot).ok())
+        .collect()
+}

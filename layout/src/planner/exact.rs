@@ -1,0 +1,212 @@
+//! The search of last resort, for few domains: if there is a plan at all, this finds one.
+//!
+//! What must lie in one piece (the hypervisor's region; each direct-mapped domain's kernel,
+//! ramdisk and tree) is packed first, from the top of RAM down; everything else is filled up
+//! with single frames. Any packing can be shifted up, item by item, and shifting up leaves no
+//! domain with a limit less room below it. So it is enough to put the items down in every
+//! order, each at the highest place that is left. Orders that have placed the same items are
+//! compared by where they stand and by what they took below each limit, and only those that
+//! none other beats are followed. Cost: at most 2^items x items states, items at most 10.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use super::home::{Home, Place};
+use super::modules;
+use super::place::{MOST_EXTENTS, Task, Want};
+use super::sets::{self, align_down, frames};
+use crate::address::{FRAME_SIZE, Mfn, MfnRange};
+
+/// So many states are kept for one set of placed items.
+const STATES_KEPT: usize = 16;
+
+/// Something that must lie in one piece.
+enum Item<'a> {
+    Home(&'a Home),
+    Module {
+        want: usize,
+        limit: Mfn,
+        item: &'a modules::Item,
+    },
+}
+
+/// Some items placed, all of them at or above `frontier`.
+#[derive(Clone)]
+struct State {
+    /// The lowest frame taken.
+    frontier: u64,
+    /// For each limit the frames below it that were taken by those who had a choice.
+    taken_below: Vec<u64>,
+    home: Option<Place>,
+    /// Which want owns which piece.
+    pieces: Vec<(usize, MfnRange)>,
+}
+
+/// The hypervisor's place, and for each want its frames.
+pub(crate) type Found = (Place, Vec<Option<Vec<MfnRange>>>);
+
+/// Finds places for everything, or `None` if there are none for all.
+pub(crate) fn search(task: &Task<'_>) -> Option<Found> {
+    let mut items = vec![Item::Home(task.home)];
+    for (at, want) in task.wants.iter().enumerate() {
+        if want.identity.is_direct_mapped() {
+            let modules = want.modules.items();
+            items.extend(modules.map(|item| Item::Module {
+                want: at,
+                limit: want.limit,
+                item,
+            }));
+        }
+    }
+    let mut limits: Vec<Mfn> = task.wants.iter().map(|want| want.limit).collect();
+    limits.sort_unstable();
+    limits.dedup();
+    let start = State {
+        frontier: Mfn::MAX.raw(),
+        taken_below: vec![0; limits.len()],
+        home: None,
+        pieces: Vec::new(),
+    };
+    let mut states: Vec<Vec<State>> = vec![Vec::new(); 1 << items.len()];
+    states[0].push(start);
+    for placed in 0..states.len() {
+        for state in core::mem::take(&mut states[placed]) {
+            if placed == states.len() - 1 {
+                if let Some(found) = fill(task, &state) {
+                    return Some(found);
+                }
+                continue;
+            }
+            for (at, item) in items
+                .iter()
+                .enumerate()
+                .filter(|(at, _)| placed >> at & 1 == 0)
+            {
+                if let Some(next) = put(task.free, &limits, &state, item) {
+                    keep(&mut states[placed | 1 << at], next);
+                }
+            }
+        }
+    }
+    None
+}
+
+/// Puts an item at the highest place below the frontier.
+fn put(free: &[MfnRange], limits: &[Mfn], state: &State, item: &Item<'_>) -> Option<State> {
+    let mut next = state.clone();
+    let (piece, limit) = match item {
+        Item::Home(home) => {
+            let mut below = free.iter().rev();
+            let place = below.find_map(|extent| home.highest(extent, state.frontier))?;
+            next.home = Some(place);
+            (place.region, Mfn::MAX)
+        }
+        Item::Module { want, limit, item } => {
+            let top = state.frontier.min(limit.raw());
+            let piece = free
+                .iter()
+                .rev()
+                .find_map(|extent| highest(item, extent, top))?;
+            next.pieces.push((*want, piece));
+            (piece, *limit)
+        }
+    };
+    next.frontier = piece.start().raw();
+    for (bound, taken) in limits.iter().zip(&mut next.taken_below) {
+        // Those with this limit or a lower one count in its demand, wherever they are.
+        if limit > *bound || matches!(item, Item::Home(_)) {
+            *taken += bound
+                .raw()
+                .min(piece.end().raw())
+                .saturating_sub(piece.start().raw());
+        }
+    }
+    Some(next)
+}
+
+/// The frames of a direct-mapped module at its highest place in `extent` that ends at or below
+/// the frame `top`.
+fn highest(item: &modules::Item, extent: &MfnRange, top: u64) -> Option<MfnRange> {
+    let lowest = extent.bytes().start().raw().max(item.bounds.start().raw());
+    let end = (top.min(extent.end().raw()) * FRAME_SIZE).min(item.bounds.end().raw());
+    let base = end.checked_sub(item.size)?.checked_sub(item.offset)?;
+    let start = align_down(base, item.align) + item.offset;
+    let piece = sets::bytes(start, item.size).frames_touched();
+    (start >= lowest && extent.covers(&piece)).then_some(piece)
+}
+
+/// Adds a state unless another one is as good in every respect; drops those that it beats.
+fn keep(states: &mut Vec<State>, next: State) {
+    let beats = |one: &State, other: &State| {
+        let pairs = one.taken_below.iter().zip(&other.taken_below);
+        one.frontier >= other.frontier && pairs.into_iter().all(|(one, other)| one <= other)
+    };
+    if states.iter().any(|state| beats(state, &next)) {
+        return;
+    }
+    states.retain(|state| !beats(&next, state));
+    if states.len() < STATES_KEPT {
+        states.push(next);
+    }
+}
+
+/// Gives every domain the frames that it lacks beside its pieces, lowest limit first. A domain
+/// with a lower limit can't take too much: what it may use, those after it may use as well.
+fn fill(task: &Task<'_>, state: &State) -> Option<Found> {
+    let home = state.home?;
+    let taken = state
+        .pieces
+        .iter()
+        .map(|(_, piece)| *piece)
+        .chain([home.region]);
+    let mut free = sets::subtract(task.free, &sets::normalise(taken.collect()));
+    let mut owned: Vec<Option<Vec<MfnRange>>> = vec![None; task.wants.len()];
+    let mut order: Vec<usize> = (0..task.wants.len()).collect();
+    order.sort_by_key(|at| (task.wants[*at].frames.is_none(), task.wants[*at].limit, *at));
+    for at in order {
+        let own = state
+            .pieces
+            .iter()
+            .filter(|(want, _)| *want == at)
+            .map(|(_, piece)| *piece);
+        let share = grow(&task.wants[at], sets::normalise(own.collect()), &mut free)?;
+        owned[at] = (share.len() <= MOST_EXTENTS).then_some(share);
+    }
+    Some((home, owned))
+}
+
+/// Adds frames to `own` until the domain has what it wants: neighbours first, then the largest
+/// extents.
+fn grow(want: &Want<'_>, own: Vec<MfnRange>, free: &mut Vec<MfnRange>) -> Option<Vec<MfnRange>> {
+    let mut available = sets::below(free, want.limit);
+    let mut missing = match want.frames {
+        Some(count) => count.checked_sub(sets::total(&own))?,
+        None => sets::total(&available).min(want.most),
+    };
+    available.sort_by_key(|extent| {
+        let touches = own
+            .iter()
+            .any(|own| own.end() == extent.start() || extent.end() == own.start());
+        (
+            !touches,
+            core::cmp::Reverse(extent.frames()),
+            extent.start(),
+        )
+    });
+    let mut grown = own.clone();
+    for extent in available {
+        let count = missing.min(extent.frames());
+        let from_above = own.iter().any(|own| extent.end() == own.start());
+        let (start, end) = (extent.start().raw(), extent.end().raw());
+        let piece = if from_above {
+            frames(end - count, end)
+        } else {
+            frames(start, start + count)
+        };
+        missing -= count;
+        grown.push(piece);
+    }
+    let grown = sets::normalise(grown);
+    *free = sets::subtract(free, &grown);
+    (missing == 0).then_some(grown)
+}

@@ -1,0 +1,158 @@
+//! Free machine frames, found by size or by place in logarithmic time.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
+
+use super::sets::{SUPERPAGE, align_up, frames};
+use crate::address::{Mfn, MfnRange};
+
+/// Free extents below a limit that only rises. What lies above it waits.
+#[derive(Clone)]
+pub(crate) struct FreeList {
+    /// Start and end of each extent.
+    by_start: BTreeMap<u64, u64>,
+    /// Frames from the extent's first superpage boundary to its end, and its start.
+    by_size: BTreeSet<(u64, u64)>,
+    /// Extents above the limit, highest first.
+    waiting: Vec<MfnRange>,
+}
+
+impl FreeList {
+    /// Everything in `free`, which must be normalised; all of it waits.
+    pub(crate) fn new(free: &[MfnRange]) -> Self {
+        let waiting = free.iter().rev().copied().collect();
+        Self {
+            by_start: BTreeMap::new(),
+            by_size: BTreeSet::new(),
+            waiting,
+        }
+    }
+
+    /// Makes what lies below `limit` available.
+    pub(crate) fn raise(&mut self, limit: Mfn) {
+        while let Some(next) = self.waiting.pop() {
+            let split = next.end().min(limit.max(next.start()));
+            if next.start() < split {
+                self.give(MfnRange::between(next.start(), split));
+            }
+            if split < next.end() {
+                self.waiting.push(MfnRange::between(split, next.end()));
+                return;
+            }
+        }
+    }
+
+    /// The smallest extent in which `count` frames fit from a superpage boundary on.
+    pub(crate) fn smallest_fit(&self, count: u64) -> Option<MfnRange> {
+        let (_, start) = self.by_size.range((count, 0)..).next()?;
+        self.at(*start)
+    }
+
+    /// The extent with the most frames after its first superpage boundary.
+    pub(crate) fn largest(&self) -> Option<MfnRange> {
+        let (_, start) = self.by_size.last()?;
+        self.at(*start)
+    }
+
+    /// Takes `piece` out; it must lie in `extent`, which must be one of the list.
+    pub(crate) fn take(&mut self, extent: MfnRange, piece: MfnRange) {
+        self.remove(extent);
+        self.insert(MfnRange::between(extent.start(), piece.start()));
+        self.insert(MfnRange::between(piece.end(), extent.end()));
+    }
+
+    /// Puts frames in, joined with their neighbours.
+    pub(crate) fn give(&mut self, piece: MfnRange) {
+        let mut joined = piece;
+        let before = self.by_start.range(..piece.start().raw()).next_back();
+        if let Some((&start, &end)) = before
+            && end == piece.start().raw()
+        {
+            self.remove(frames(start, end));
+            joined = frames(start, joined.end().raw());
+        }
+        if let Some(&end) = self.by_start.get(&piece.end().raw()) {
+            self.remove(frames(piece.end().raw(), end));
+            joined = frames(joined.start().raw(), end);
+        }
+        self.insert(joined);
+    }
+
+    /// All available extents, lowest first.
+    pub(crate) fn extents(&self) -> impl Iterator<Item = MfnRange> {
+        self.by_start
+            .iter()
+            .map(|(start, end)| frames(*start, *end))
+    }
+
+    fn at(&self, start: u64) -> Option<MfnRange> {
+        Some(frames(start, *self.by_start.get(&start)?))
+    }
+
+    fn insert(&mut self, extent: MfnRange) {
+        if !extent.is_empty() {
+            self.by_start
+                .insert(extent.start().raw(), extent.end().raw());
+            self.by_size.insert(Self::key(extent));
+        }
+    }
+
+    fn remove(&mut self, extent: MfnRange) {
+        self.by_start.remove(&extent.start().raw());
+        self.by_size.remove(&Self::key(extent));
+    }
+
+    fn key(extent: MfnRange) -> (u64, u64) {
+        let start = extent.start().raw();
+        (
+            extent
+                .end()
+                .raw()
+                .saturating_sub(align_up(start, SUPERPAGE)),
+            start,
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_above_the_limit_wait() {
+        let mut free = FreeList::new(&[frames(0, 0x400), frames(0x800, 0x1000)]);
+        assert_eq!(free.largest(), None);
+        free.raise(Mfn::new(0x900));
+        assert_eq!(
+            free.extents().collect::<Vec<_>>(),
+            [frames(0, 0x400), frames(0x800, 0x900)]
+        );
+        free.raise(Mfn::MAX);
+        assert_eq!(
+            free.extents().collect::<Vec<_>>(),
+            [frames(0, 0x400), frames(0x800, 0x1000)]
+        );
+    }
+
+    #[test]
+    fn the_smallest_extent_that_fits_is_counted_from_its_boundary() {
+        let mut free = FreeList::new(&[frames(1, 0x401), frames(0x800, 0x1000)]);
+        free.raise(Mfn::MAX);
+        assert_eq!(free.smallest_fit(0x201), Some(frames(1, 0x401)));
+        assert_eq!(free.smallest_fit(0x202), Some(frames(0x800, 0x1000)));
+        assert_eq!(free.smallest_fit(0x801), None);
+    }
+
+    #[test]
+    fn taking_and_giving_back_leaves_the_same() {
+        let whole = frames(0x200, 0x2000);
+        let mut free = FreeList::new(&[whole]);
+        free.raise(Mfn::MAX);
+        let piece = frames(0x400, 0x600);
+        free.take(whole, piece);
+        assert_eq!(free.extents().count(), 2);
+        free.give(piece);
+        assert_eq!(free.extents().collect::<Vec<_>>(), [whole]);
+        assert_eq!(free.largest(), Some(whole));
+    }
+}

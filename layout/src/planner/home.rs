@@ -1,0 +1,132 @@
+//! Where the hypervisor's own memory can go, the cheapest place first.
+
+use alloc::vec::Vec;
+
+use super::ground::{Ground, modules};
+use super::sets::{self, SUPERPAGE, align_down, align_up, frames};
+use crate::address::{FRAME_SIZE, MfnRange};
+use crate::host::BootKind;
+use crate::need;
+use crate::request::SystemRequest;
+
+/// What the hypervisor needs, and what its memory mustn't lie on.
+pub(crate) struct Home {
+    /// Frames of the region, whole superpages.
+    pub(crate) need: u64,
+    /// Frames of the image.
+    image: u64,
+    /// Where the image lies now, if the host map says so.
+    loaded: Option<MfnRange>,
+    /// Trees and modules, which are still to be read when the region is first written.
+    unread: Vec<MfnRange>,
+}
+
+/// A place for the region.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Place {
+    pub(crate) region: MfnRange,
+    pub(crate) image: MfnRange,
+    /// Whether the image already lies there.
+    pub(crate) in_place: bool,
+}
+
+impl Home {
+    pub(crate) fn new(ground: &Ground<'_>, request: &SystemRequest) -> Self {
+        let host = ground.host;
+        let boot = host
+            .boot
+            .iter()
+            .filter(|boot| boot.kind != BootKind::Hypervisor);
+        let unread = boot
+            .map(|boot| boot.range)
+            .chain(modules(request).map(|it| it.2));
+        let mut loaded = ground
+            .boot(BootKind::Hypervisor)
+            .map(|boot| boot.range.frames_touched());
+        Self {
+            need: need::hypervisor_bytes(host, request) / FRAME_SIZE,
+            image: need::image_bytes(host, request).div_ceil(FRAME_SIZE),
+            loaded: loaded.next(),
+            unread: sets::normalise(unread.map(|range| range.frames_touched()).collect()),
+        }
+    }
+
+    /// The region that begins at frame `start`, if it can be there: not over what is still to
+    /// be read, and not half over the running image, which then couldn't be moved.
+    pub(crate) fn at(&self, start: u64) -> Option<Place> {
+        let region = MfnRange::new(crate::Mfn::new(start), self.need)?;
+        if !sets::intersect(&[region], &self.unread).is_empty() {
+            return None;
+        }
+        if let Some(loaded) = self.loaded
+            && region.covers(&loaded)
+        {
+            return Some(Place {
+                region,
+                image: loaded,
+                in_place: true,
+            });
+        }
+        let image = frames(start, start + self.image);
+        let moves_over_itself = self.loaded.is_some_and(|loaded| loaded.overlaps(&image));
+        (!moves_over_itself).then_some(Place {
+            region,
+            image,
+            in_place: false,
+        })
+    }
+
+    /// The highest place in `extent` that ends at or below the frame `end`.
+    pub(crate) fn highest(&self, extent: &MfnRange, end: u64) -> Option<Place> {
+        let top = end.min(extent.end().raw());
+        let mut start = align_down(top.checked_sub(self.need)?, SUPERPAGE);
+        while start >= extent.start().raw() {
+            if let Some(place) = self.at(start) {
+                return Some(place);
+            }
+            // Below the obstacle's start, or one step if it is the running image.
+            let region = frames(start, start + self.need);
+            let obstacle = sets::intersect(&[region], &self.unread)
+                .first()
+                .map(|hit| align_down(hit.start().raw().saturating_sub(self.need), SUPERPAGE));
+            start = obstacle.unwrap_or(start).min(start.checked_sub(SUPERPAGE)?);
+        }
+        None
+    }
+
+    /// The places worth trying, cheapest first: at the ends of free extents and around the
+    /// running image. A place costs what it breaks: free pieces left over, then a move, then
+    /// the size of the extent that loses contiguity.
+    pub(crate) fn candidates(&self, free: &[MfnRange]) -> Vec<Place> {
+        let mut places: Vec<(usize, bool, u64, Place)> = Vec::new();
+        for extent in free.iter().filter(|extent| extent.frames() >= self.need) {
+            let last = align_down(extent.end().raw() - self.need, SUPERPAGE);
+            let first = align_up(extent.start().raw(), SUPERPAGE);
+            for start in self.around_image(extent).chain([first, last]) {
+                let region = frames(start, start.saturating_add(self.need));
+                let Some(place) = self.at(start).filter(|_| extent.covers(&region)) else {
+                    continue;
+                };
+                let pieces = usize::from(extent.start() < region.start())
+                    + usize::from(region.end() < extent.end());
+                places.push((pieces, !place.in_place, extent.frames(), place));
+            }
+        }
+        places.sort_by_key(|(pieces, moved, size, place)| {
+            (*pieces, *moved, *size, place.region.start())
+        });
+        places.dedup_by_key(|place| place.3);
+        places.into_iter().map(|(.., place)| place).collect()
+    }
+
+    /// Starts from which the region covers the image where it lies.
+    fn around_image(&self, extent: &MfnRange) -> impl Iterator<Item = u64> {
+        let loaded = self.loaded.filter(|loaded| extent.covers(loaded));
+        let range = loaded.map_or(0..0, |loaded| {
+            let first = align_up(loaded.end().raw().saturating_sub(self.need), SUPERPAGE);
+            let last = align_down(loaded.start().raw(), SUPERPAGE);
+            first / SUPERPAGE..last / SUPERPAGE + 1
+        });
+        range.map(|superpage| superpage * SUPERPAGE)
+    }
+}

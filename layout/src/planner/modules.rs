@@ -1,0 +1,338 @@
+//! Where kernel, ramdisk and device tree go in a domain's RAM.
+//!
+//! Left alone, what already lies in the domain's RAM stays there. What must move goes to the
+//! lowest place that fits, preferably where no module lies that is still to be copied.
+
+use alloc::vec::Vec;
+
+use super::sets::{self, align_up};
+use crate::address::{FRAME_SIZE, GfnRange, GuestAddress, GuestRange, MachineRange, MfnRange};
+use crate::host::Architecture;
+use crate::plan::{Bank, Placement};
+use crate::request::DomainRequest;
+
+/// No kernel begins so far above its base; bounding it keeps sums small.
+pub(crate) const MOST_TEXT_OFFSET: u64 = 1 << 32;
+
+/// What a domain needs in its RAM, in bytes, headers checked.
+#[derive(Clone, Debug)]
+pub(crate) struct Wanted {
+    pub(crate) kernel: Item,
+    pub(crate) ramdisk: Option<Item>,
+    pub(crate) tree: Item,
+    /// Kernel and ramdisk must share a window of this size that begins at a multiple of 1 GiB.
+    window: u64,
+    /// Whether the modules are needed again, so that nothing may be used where it lies.
+    keep: bool,
+}
+
+/// One thing to place.
+#[derive(Clone, Debug)]
+pub(crate) struct Item {
+    /// Where it lies; empty for the tree, which is written afresh.
+    pub(crate) source: MachineRange,
+    /// Bytes that it takes in the guest.
+    pub(crate) size: u64,
+    /// Alignment of its base, a power of two.
+    pub(crate) align: u64,
+    /// Its distance from an aligned base.
+    pub(crate) offset: u64,
+    /// Guest addresses that it must lie within.
+    pub(crate) bounds: GuestRange,
+}
+
+/// Where things go.
+#[derive(Clone, Debug)]
+pub(crate) struct Layout {
+    pub(crate) kernel: Placement,
+    pub(crate) ramdisk: Option<Placement>,
+    pub(crate) tree: GuestRange,
+}
+
+impl Layout {
+    /// Bytes that must be moved.
+    pub(crate) fn copied(&self) -> u64 {
+        let all = core::iter::once(&self.kernel).chain(&self.ramdisk);
+        all.filter(|item| !item.in_place)
+            .map(|item| item.source.size())
+            .sum()
+    }
+}
+
+impl Wanted {
+    /// What a request wants, if it has a kernel whose header makes sense.
+    pub(crate) fn of(architecture: Architecture, request: &DomainRequest) -> Option<Self> {
+        let everywhere = GuestRange::saturating(GuestAddress::new(0), u64::MAX);
+        let kernel = request.kernel.as_ref()?;
+        if !kernel.alignment.is_power_of_two() || kernel.text_offset >= MOST_TEXT_OFFSET {
+            return None;
+        }
+        let plain = |source: MachineRange, size: u64| Item {
+            source,
+            size,
+            align: FRAME_SIZE,
+            offset: 0,
+            bounds: everywhere,
+        };
+        let nowhere = MachineRange::saturating(Default::default(), 0);
+        let tree_bytes = align_up(request.tree_bytes.max(1), FRAME_SIZE);
+        Some(Self {
+            kernel: Item {
+                size: kernel.memory_size.max(kernel.module.size()),
+                align: kernel.alignment,
+                offset: kernel.text_offset,
+                bounds: kernel.bounds.unwrap_or(everywhere),
+                ..plain(kernel.module, 0)
+            },
+            ramdisk: request
+                .ramdisk
+                .as_ref()
+                .map(|disk| plain(disk.module, disk.module.size())),
+            tree: plain(nowhere, tree_bytes),
+            // arm64's rule for the ramdisk (booting.rst); the others have none.
+            window: match architecture {
+                Architecture::Aarch64 => 32 << 30,
+                Architecture::X86_64 | Architecture::Riscv64 => u64::MAX,
+            },
+            keep: request.keep_modules,
+        })
+    }
+
+    /// Kernel, ramdisk and tree.
+    pub(crate) fn items(&self) -> impl Iterator<Item = &Item> {
+        core::iter::once(&self.kernel)
+            .chain(&self.ramdisk)
+            .chain(core::iter::once(&self.tree))
+    }
+
+    /// The fewest frames that can hold everything, alignment aside.
+    pub(crate) fn least_frames(&self) -> u64 {
+        let frames = self.items().map(|item| item.size.div_ceil(FRAME_SIZE));
+        frames.fold(0, u64::saturating_add)
+    }
+
+    /// Bytes, in whole MiB, that hold everything from any start that the kernel can have.
+    pub(crate) fn comfortable_bytes(&self) -> u64 {
+        let bytes = self
+            .least_frames()
+            .saturating_mul(FRAME_SIZE)
+            .saturating_add(self.kernel.offset);
+        align_up(bytes, 1 << 20)
+    }
+}
+
+/// Finds places in `banks`. `avoid` are machine ranges, normalised, with modules that are still
+/// to be copied: nothing is put on them unless there is no other way.
+pub(crate) fn place(wanted: &Wanted, banks: &[Bank], avoid: &[MfnRange]) -> Option<Layout> {
+    let ram = Ram::new(banks);
+    let avoid = ram.guest_ranges(banks, avoid);
+    let stay = |item: &Item| {
+        if wanted.keep {
+            None
+        } else {
+            in_place(item, banks, &ram)
+        }
+    };
+    let kernel = stay(&wanted.kernel);
+    let ramdisk = wanted.ramdisk.as_ref().and_then(stay);
+    let kernel_bytes = wanted.kernel.source.size();
+    let ramdisk_bytes = wanted.ramdisk.as_ref().map_or(0, |disk| disk.source.size());
+    let mut choices = [
+        (kernel, ramdisk),
+        (kernel, None),
+        (None, ramdisk),
+        (None, None),
+    ];
+    if kernel_bytes < ramdisk_bytes {
+        choices.swap(1, 2);
+    }
+    for avoid in [avoid.as_slice(), &[]] {
+        for (kernel, ramdisk) in choices {
+            for order in ORDERS {
+                if let Some(layout) = attempt(wanted, &ram, avoid, kernel, ramdisk, order) {
+                    return Some(layout);
+                }
+            }
+        }
+    }
+    None
+}
+
+const KERNEL: usize = 0;
+const RAMDISK: usize = 1;
+const TREE: usize = 2;
+
+/// Every order in which three things can be put at the lowest free place. If they fit at all,
+/// they fit so in the order of their addresses.
+const ORDERS: [[usize; 3]; 6] = [
+    [KERNEL, RAMDISK, TREE],
+    [KERNEL, TREE, RAMDISK],
+    [RAMDISK, KERNEL, TREE],
+    [RAMDISK, TREE, KERNEL],
+    [TREE, KERNEL, RAMDISK],
+    [TREE, RAMDISK, KERNEL],
+];
+
+fn attempt(
+    wanted: &Wanted,
+    ram: &Ram,
+    avoid: &[GuestRange],
+    kernel: Option<GuestAddress>,
+    ramdisk: Option<GuestAddress>,
+    order: [usize; 3],
+) -> Option<Layout> {
+    let items = [
+        Some(&wanted.kernel),
+        wanted.ramdisk.as_ref(),
+        Some(&wanted.tree),
+    ];
+    let mut places = [None; 3];
+    // What stays is there before anything moves.
+    for (at, stays) in [(KERNEL, kernel), (RAMDISK, ramdisk)] {
+        if let (Some(item), Some(address)) = (items[at], stays) {
+            let range = GuestRange::saturating(address, item.size);
+            if places
+                .iter()
+                .flatten()
+                .any(|taken: &GuestRange| taken.overlaps(&range))
+            {
+                return None;
+            }
+            places[at] = Some(range);
+        }
+    }
+    for at in order {
+        let Some(item) = items[at] else { continue };
+        if places[at].is_none() {
+            let bounds = match (at, places[KERNEL]) {
+                (RAMDISK, Some(kernel)) => shared_window(&kernel, wanted.window),
+                _ => item.bounds,
+            };
+            places[at] = Some(ram.lowest(item, bounds, &places, avoid)?);
+        }
+    }
+    let kernel_range = places[KERNEL]?;
+    if let Some(disk) = places[RAMDISK]
+        && !shared_window(&kernel_range, wanted.window).covers(&disk)
+    {
+        return None;
+    }
+    let placement = |item: &Item, range: GuestRange, in_place: bool| Placement {
+        address: range.start(),
+        size: item.size,
+        source: item.source,
+        in_place,
+    };
+    Some(Layout {
+        kernel: placement(&wanted.kernel, kernel_range, kernel.is_some()),
+        ramdisk: wanted
+            .ramdisk
+            .as_ref()
+            .zip(places[RAMDISK])
+            .map(|(item, range)| placement(item, range, ramdisk.is_some())),
+        tree: places[TREE]?,
+    })
+}
+
+/// All addresses that share with `kernel` a window of `size` bytes from a multiple of 1 GiB on.
+fn shared_window(kernel: &GuestRange, size: u64) -> GuestRange {
+    const GIB: u64 = 1 << 30;
+    let start = align_up(kernel.end().raw(), GIB).saturating_sub(size);
+    let end = sets::align_down(kernel.start().raw(), GIB).saturating_add(size);
+    GuestRange::between(GuestAddress::new(start), GuestAddress::new(end))
+}
+
+/// The guest address of an item that can be used where it lies.
+fn in_place(item: &Item, banks: &[Bank], ram: &Ram) -> Option<GuestAddress> {
+    let bank = banks
+        .iter()
+        .find(|bank| bank.machine().bytes().covers(&item.source))?;
+    let offset = item.source.start().raw() - bank.mfn.address().raw();
+    let address = bank.gfn.address().checked_add(offset)?;
+    let range = GuestRange::new(address, item.size)?;
+    let aligned = item.source.is_empty()
+        || address.raw().checked_sub(item.offset).is_some_and(|base| base % item.align == 0)
+        // A ramdisk may begin at any byte.
+        || (item.offset == 0 && item.align == FRAME_SIZE);
+    (aligned && item.bounds.covers(&range) && ram.covers(&range)).then_some(address)
+}
+
+/// A domain's RAM in guest space, lowest first.
+struct Ram(Vec<GuestRange>);
+
+impl Ram {
+    fn new(banks: &[Bank]) -> Self {
+        let mut ranges: Vec<GfnRange> = Vec::new();
+        for bank in banks {
+            match ranges.last_mut() {
+                Some(last) if last.end() == bank.gfn => {
+                    *last = GfnRange::between(last.start(), bank.guest().end());
+                }
+                _ => ranges.push(bank.guest()),
+            }
+        }
+        Self(ranges.iter().map(GfnRange::bytes).collect())
+    }
+
+    fn covers(&self, range: &GuestRange) -> bool {
+        self.0.iter().any(|ram| ram.covers(range))
+    }
+
+    /// The guest's view of the machine ranges that are its own, sorted.
+    fn guest_ranges(&self, banks: &[Bank], machine: &[MfnRange]) -> Vec<GuestRange> {
+        let mut seen = Vec::new();
+        for bank in banks {
+            for part in sets::intersect(&[bank.machine()], machine) {
+                let offset = part.start().raw() - bank.mfn.raw();
+                let start = bank.gfn.offset(offset);
+                let range = GfnRange::between(start, start.offset(part.frames()));
+                seen.push(range.bytes());
+            }
+        }
+        seen.sort_unstable();
+        seen
+    }
+
+    /// The lowest place for `item` in `bounds` beside what is `taken` and to be avoided.
+    fn lowest(
+        &self,
+        item: &Item,
+        bounds: GuestRange,
+        taken: &[Option<GuestRange>; 3],
+        avoid: &[GuestRange],
+    ) -> Option<GuestRange> {
+        for ram in &self.0 {
+            let Some(ram) = ram
+                .intersection(&bounds)
+                .and_then(|ram| ram.intersection(&item.bounds))
+            else {
+                continue;
+            };
+            let mut from = ram.start().raw();
+            loop {
+                let base = align_up(from.saturating_sub(item.offset), item.align);
+                let Some(start) = base.checked_add(item.offset) else {
+                    break;
+                };
+                let Some(range) = GuestRange::new(GuestAddress::new(start), item.size.max(1))
+                else {
+                    break;
+                };
+                if !ram.covers(&range) {
+                    break;
+                }
+                let near = avoid.partition_point(|other| other.end() <= range.start());
+                let hit = taken
+                    .iter()
+                    .flatten()
+                    .chain(avoid.get(near))
+                    .find(|o| o.overlaps(&range));
+                match hit {
+                    Some(other) => from = other.end().raw(),
+                    None => return GuestRange::new(range.start(), item.size),
+                }
+            }
+        }
+        None
+    }
+}

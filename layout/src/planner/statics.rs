@@ -1,0 +1,443 @@
+//! Checks of named machine ranges (`static-mem`) against the machine and each other.
+//!
+//! Nothing is moved here: a range is the domain's as it stands, or there is a conflict.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec;
+use alloc::vec::Vec;
+
+use super::ground::{Ground, as_static, largest_free, modules, nearest_free, registers};
+use super::report::{Report, Size, host_side, name, side};
+use super::sets::{self, SUPERPAGE, align_down, align_up};
+use crate::address::{FRAME_SHIFT, FRAME_SIZE, MachineAddress, MachineRange, MfnRange};
+use crate::conflict::{Code, Side};
+use crate::host::BootKind;
+use crate::request::{DomainRequest, MemoryRequest, StaticRange, SystemRequest};
+
+/// A range is compared with at most so many others that reach into it, and with so many
+/// devices: who repeats a mistake a thousand times needn't read a million conflicts.
+const MOST_REPEATS: usize = 8;
+
+/// A well-formed range of a domain.
+struct Named {
+    domain: usize,
+    range: MfnRange,
+    stated: StaticRange,
+}
+
+/// For each domain its ranges, those with no conflict of form or place.
+pub(crate) fn check(
+    ground: &Ground<'_>,
+    request: &SystemRequest,
+    report: &mut Report,
+) -> Vec<Vec<MfnRange>> {
+    let mut named = Vec::new();
+    for (index, domain) in request.domains.iter().enumerate() {
+        for stated in &domain.static_mem {
+            if let Some(range) = form(index, domain, *stated, report) {
+                named.push(Named {
+                    domain: index,
+                    range,
+                    stated: *stated,
+                });
+            }
+        }
+        check_sum(index, domain, report);
+    }
+    let check = Check {
+        ground,
+        request,
+        free: unclaimed(ground, request, &named),
+    };
+    for one in &named {
+        check.against_host(one, report);
+        check.against_boot(one, report);
+        check.against_limit(one, report);
+    }
+    named.sort_by_key(|one| (one.range, one.domain));
+    check.against_each_other(&named, report);
+    check.kernel_bases(&named, report);
+    let mut owned = vec![Vec::new(); request.domains.len()];
+    for one in &named {
+        owned[one.domain].push(one.range);
+    }
+    owned.into_iter().map(sets::normalise).collect()
+}
+
+/// RAM on which nothing lies and that no range names.
+fn unclaimed(ground: &Ground<'_>, request: &SystemRequest, named: &[Named]) -> Vec<MfnRange> {
+    let boot = ground.host.boot.iter().map(|boot| boot.range);
+    let taken = boot
+        .chain(modules(request).map(|it| it.2))
+        .map(|range| range.frames_touched());
+    let taken = taken.chain(named.iter().map(|one| one.range));
+    sets::subtract(&ground.usable, &sets::normalise(taken.collect()))
+}
+
+fn stated_side(index: usize, domain: &DomainRequest, stated: &StaticRange) -> Side {
+    let what = format!(
+        "{}, static-mem start {:#x}, size {}",
+        name(index, domain),
+        stated.start,
+        Size(stated.size)
+    );
+    side(index, what, stated.origin)
+}
+
+/// The range as frames, if it is whole frames, some of them, below 2^64.
+fn form(
+    index: usize,
+    domain: &DomainRequest,
+    stated: StaticRange,
+    report: &mut Report,
+) -> Option<MfnRange> {
+    let own = stated_side(index, domain, &stated);
+    let StaticRange { start, size, .. } = stated;
+    if size == 0 {
+        let why = String::from("the range is empty");
+        let help = String::from("a size of at least 4KiB, or leave the range out");
+        report.error(Code::MemoryZero, &[index], vec![own], why, help);
+        return None;
+    }
+    let range = MachineRange::new(MachineAddress::new(start), size);
+    let misaligned = start % FRAME_SIZE != 0 || size % FRAME_SIZE != 0;
+    if misaligned {
+        let nearest = align_down(start, FRAME_SIZE);
+        let whole = size
+            .checked_next_multiple_of(FRAME_SIZE)
+            .unwrap_or(size - size % FRAME_SIZE);
+        let help = format!("start = {nearest:#x}, size = \"{}\"", Size(whole));
+        let why =
+            String::from("memory is given out in frames of 4KiB: start and size must be multiples");
+        report.error(
+            Code::StaticMisalignedPage,
+            &[index],
+            vec![own.clone()],
+            why,
+            help,
+        );
+    }
+    if range.is_none() {
+        let why = String::from("the range ends at or above 2^64");
+        let most = align_down(u64::MAX - start, FRAME_SIZE);
+        let help = format!("a size of at most {most:#x} there, and RAM is much lower");
+        report.error(Code::StaticWraps, &[index], vec![own], why, help);
+    }
+    range
+        .filter(|_| !misaligned)
+        .map(|range| range.frames_inside())
+}
+
+/// `memory` and `static-mem` must agree.
+fn check_sum(index: usize, domain: &DomainRequest, report: &mut Report) {
+    let stated = domain.static_mem.iter().map(|range| range.size);
+    let sum = stated.fold(0, u64::saturating_add);
+    let memory = domain.memory;
+    let own = |what: String| {
+        side(
+            index,
+            format!("{}, {what}", name(index, domain)),
+            memory.origin,
+        )
+    };
+    match (memory.value, domain.static_mem.first()) {
+        (MemoryRequest::Size(0), _) => {
+            let why = String::from("a domain without memory runs nothing");
+            let help = String::from("memory = \"256MiB\"");
+            report.error(
+                Code::MemoryZero,
+                &[index],
+                vec![own(String::from("memory = 0"))],
+                why,
+                help,
+            );
+        }
+        (MemoryRequest::SumOfStatic, None) => {
+            let why = String::from("neither memory nor static-mem says how much memory it gets");
+            let help = String::from("memory = \"256MiB\"");
+            report.error(
+                Code::MemoryZero,
+                &[index],
+                vec![own(String::from("no memory"))],
+                why,
+                help,
+            );
+        }
+        (MemoryRequest::Size(size), None) if size % FRAME_SIZE != 0 => {
+            let why = String::from("memory is given out in frames of 4KiB");
+            let whole = size
+                .checked_next_multiple_of(FRAME_SIZE)
+                .unwrap_or(size - size % FRAME_SIZE);
+            let help = format!("memory = \"{}\"", Size(whole));
+            let what = own(format!("memory = {size}"));
+            report.error(Code::MemoryMisaligned, &[index], vec![what], why, help);
+        }
+        (MemoryRequest::Size(size), Some(first)) if size != sum => {
+            let mut sides = vec![own(format!("memory = {}", Size(size)))];
+            sides.extend(
+                domain
+                    .static_mem
+                    .iter()
+                    .take(MOST_REPEATS)
+                    .map(|range| stated_side(index, domain, range)),
+            );
+            let why = format!("memory is {} and static-mem is {}", Size(size), Size(sum));
+            let help = match domain.static_mem.len() {
+                1 => format!(
+                    "memory = \"{}\", or static-mem = [{{ start = {:#x}, size = \"{}\" }}]",
+                    Size(sum),
+                    first.start,
+                    Size(size)
+                ),
+                _ => format!("memory = \"{}\"", Size(sum)),
+            };
+            report.error(Code::MemorySumMismatch, &[index], sides, why, help);
+        }
+        (MemoryRequest::Rest, Some(first)) => {
+            let sides = vec![
+                own(String::from("memory = \"rest\"")),
+                stated_side(index, domain, first),
+            ];
+            let why = String::from(
+                "named ranges are all that the domain gets, so it can't have the rest",
+            );
+            let help = format!("memory = \"{}\", or leave out static-mem", Size(sum));
+            report.error(Code::MemorySumMismatch, &[index], sides, why, help);
+        }
+        _ => {}
+    }
+}
+
+struct Check<'a> {
+    ground: &'a Ground<'a>,
+    request: &'a SystemRequest,
+    free: Vec<MfnRange>,
+}
+
+impl Check<'_> {
+    fn side(&self, one: &Named) -> Side {
+        stated_side(one.domain, &self.request.domains[one.domain], &one.stated)
+    }
+
+    /// The nearest range of the same size that would be good.
+    fn elsewhere(&self, one: &Named) -> String {
+        let start = one.range.start().raw();
+        if let Some(range) = nearest_free(&self.free, one.range.frames(), start, SUPERPAGE) {
+            return format!("the nearest free range of that size: {}", as_static(&range));
+        }
+        match largest_free(&self.free, SUPERPAGE) {
+            Some(range) => format!("the largest free range: {}", as_static(&range)),
+            None => String::from("no RAM is free: less memory for another domain"),
+        }
+    }
+
+    /// RAM, all of it, none of it reserved, and no device in it.
+    fn against_host(&self, one: &Named, report: &mut Report) {
+        let ground = self.ground;
+        let devices = registers(ground.host)
+            .filter(|(range, ..)| range.frames_touched().overlaps(&one.range));
+        let mut over_devices = Vec::new();
+        for (range, path, origin) in devices {
+            over_devices.push(range.frames_touched());
+            if over_devices.len() <= MOST_REPEATS {
+                let other = host_side(format!("{path}, registers {range}"), origin);
+                let why = String::from("a device's registers aren't memory");
+                let sides = vec![self.side(one), other];
+                report.error(
+                    Code::OverlapDomainMmio,
+                    &[one.domain],
+                    sides,
+                    why,
+                    self.elsewhere(one),
+                );
+            }
+        }
+        let missing = sets::subtract(&[one.range], &ground.ram);
+        let missing = sets::subtract(&missing, &sets::normalise(over_devices));
+        if let Some(first) = missing.first() {
+            let why = if missing.first() == Some(&one.range) {
+                String::from("there is no RAM")
+            } else {
+                format!("there is no RAM at {}", first.bytes())
+            };
+            let sides = vec![self.side(one), ground.ram_side(Some(one.range.bytes()))];
+            report.error(
+                Code::StaticOutsideRam,
+                &[one.domain],
+                sides,
+                why,
+                self.elsewhere(one),
+            );
+        }
+        let reserved = ground.host.reserved.iter();
+        let reserved = reserved.filter(|it| it.range.frames_touched().overlaps(&one.range));
+        for other in reserved.take(MOST_REPEATS) {
+            let what = format!("reserved memory \"{}\" {}", other.name, other.range);
+            let why = String::from("firmware or the manifest keeps that memory for something else");
+            let sides = vec![self.side(one), host_side(what, other.origin)];
+            report.error(
+                Code::OverlapDomainReserved,
+                &[one.domain],
+                sides,
+                why,
+                self.elsewhere(one),
+            );
+        }
+    }
+
+    /// Nothing that the boot loader left there.
+    fn against_boot(&self, one: &Named, report: &mut Report) {
+        for boot in &self.ground.host.boot {
+            if !boot.range.frames_touched().overlaps(&one.range) {
+                continue;
+            }
+            let (code, what, why) = match boot.kind {
+                BootKind::Hypervisor => (
+                    Code::OverlapDomainHypervisor,
+                    "the hypervisor",
+                    "the hypervisor runs there when memory is given out",
+                ),
+                BootKind::HostTree => (
+                    Code::OverlapDomainHostTree,
+                    "the host's device tree",
+                    "the boot loader left the host's device tree there",
+                ),
+                BootKind::Container => (
+                    Code::OverlapDomainModule,
+                    "the container of all modules",
+                    "the boot loader left the domains' modules there",
+                ),
+            };
+            let other = host_side(format!("{what} {}", boot.range), boot.origin);
+            let sides = vec![self.side(one), other];
+            report.error(
+                code,
+                &[one.domain],
+                sides,
+                String::from(why),
+                self.elsewhere(one),
+            );
+        }
+        let container = sets::normalise(
+            self.ground
+                .boot(BootKind::Container)
+                .map(|it| it.range.frames_touched())
+                .collect(),
+        );
+        for (owner, what, range, origin) in modules(self.request) {
+            let touched = range.frames_touched();
+            if touched.overlaps(&one.range) && !sets::covers(&container, &touched) {
+                let owner_name = name(owner, &self.request.domains[owner]);
+                let other = side(owner, format!("{owner_name}, {what} {range}"), origin);
+                let why = String::from("the boot loader left a module there");
+                let sides = vec![self.side(one), other];
+                let help = self.elsewhere(one);
+                report.error(Code::OverlapDomainModule, &[one.domain], sides, why, help);
+            }
+        }
+    }
+
+    fn against_limit(&self, one: &Named, report: &mut Report) {
+        let Some(limit) = self.request.domains[one.domain].memory_below else {
+            return;
+        };
+        if one.range.end().address().raw() > limit.value {
+            let owner = name(one.domain, &self.request.domains[one.domain]);
+            let other = side(
+                one.domain,
+                format!("{owner}, memory-below = {:#x}", limit.value),
+                limit.origin,
+            );
+            let end = one.range.end().address();
+            let why = format!("the range ends at {end}");
+            let help = format!("memory-below = {end}, or leave it out");
+            report.error(
+                Code::StaticAboveLimit,
+                &[one.domain],
+                vec![self.side(one), other],
+                why,
+                help,
+            );
+        }
+    }
+
+    /// `named` is sorted by address, so what reaches into a range began before it.
+    fn against_each_other(&self, named: &[Named], report: &mut Report) {
+        let mut reaching: Vec<&Named> = Vec::new();
+        for one in named {
+            reaching.retain(|other| other.range.overlaps(&one.range));
+            for other in reaching.iter().take(MOST_REPEATS) {
+                self.overlap(other, one, report);
+            }
+            reaching.push(one);
+            reaching.sort_by_key(|other| core::cmp::Reverse(other.range.end()));
+            reaching.truncate(MOST_REPEATS);
+        }
+    }
+
+    fn overlap(&self, one: &Named, other: &Named, report: &mut Report) {
+        let shared = MachineRange::between(
+            one.range.start().max(other.range.start()).address(),
+            one.range.end().min(other.range.end()).address(),
+        );
+        let (first, second) = if one.domain <= other.domain {
+            (one, other)
+        } else {
+            (other, one)
+        };
+        let both: &[usize] = &[first.domain, second.domain];
+        let why = format!("both name {shared}, and a frame has one owner");
+        let help = format!("for the second, {}", self.elsewhere(second));
+        let sides = vec![self.side(first), self.side(second)];
+        report.error(Code::OverlapDomainDomain, both, sides, why, help);
+    }
+
+    /// A direct-mapped kernel runs at machine addresses, so one range must begin at its
+    /// alignment. A domain that isn't direct-mapped only loses superpages.
+    fn kernel_bases(&self, named: &[Named], report: &mut Report) {
+        for (index, domain) in self.request.domains.iter().enumerate() {
+            let align = domain
+                .kernel
+                .as_ref()
+                .map_or(1, |kernel| kernel.alignment)
+                .max(FRAME_SIZE);
+            let frames = align >> FRAME_SHIFT;
+            let mut own = named.iter().filter(|one| one.domain == index).peekable();
+            if own.peek().is_none() || own.clone().any(|one| one.range.start().raw() % frames == 0)
+            {
+                continue;
+            }
+            let direct = domain.identity().is_direct_mapped();
+            for one in own {
+                let start = one.range.start().raw();
+                let below = align_down(start, frames);
+                let above = align_up(start, frames);
+                let nearest = if start - below <= above - start {
+                    below
+                } else {
+                    above
+                };
+                let help = format!("start = {:#x}", nearest.saturating_mul(FRAME_SIZE));
+                let origin = domain
+                    .kernel
+                    .as_ref()
+                    .map_or(one.stated.origin, |kernel| kernel.origin);
+                let kernel = format!("{}, kernel aligned to {}", name(index, domain), Size(align));
+                let sides = vec![self.side(one), side(index, kernel, origin)];
+                if direct {
+                    let why = format!(
+                        "a direct-mapped kernel begins at a machine address that is a multiple of {}",
+                        Size(align)
+                    );
+                    report.error(Code::StaticMisalignedKernel, &[index], sides, why, help);
+                } else {
+                    let why = String::from(
+                        "machine and guest addresses differ within a superpage, so every mapping takes 4KiB pages",
+                    );
+                    report.warning(Code::StaticMisalignedKernel, sides, why, help);
+                }
+            }
+        }
+    }
+}

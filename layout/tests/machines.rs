@@ -55,7 +55,7 @@ fn a_second_domain_leaves_the_first_its_kernel() {
     assert_eq!(
         plan.clear,
         [
-            bytes(0x4a20_0000, 20 * MIB),
+            bytes(0x4a20_0000, 10 * MIB),
             bytes(0x4a20_0000 + 24 * MIB, 4 * MIB)
         ]
     );

@@ -7,6 +7,7 @@ mod bench;
 mod build;
 mod demo;
 mod fetch;
+mod fuzz;
 mod initramfs;
 mod install;
 mod manifest;
@@ -83,6 +84,17 @@ enum Task {
         #[arg(long)]
         yes: bool,
     },
+    /// Run the fuzz targets, all or one
+    Fuzz {
+        /// One target of fuzz/fuzz_targets
+        target: Option<String>,
+        /// Minutes for each
+        #[arg(long, default_value_t = 5)]
+        minutes: u32,
+        /// Install what is missing without asking
+        #[arg(long)]
+        yes: bool,
+    },
     /// Fetch the guests' packages into the cache
     Fetch,
 }
@@ -117,6 +129,14 @@ fn run(task: Task) -> Result<u8> {
         Task::Bench { arch, json, yes } => {
             install::ensure(arch, Purpose::Run, yes)?;
             bench::bench(arch, json).map(|()| 0)
+        }
+        Task::Fuzz {
+            target,
+            minutes,
+            yes,
+        } => {
+            install::ensure(Arch::Aarch64, Purpose::Fuzz, yes)?;
+            fuzz::fuzz(target.as_deref(), minutes).map(|()| 0)
         }
         Task::Fetch => {
             for kernel in [Kernel::Bookworm, Kernel::Trixie] {

@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result};
 use crate::arch::Arch;
 use crate::build;
 use crate::install;
+use crate::paths;
 use crate::run::{self, step};
 use crate::system;
 
@@ -113,27 +114,17 @@ fn miri() -> Result<Tally> {
             ..Tally::default()
         });
     };
-    let mut command = Command::new("cargo");
+    let mut command = install::cargo_of(nightly);
+    command.args(["miri", "test"]);
+    for package in ["terrane-layout", "terrane-abi", "terrane-machine-fake"] {
+        command.args(["-p", package]);
+    }
     command
-        .arg(format!("+{nightly}"))
-        .args([
-            "miri",
-            "test",
-            "-p",
-            "terrane-layout",
-            "-p",
-            "terrane-abi",
-            "-p",
-            "terrane-machine-fake",
-        ])
         .env("MIRIFLAGS", "-Zmiri-disable-isolation")
         .env("PROPTEST_CASES", "2")
         // Miri's artefacts are another toolchain's: apart from ours, or each would rebuild the other's.
-        .env("CARGO_TARGET_DIR", crate::paths::target().join("miri"))
-        .env_remove("RUSTUP_TOOLCHAIN")
-        .env_remove("CARGO")
-        .env_remove("RUSTC")
-        .current_dir(crate::paths::workspace());
+        .env("CARGO_TARGET_DIR", paths::target().join("miri"))
+        .current_dir(paths::workspace());
     cargo_tests("tests under Miri", command)
 }
 

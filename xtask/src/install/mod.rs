@@ -15,7 +15,7 @@ use crate::arch::Arch;
 use crate::fetch::{self, HostLists};
 use crate::run;
 
-pub use self::rust::{NIGHTLY, nightly};
+pub use self::rust::{NIGHTLY, cargo_of, nightly};
 
 /// What a command needs beside the toolchain that runs it.
 #[derive(Clone, Copy)]
@@ -24,6 +24,8 @@ pub enum Purpose {
     Run,
     /// Also check formatting and lints, and run Miri.
     Test,
+    /// Build fuzzers and run them; QEMU isn't needed.
+    Fuzz,
 }
 
 /// One step of installation.
@@ -80,11 +82,21 @@ pub fn ensure(arch: Arch, purpose: Purpose, yes: bool) -> Result<()> {
 
 fn missing(arch: Arch, purpose: Purpose) -> Result<Vec<Step>> {
     let mut steps = Vec::new();
-    steps.extend(packages(arch)?);
-    steps.extend(rust::targets()?);
-    if matches!(purpose, Purpose::Test) {
-        steps.extend(rust::components());
-        steps.extend(rust::nightly_step());
+    match purpose {
+        Purpose::Run => {
+            steps.extend(packages(arch, purpose)?);
+            steps.extend(rust::targets()?);
+        }
+        Purpose::Test => {
+            steps.extend(packages(arch, purpose)?);
+            steps.extend(rust::targets()?);
+            steps.extend(rust::components());
+            steps.extend(rust::nightly_step());
+        }
+        Purpose::Fuzz => {
+            steps.extend(packages(arch, purpose)?);
+            steps.extend(rust::nightly_step());
+        }
     }
     Ok(steps)
 }
@@ -100,18 +112,25 @@ fn agreed() -> Result<bool> {
 }
 
 /// Packages of the distribution.
-fn packages(arch: Arch) -> Result<Option<Step>> {
+fn packages(arch: Arch, purpose: Purpose) -> Result<Option<Step>> {
     let mut reasons = Vec::new();
     let mut names: Vec<&str> = Vec::new();
     let mut emulator = false;
-    if let Err(reason) = qemu::probe(arch) {
-        reasons.push(format!("QEMU ({reason})"));
-        names.extend(qemu::packages(arch));
-        emulator = true;
-    }
-    if !fs::exists(fetch::KEYRING).unwrap_or(false) {
-        reasons.push("Debian's archive keyring".to_owned());
-        names.push("debian-archive-keyring");
+    if matches!(purpose, Purpose::Fuzz) {
+        if !run::works("c++", &["--version"]) {
+            reasons.push("a C++ compiler, for libFuzzer".to_owned());
+            names.push("g++");
+        }
+    } else {
+        if let Err(reason) = qemu::probe(arch) {
+            reasons.push(format!("QEMU ({reason})"));
+            names.extend(qemu::packages(arch));
+            emulator = true;
+        }
+        if !fs::exists(fetch::KEYRING).unwrap_or(false) {
+            reasons.push("Debian's archive keyring".to_owned());
+            names.push("debian-archive-keyring");
+        }
     }
     if names.is_empty() {
         return Ok(None);

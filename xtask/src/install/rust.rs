@@ -72,6 +72,16 @@ pub fn nightly() -> Option<&'static str> {
     (run::works("cargo", &[&chosen, "miri", "--version"])).then_some(NIGHTLY)
 }
 
+/// Cargo of another toolchain than the one that runs us, which must not be handed on.
+pub fn cargo_of(toolchain: &str) -> Command {
+    let mut command = Command::new("cargo");
+    command.arg(format!("+{toolchain}"));
+    for name in ["RUSTUP_TOOLCHAIN", "CARGO", "RUSTC"] {
+        command.env_remove(name);
+    }
+    command
+}
+
 fn rustc() -> Command {
     Command::new(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()))
 }

@@ -18,13 +18,15 @@ const DISKS: [&str; 3] = ["vda", "nvme0n1", "sda"];
 /// Every device of the test, with its files.
 pub struct Devices {
     folder: PathBuf,
+    edu: bool,
 }
 
 impl Devices {
-    /// Makes the files in `folder` and adds the devices to the machine.
-    pub fn attach(manifest: &mut Manifest, folder: &Path) -> Result<Self> {
+    /// Makes the files in `folder` and adds the devices to the machine; QEMU takes `edu` only where there is MSI.
+    pub fn attach(manifest: &mut Manifest, folder: &Path, edu: bool) -> Result<Self> {
         let devices = Self {
             folder: folder.to_owned(),
+            edu,
         };
         for (seed, disk) in (1..).zip(DISKS) {
             let mut data = noise(seed, HALF);
@@ -43,9 +45,14 @@ impl Devices {
             "nvme,drive=nvme0n1,serial=terrane",
             "ahci,id=ahci",
             "ide-hd,drive=sda,bus=ahci.0",
-            "edu,dma_mask=0xffffffffffffffff",
         ] {
             manifest.argument("-device").argument(device);
+        }
+        if edu {
+            // Its own mask reaches 256 MiB, below all RAM of this machine.
+            manifest
+                .argument("-device")
+                .argument("edu,dma_mask=0xffffffffffffffff");
         }
         let network = format!("user,model=e1000e,tftp={}", folder.join("tftp").display());
         manifest.argument("-nic").argument(network);
@@ -80,7 +87,9 @@ impl Devices {
         );
         let traffic = fs::read(self.traffic()).context("cannot read the network test's file")?;
         facts.expect("network", &digest(&traffic))?;
-        facts.expect_check("edu-dma")?;
+        if self.edu {
+            facts.expect_check("edu-dma")?;
+        }
 
         let mapped = count(facts, "mapped")?;
         ensure!(mapped > 0, "swiotlb-xen isn't in use");

@@ -46,6 +46,10 @@ impl Controller {
         }
     }
 
+    fn has_msi(self) -> bool {
+        !matches!(self, Self::V3)
+    }
+
     /// What stands in `/proc/interrupts` for the NVMe disk's interrupts.
     fn interrupts(self) -> &'static str {
         match self {
@@ -115,12 +119,14 @@ impl Point {
         let machine = format!("virt,{}{iommu}", self.controller.machine());
         let memory = format!("{}MiB", self.memory);
         let mut manifest = Manifest::new(&machine, self.cpu, self.cpus, &memory);
-        let devices = Devices::attach(&mut manifest, folder)?;
-        let task = linux::report(&format!(
-            "{} CHECKS='edu-dma balloon cpus:{}'",
-            Devices::variables(),
-            self.cpus
-        ));
+        let devices = Devices::attach(&mut manifest, folder, self.controller.has_msi())?;
+        let edu = if self.controller.has_msi() {
+            "edu-dma"
+        } else {
+            ""
+        };
+        let checks = format!("CHECKS='{edu} balloon cpus:{}'", self.cpus);
+        let task = linux::report(&format!("{} {checks}", Devices::variables()));
         let domain = linux::domain(context, folder, self.kernel, &task)?;
         manifest.domain(domain.key("cpus", &self.cpus.to_string()));
 

@@ -195,6 +195,12 @@ impl Acknowledged {
         Self((raw & 0x3ff) | ((raw & 0x1c00) << 14))
     }
 
+    /// What a test says was acknowledged.
+    #[cfg(test)]
+    pub(crate) const fn of(intid: u32) -> Self {
+        Self(intid)
+    }
+
     const fn v2_raw(self) -> u32 {
         (self.0 & 0x3ff) | ((self.0 >> 14) & 0x1c00)
     }

@@ -10,6 +10,9 @@
 
 mod commands;
 
+#[cfg(test)]
+mod tests;
+
 use alloc::boxed::Box;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -96,7 +99,7 @@ pub(super) struct Its {
     frame: u64,
     owner: Box<dyn Owner>,
     state: spin::Mutex<State>,
-    /// The property table that the redistributors were given, zero if none.
+    /// GICR_PROPBASER as the redistributors were given it: address and width, zero if none.
     properties: AtomicU64,
 }
 
@@ -395,8 +398,7 @@ impl<R: Registers> VirtualGic<'_, R> {
             // No more interrupt numbers than GICD_TYPER promises, so that the pending table's size is known.
             let bits = (value & 0x1f).min(u64::from(ID_BITS) - 1);
             value = (value & !0x1f) | bits;
-            // With fewer than 14 bits there are no LPIs and no table.
-            let bytes = (1_u64 << (bits + 1)).saturating_sub(u64::from(FIRST_LPI));
+            let bytes = property_bytes(bits);
             (
                 "GICR_PROPBASER",
                 value & PAGE_ADDRESS,
@@ -416,7 +418,8 @@ impl<R: Registers> VirtualGic<'_, R> {
         if good {
             registers.write64(address, value);
             if properties {
-                its.properties.store(start, Ordering::Relaxed);
+                its.properties
+                    .store(start | (value & 0x1f), Ordering::Relaxed);
             }
         } else {
             its.owner.refused(Refusal::Table {
@@ -432,10 +435,12 @@ impl<R: Registers> VirtualGic<'_, R> {
     pub(super) fn lpi_priority(&self, intid: u32) -> Option<u8> {
         let its = self.its.as_ref()?;
         let table = its.properties.load(Ordering::Relaxed);
-        let index = intid
-            .checked_sub(FIRST_LPI)
-            .filter(|&index| index < LPI_COUNT && table != 0)?;
-        Some(self.gic.registers.read8(table + u64::from(index)) & super::PRIORITY_BITS)
+        let index = u64::from(intid.checked_sub(FIRST_LPI)?);
+        if index >= property_bytes(table & 0x1f) {
+            return None;
+        }
+        let address = (table & PAGE_ADDRESS) + index;
+        Some(self.gic.registers.read8(address) & super::PRIORITY_BITS)
     }
 
     /// Whether the domain has LPIs.
@@ -499,6 +504,11 @@ fn merged(access: Access, current: u64) -> Option<u64> {
         (_, 0) => (current & !0xffff_ffff) | (value & 0xffff_ffff),
         _ => (current & 0xffff_ffff) | (value << 32),
     })
+}
+
+/// The length of a property table, a byte for each LPI of `bits` + 1 bits. Fewer than 14 bits have no LPIs.
+const fn property_bytes(bits: u64) -> u64 {
+    (2_u64 << bits).saturating_sub(FIRST_LPI as u64)
 }
 
 /// The length of a command queue: CBASER counts pages of 4 KiB less one.

@@ -1,14 +1,16 @@
 //! A register file for tests: an interrupt controller's frames in a map, with the set and clear registers' meaning,
 //! and the part of a CPU interface that a guest's acknowledge and end of interrupt act on.
 
+pub(crate) mod its;
+
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::vec::Vec;
 
-use super::list::ListRegister;
-use super::registers::{gicd, gich, gicr};
-use super::{CpuRegister, Facts, Gic, Model, Registers, Window};
+use crate::gic::list::ListRegister;
+use crate::gic::registers::{gicd, gich, gicr};
+use crate::gic::{Acknowledged, CpuRegister, Facts, Gic, Model, Registers, Window};
 
 pub(crate) const DISTRIBUTOR: u64 = 0x0800_0000;
 pub(crate) const REDISTRIBUTORS: u64 = 0x080a_0000;
@@ -29,6 +31,8 @@ pub(crate) struct Fake {
     pub(crate) lists: RefCell<BTreeMap<(usize, u8), u64>>,
     pub(crate) system: RefCell<Vec<(usize, CpuRegister, u64)>>,
     pub(crate) v2: Cell<bool>,
+    /// The commands that the ITS has carried out.
+    pub(crate) commands: RefCell<Vec<[u64; 4]>>,
 }
 
 /// A controller with `cpus` CPUs on a fake register file.
@@ -66,9 +70,10 @@ pub(crate) fn controller(v2: bool, cpus: usize) -> (Rc<Fake>, Gic<Rc<Fake>>) {
         }
         Model::V3 {
             redistributors: vec![window(REDISTRIBUTORS, cpus as u64 * gicr::STRIDE)],
-            its: None,
+            its: Some(its::WINDOW),
         }
     };
+    fake.preset_its();
     let facts = Facts {
         distributor: window(DISTRIBUTOR, if v2 { 0x1000 } else { 0x1_0000 }),
         model,
@@ -208,12 +213,12 @@ impl Fake {
     }
 
     /// An interrupt fires and EL2 on the running CPU acknowledges it; `None` if it is disabled or still active.
-    pub(crate) fn fire(&self, intid: u32) -> Option<super::Acknowledged> {
+    pub(crate) fn fire(&self, intid: u32) -> Option<Acknowledged> {
         if !self.bit(gicd::ISENABLER, intid) || self.bit(gicd::ISACTIVER, intid) {
             return None;
         }
         self.store(self.array(gicd::ISACTIVER, intid), 1 << (intid % 32));
-        Some(super::Acknowledged(intid))
+        Some(Acknowledged::of(intid))
     }
 
     /// The kicks sent so far, as the written values, and forgets them.
@@ -280,14 +285,19 @@ impl Registers for Rc<Fake> {
                     ListRegister::from_v2(value),
                 );
             }
-            _ => self.store(address, value),
+            _ => {
+                self.store(address, value);
+                self.its_written(address, 0);
+            }
         }
     }
 
     fn write64(&self, address: u64, value: u64) {
         assert_eq!(address % 8, 0);
+        let old = self.get64(address);
         self.store(address, value as u32);
         self.store(address + 4, (value >> 32) as u32);
+        self.its_written(address, old);
     }
 
     fn cpu_register(&self, register: CpuRegister) -> u64 {

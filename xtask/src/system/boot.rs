@@ -3,12 +3,14 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
 use super::Context;
 use crate::manifest::Manifest;
+use crate::run;
 
 /// A boot to be done.
 pub struct Boot<'a> {
@@ -20,6 +22,8 @@ pub struct Boot<'a> {
     pub no_check: bool,
     /// More arguments for QEMU.
     pub qemu: &'a [&'a str],
+    /// Ends the machine as soon as this holds, for systems that don't end by themselves.
+    pub enough: Option<fn(&Ran) -> bool>,
 }
 
 /// What a boot left behind.
@@ -37,6 +41,7 @@ impl<'a> Boot<'a> {
             limit: Duration::from_secs(300),
             no_check: false,
             qemu: &[],
+            enough: None,
         }
     }
 
@@ -59,14 +64,30 @@ impl<'a> Boot<'a> {
             .stdin(Stdio::null())
             .stderr(output.try_clone()?)
             .stdout(output);
-        let status = command.status().context("cannot run the terrane command")?;
-        let status = status
+        let mut child = command.spawn().context("cannot run the terrane command")?;
+        let mut ran = Ran {
+            status: 0,
+            folder: folder.to_owned(),
+        };
+        let mut enough = self.enough;
+        let status = loop {
+            if let Some(status) = child
+                .try_wait()
+                .context("cannot wait for the terrane command")?
+            {
+                break status;
+            }
+            if enough.is_some_and(|enough| enough(&ran)) {
+                // It ends QEMU on this signal, and then itself.
+                run::check(Command::new("kill").arg(child.id().to_string()))?;
+                enough = None;
+            }
+            thread::sleep(Duration::from_millis(100));
+        };
+        ran.status = status
             .code()
             .context("the terrane command was ended by a signal")?;
-        Ok(Ran {
-            status,
-            folder: folder.to_owned(),
-        })
+        Ok(ran)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Mapping pages of other domains, and taking the mappings back.
 
 use abi::grant_table::Status;
-use layout::{Gfn, GfnRange};
+use layout::{Gfn, GfnRange, Mfn};
 
 use super::{Grant, GrantMapping, Mappings};
 use crate::domain::Domain;
@@ -16,7 +16,7 @@ impl<M: Machine> System<M> {
         grant: Grant,
         page: Gfn,
         writable: bool,
-    ) -> Result<(usize, layout::Mfn), Status> {
+    ) -> Result<(usize, Mfn), Status> {
         if grant.domain == holder.index {
             return Err(Status::GeneralError);
         }
@@ -78,6 +78,14 @@ impl<M: Machine> System<M> {
                 self.release_grant(mapping.grant, &mappings);
             }
         }
+    }
+
+    /// Whether a domain has another domain's frame mapped by a grant.
+    pub fn is_granted(&self, holder: &Domain<M>, mfn: Mfn) -> bool {
+        let mappings = self.mappings.lock();
+        mappings
+            .iter()
+            .any(|mapping| mapping.holder == holder.index && mapping.mfn == mfn)
     }
 
     /// Another domain that has pages of this one mapped.

@@ -1,0 +1,294 @@
+//! A small machine with its plan. The plan is put together here and not by the planner: what is under test is that the
+//! core does what a plan says, whoever made it.
+
+use std::sync::Arc;
+
+use hypervisor::{BuildError, DomainIndex, Setup, System};
+use layout::{
+    Architecture, Bank, Capabilities, Copy, DomainPlan, FRAME_SIZE, Gfn, GuestAddress, GuestRange,
+    HostDevice, HostMap, HypervisorPlan, Identity, Item, Kind, Limits, MachineRange, Mfn, MfnRange,
+    OnConflict, Placement, Plan, Policies, Scrub,
+};
+
+use crate::guest::Guest;
+use crate::machine::{Fake, FakeDomain, FakeVcpu};
+
+/// The first frame of RAM.
+pub const RAM_START: u64 = 0x100;
+/// The first guest frame of a domain that isn't direct-mapped.
+const GUEST_START: u64 = 0x40000;
+/// The first frame of device registers; each domain has one.
+const DEVICES: u64 = 0x8_0000;
+/// Frames of the hypervisor besides the pools.
+const HYPERVISOR: u64 = 4;
+/// Frames between domains that nobody owns.
+const GAP: u64 = 1;
+/// Frames of a boot module.
+const MODULE: u64 = 1;
+/// Frames that stage 2 can hold beyond the domain's RAM and device.
+const SPARE_PAGES: u64 = 24;
+
+/// The hardware and control domain's roles.
+pub const HARDWARE: Capabilities = Capabilities::HARDWARE.union(Capabilities::CONTROL);
+/// A guest's.
+pub const NO_ROLE: Capabilities = Capabilities::empty();
+
+/// A domain to be.
+#[derive(Clone, Debug)]
+pub struct DomainSpec {
+    /// Its name.
+    pub name: &'static str,
+    /// Its roles.
+    pub capabilities: Capabilities,
+    /// Whether GFN == MFN.
+    pub direct_map: bool,
+    /// Frames of RAM, at least 4.
+    pub frames: u64,
+    /// vCPUs.
+    pub cpus: u32,
+    /// What follows what.
+    pub policies: Policies,
+    /// Bounds.
+    pub limits: Limits,
+    /// Bytes of its device tree; the plan has one frame for it.
+    pub tree_bytes: usize,
+}
+
+impl DomainSpec {
+    /// A domain of 16 frames and one vCPU.
+    pub fn new(name: &'static str, capabilities: Capabilities, direct_map: bool) -> Self {
+        Self {
+            name,
+            capabilities,
+            direct_map,
+            frames: 16,
+            cpus: 1,
+            policies: Policies::default(),
+            limits: Limits {
+                max_event_channels: 127,
+                max_grant_frames: 2,
+            },
+            tree_bytes: 64,
+        }
+    }
+}
+
+/// A machine that has booted.
+pub struct Board {
+    /// The system.
+    pub system: System<Fake>,
+}
+
+impl Board {
+    /// A machine with these domains, all running.
+    ///
+    /// # Panics
+    /// If the plan and the core don't agree.
+    pub fn boot(specs: &[DomainSpec]) -> Self {
+        Self::boot_with(specs, Scrub::Reused).expect("a plan that fits")
+    }
+
+    /// A hardware domain with so many vCPUs, and nobody else.
+    pub fn one(cpus: u32) -> Self {
+        Self::boot(&[DomainSpec {
+            cpus,
+            ..DomainSpec::new("control", HARDWARE, true)
+        }])
+    }
+
+    /// A direct-mapped hardware domain and a guest that isn't.
+    pub fn two() -> Self {
+        Self::boot(&[
+            DomainSpec::new("control", HARDWARE, true),
+            DomainSpec::new("guest", NO_ROLE, false),
+        ])
+    }
+
+    /// As [`boot`](Self::boot), for plans that may not fit.
+    ///
+    /// # Errors
+    /// The core's.
+    pub fn boot_with(specs: &[DomainSpec], scrub: Scrub) -> Result<Self, BuildError> {
+        let (host, plan) = plan(specs, scrub);
+        let ram = MfnRange::between(Mfn::new(RAM_START), end_of_ram(&plan));
+        let machine = Fake::new(ram);
+        fill(&machine, ram);
+        let system = System::new(machine, &host, plan.clone(), setups(&plan, specs))?;
+        system.boot();
+        Ok(Self { system })
+    }
+
+    /// The guest on a vCPU.
+    ///
+    /// # Panics
+    /// If there is no such vCPU.
+    pub fn guest(&self, domain: u16, vcpu: u32) -> Guest<'_> {
+        Guest::new(
+            self.system
+                .caller(DomainIndex(domain), vcpu)
+                .expect("a vCPU"),
+        )
+    }
+
+    /// The machine.
+    pub fn machine(&self) -> &Fake {
+        self.system.machine()
+    }
+}
+
+/// What the machine brings for each domain.
+fn setups(plan: &Plan, specs: &[DomainSpec]) -> Vec<Setup<Fake>> {
+    plan.domains
+        .iter()
+        .zip(specs)
+        .map(|(domain, spec)| {
+            let mut tree = format!("tree of {}", domain.name).into_bytes();
+            tree.resize(spec.tree_bytes, 0);
+            let pages = usize::try_from(domain.frames() + 1 + SPARE_PAGES).unwrap_or(usize::MAX);
+            let machine = Arc::new(FakeDomain::new(pages));
+            let vcpus = domain.cpus.iter().map(|_| FakeVcpu::of(&machine)).collect();
+            Setup {
+                machine,
+                vcpus,
+                tree,
+            }
+        })
+        .collect()
+}
+
+/// RAM as firmware leaves it: each word has a value of its own.
+fn fill(machine: &Fake, ram: MfnRange) {
+    for at in (ram.bytes().start().raw()..ram.bytes().end().raw()).step_by(8) {
+        if let Some(word) = machine.memory().word(layout::MachineAddress::new(at)) {
+            word.store(at | 0xf << 60, std::sync::atomic::Ordering::SeqCst);
+        }
+    }
+}
+
+fn end_of_ram(plan: &Plan) -> Mfn {
+    plan.owners()
+        .last()
+        .map_or(Mfn::new(RAM_START), |last| last.frames.end())
+}
+
+/// Lays the domains out one after the other, gaps between them.
+fn plan(specs: &[DomainSpec], scrub: Scrub) -> (HostMap, Plan) {
+    let mut next = RAM_START;
+    let mut take = |frames: u64| {
+        let start = Mfn::new(next);
+        next += frames;
+        MfnRange::between(start, Mfn::new(next))
+    };
+    let image = take(HYPERVISOR);
+    let pools: Vec<MfnRange> = specs
+        .iter()
+        .map(|spec| take(2 + u64::from(spec.limits.max_grant_frames)))
+        .collect();
+    let region = MfnRange::between(
+        image.start(),
+        pools.last().map_or(image.end(), MfnRange::end),
+    );
+
+    let mut host = HostMap {
+        architecture: Architecture::Aarch64,
+        ..HostMap::default()
+    };
+    let (mut domains, mut copies, mut kept, mut unowned) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut cpu = 0;
+    for ((index, spec), pool) in specs.iter().enumerate().zip(pools) {
+        unowned.push(take(GAP));
+        let ram = take(spec.frames);
+        let module = take(MODULE);
+        kept.push(module);
+        let device = Mfn::new(DEVICES + index as u64).address();
+        host.devices.push(HostDevice {
+            path: format!("/device@{index}"),
+            ranges: [MachineRange::saturating(device, FRAME_SIZE)].into(),
+            interrupts: Vec::new(),
+            dma: layout::Dma::None,
+            behind_iommu: false,
+            origin: layout::Origin::NONE,
+        });
+        let gfn = Gfn::new(if spec.direct_map {
+            ram.start().raw()
+        } else {
+            GUEST_START
+        });
+        let page = |index: u64| gfn.offset(index).address();
+        let kernel = Placement {
+            address: page(1),
+            size: MODULE * FRAME_SIZE,
+            source: module.bytes(),
+            in_place: false,
+        };
+        let to = MfnRange::between(ram.start().offset(1), ram.start().offset(1 + MODULE));
+        copies.push(Copy {
+            domain: index,
+            item: Item::Kernel,
+            source: module.bytes(),
+            destination: [to.bytes()].into(),
+        });
+        domains.push(DomainPlan {
+            index,
+            id: domain_id(specs, index),
+            name: spec.name.into(),
+            identity: Identity {
+                kind: Kind::Pvh,
+                capabilities: spec.capabilities,
+                direct_map: spec.direct_map,
+            },
+            banks: [Bank {
+                gfn,
+                mfn: ram.start(),
+                frames: spec.frames,
+            }]
+            .into(),
+            pool,
+            tables: MfnRange::empty(region.start()),
+            kernel,
+            ramdisk: None,
+            tree: GuestRange::saturating(GuestAddress::new(page(2).raw()), FRAME_SIZE),
+            partial_tree: None,
+            cpus: (cpu..cpu + spec.cpus).collect(),
+            devices: [index].into(),
+            limits: spec.limits,
+            policies: spec.policies,
+            command_line: String::new(),
+            vpl011: false,
+        });
+        cpu += spec.cpus;
+    }
+    unowned.push(take(GAP));
+    let hypervisor = HypervisorPlan {
+        region,
+        image,
+        in_place: true,
+        on_conflict: OnConflict::Halt,
+        print_plan: false,
+        scrub,
+        console: None,
+        heap: Vec::new(),
+    };
+    let plan = Plan {
+        architecture: Architecture::Aarch64,
+        hypervisor,
+        domains,
+        copies,
+        clear: Vec::new(),
+        kept,
+        reserved: Vec::new(),
+        unowned,
+    };
+    (host, plan)
+}
+
+/// 0 for the hardware domain, the others count from 1.
+fn domain_id(specs: &[DomainSpec], index: usize) -> u16 {
+    let others = |spec: &&DomainSpec| !spec.capabilities.contains(Capabilities::HARDWARE);
+    if specs.get(index).as_ref().is_some_and(others) {
+        u16::try_from(specs.iter().take(index + 1).filter(others).count()).unwrap_or(u16::MAX)
+    } else {
+        0
+    }
+}

@@ -1,0 +1,345 @@
+//! The machine: what the core does to it is done in memory, or written down.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use hypervisor::console::Console;
+use hypervisor::{
+    Access, CacheFlush, Claim, Direction, Facts, GuestFault, Machine, MapError, Mapping, Next,
+    Start,
+};
+use layout::{Gfn, GfnRange, GuestAddress, MachineAddress, MfnRange};
+
+use crate::memory::Memory;
+
+/// Guest addresses end here: 40 bits, so that there is something beyond.
+const GUEST_BITS: u32 = 40;
+
+/// What the firmware was asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Power {
+    /// Nothing.
+    #[default]
+    On,
+    /// To switch off.
+    Off,
+    /// To reset.
+    Reset,
+}
+
+/// The machine.
+#[derive(Default)]
+pub struct Fake {
+    memory: Option<Memory>,
+    console: Console,
+    heard: Mutex<Vec<u8>>,
+    now: AtomicU64,
+    power: Mutex<Power>,
+    /// Frames that were cleared, in order.
+    cleared: Mutex<Vec<MfnRange>>,
+}
+
+/// The machine's half of a domain.
+#[derive(Debug)]
+pub struct FakeDomain {
+    stage2: Mutex<BTreeMap<Gfn, Mapping>>,
+    /// Pages that stage 2 can hold: the fake's idea of tables.
+    limit: usize,
+}
+
+/// What a vCPU does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum VcpuState {
+    /// Nothing: it hasn't been started, or has stopped.
+    #[default]
+    Parked,
+    /// It runs, from here.
+    Running(Start),
+}
+
+/// The machine's half of a vCPU.
+#[derive(Debug, Default)]
+pub struct FakeVcpu {
+    /// The index of its domain's setup, for translation.
+    domain: std::sync::OnceLock<std::sync::Arc<FakeDomain>>,
+    /// What it does.
+    pub state: Mutex<VcpuState>,
+    /// How often it was started.
+    pub starts: AtomicU64,
+    /// How often the upcall was raised.
+    pub upcalls: AtomicU64,
+    /// How often it was kicked.
+    pub kicks: AtomicU64,
+    /// Its timer.
+    pub timer: Mutex<Option<u64>>,
+}
+
+impl FakeDomain {
+    /// A domain with nothing mapped and room for so many pages.
+    pub fn new(limit: usize) -> Self {
+        Self {
+            stage2: Mutex::new(BTreeMap::new()),
+            limit,
+        }
+    }
+
+    /// Everything that is mapped.
+    pub fn mappings(&self) -> Vec<(Gfn, Mapping)> {
+        lock(&self.stage2)
+            .iter()
+            .map(|(page, mapping)| (*page, *mapping))
+            .collect()
+    }
+
+    /// The machine address behind a guest address.
+    pub fn translate(&self, address: GuestAddress, write: bool) -> Option<MachineAddress> {
+        let mapping = *lock(&self.stage2).get(&address.frame())?;
+        if write && !mapping.access.writable() {
+            return None;
+        }
+        mapping.mfn.address().checked_add(address.offset_in_frame())
+    }
+}
+
+impl FakeVcpu {
+    /// A vCPU of this domain.
+    pub fn of(domain: &std::sync::Arc<FakeDomain>) -> Self {
+        let vcpu = Self::default();
+        let _ = vcpu.domain.set(domain.clone());
+        vcpu
+    }
+
+    /// Parks it, if the core said so.
+    pub fn follow(&self, next: Next) {
+        if next == Next::Park {
+            *lock(&self.state) = VcpuState::Parked;
+        }
+    }
+
+    /// How often the upcall was raised since the last question.
+    pub fn take_upcalls(&self) -> u64 {
+        self.upcalls.swap(0, Ordering::SeqCst)
+    }
+
+    /// How often it was kicked since the last question.
+    pub fn take_kicks(&self) -> u64 {
+        self.kicks.swap(0, Ordering::SeqCst)
+    }
+
+    /// What it does.
+    pub fn state(&self) -> VcpuState {
+        *lock(&self.state)
+    }
+}
+
+impl Fake {
+    /// A machine with this RAM.
+    pub fn new(ram: MfnRange) -> Self {
+        Self {
+            memory: Some(Memory::new(ram)),
+            ..Self::default()
+        }
+    }
+
+    /// Its RAM.
+    ///
+    /// # Panics
+    /// If the machine was made by `default()`, which has none.
+    pub fn memory(&self) -> &Memory {
+        self.memory.as_ref().expect("a machine with RAM")
+    }
+
+    /// What the console has said since the last question.
+    pub fn take_console(&self) -> String {
+        String::from_utf8_lossy(&std::mem::take(&mut *lock(&self.heard))).into_owned()
+    }
+
+    /// What the firmware was asked for.
+    pub fn power(&self) -> Power {
+        *lock(&self.power)
+    }
+
+    /// Lets time pass.
+    pub fn advance(&self, nanoseconds: u64) {
+        self.now.fetch_add(nanoseconds, Ordering::SeqCst);
+    }
+
+    /// Frames that were cleared since the last question.
+    pub fn take_cleared(&self) -> Vec<MfnRange> {
+        std::mem::take(&mut *lock(&self.cleared))
+    }
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+impl Machine for Fake {
+    type Domain = std::sync::Arc<FakeDomain>;
+    type Vcpu = FakeVcpu;
+
+    const FACTS: Facts = Facts {
+        features: 0x46005,
+        capabilities: "xen-3.0-fake ",
+        virtual_start: 0,
+        shared_info: abi::shared_info::Layout::ARM,
+    };
+
+    fn console(&self) -> &Console {
+        &self.console
+    }
+
+    fn console_write(&self, bytes: &[u8]) {
+        lock(&self.heard).extend_from_slice(bytes);
+    }
+
+    fn now(&self) -> u64 {
+        self.now.load(Ordering::SeqCst)
+    }
+
+    fn read(&self, claim: &Claim, offset: u64, bytes: &mut [u8]) {
+        let Some(start) = claim.address(offset, bytes.len() as u64) else {
+            return;
+        };
+        for (at, byte) in (start.raw()..).zip(bytes) {
+            *byte = self.memory().byte(MachineAddress::new(at));
+        }
+    }
+
+    fn write(&self, claim: &Claim, offset: u64, bytes: &[u8]) {
+        let Some(start) = claim.address(offset, bytes.len() as u64) else {
+            return;
+        };
+        for (at, byte) in (start.raw()..).zip(bytes) {
+            self.memory().set_byte(MachineAddress::new(at), *byte);
+        }
+    }
+
+    fn clear(&self, claim: &Claim) {
+        lock(&self.cleared).push(claim.frames());
+        let bytes = claim.frames().bytes();
+        for at in (bytes.start().raw()..bytes.end().raw()).step_by(8) {
+            if let Some(word) = self.memory().word(MachineAddress::new(at)) {
+                word.store(0, Ordering::SeqCst);
+            }
+        }
+    }
+
+    fn copy(&self, from: &Claim, from_offset: u64, to: &Claim, to_offset: u64, bytes: u64) {
+        let (Some(from), Some(to)) = (
+            from.address(from_offset, bytes),
+            to.address(to_offset, bytes),
+        ) else {
+            return;
+        };
+        let copied: Vec<u8> = (0..bytes)
+            .map(|index| self.memory().byte(MachineAddress::new(from.raw() + index)))
+            .collect();
+        for (at, byte) in (to.raw()..).zip(copied) {
+            self.memory().set_byte(MachineAddress::new(at), byte);
+        }
+    }
+
+    fn word<'a>(&'a self, claim: &'a Claim, offset: u64) -> Option<&'a AtomicU64> {
+        let address = claim.address(offset, 8)?;
+        address
+            .raw()
+            .is_multiple_of(8)
+            .then(|| self.memory().word(address))?
+    }
+
+    fn flush_cache(&self, claim: &Claim, offset: u64, bytes: u64, _operation: CacheFlush) {
+        assert!(
+            claim.address(offset, bytes).is_some(),
+            "a flush outside its claim"
+        );
+    }
+
+    fn map(
+        &self,
+        domain: &Self::Domain,
+        at: Gfn,
+        claim: &Claim,
+        access: Access,
+    ) -> Result<(), MapError> {
+        let frames = claim.frames();
+        let pages = GfnRange::new(at, frames.frames()).ok_or(MapError::BeyondReach)?;
+        if pages.end().raw() > 1 << (GUEST_BITS - layout::FRAME_SHIFT) {
+            return Err(MapError::BeyondReach);
+        }
+        let mut stage2 = lock(&domain.stage2);
+        let present = stage2.range(pages.start()..pages.end()).count() as u64;
+        let new = usize::try_from(pages.frames() - present).unwrap_or(usize::MAX);
+        if stage2.len() + new > domain.limit {
+            return Err(MapError::OutOfTables);
+        }
+        for index in 0..frames.frames() {
+            stage2.insert(
+                at.offset(index),
+                Mapping {
+                    mfn: frames.start().offset(index),
+                    access,
+                },
+            );
+        }
+        Ok(())
+    }
+
+    fn unmap(&self, domain: &Self::Domain, pages: GfnRange) -> Result<(), MapError> {
+        let mut stage2 = lock(&domain.stage2);
+        for index in 0..pages.frames() {
+            stage2.remove(&pages.start().offset(index));
+        }
+        Ok(())
+    }
+
+    fn unmap_all(&self, domain: &Self::Domain) {
+        lock(&domain.stage2).clear();
+    }
+
+    fn lookup(&self, domain: &Self::Domain, page: Gfn) -> Option<Mapping> {
+        lock(&domain.stage2).get(&page).copied()
+    }
+
+    fn guest_buffer(
+        &self,
+        vcpu: &Self::Vcpu,
+        address: u64,
+        direction: Direction,
+    ) -> Result<MachineAddress, GuestFault> {
+        let domain = vcpu.domain.get().ok_or(GuestFault)?;
+        domain
+            .translate(GuestAddress::new(address), direction == Direction::ToGuest)
+            .ok_or(GuestFault)
+    }
+
+    fn start_vcpu(&self, vcpu: &Self::Vcpu, start: Start) {
+        vcpu.starts.fetch_add(1, Ordering::SeqCst);
+        *lock(&vcpu.state) = VcpuState::Running(start);
+    }
+
+    fn kick(&self, vcpu: &Self::Vcpu) {
+        vcpu.kicks.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn raise_upcall(&self, vcpu: &Self::Vcpu) {
+        vcpu.upcalls.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn set_timer(&self, vcpu: &Self::Vcpu, deadline: Option<u64>) {
+        *lock(&vcpu.timer) = deadline;
+    }
+
+    fn reset_domain(&self, _domain: &Self::Domain) {}
+
+    fn power_off(&self) {
+        *lock(&self.power) = Power::Off;
+    }
+
+    fn reset(&self) {
+        *lock(&self.power) = Power::Reset;
+    }
+}

@@ -1,0 +1,138 @@
+//! Domains are built exactly as planned.
+
+use hypervisor::{Access, BuildError, Owner};
+use layout::{GuestAddress, Scrub};
+use terrane_machine_fake::{Board, DomainSpec, HARDWARE, NO_ROLE, Power, VcpuState};
+
+#[test]
+fn every_frame_of_a_direct_mapped_domain_is_behind_its_own_number() {
+    let board = Board::one(1);
+    let domain = &board.system.domains()[0];
+    let ram = domain
+        .machine()
+        .mappings()
+        .into_iter()
+        .filter(|(_, mapping)| mapping.access == Access::Ram);
+    let mut frames = 0;
+    for (page, mapping) in ram {
+        assert_eq!(page.raw(), mapping.mfn.raw());
+        frames += 1;
+    }
+    assert_eq!(frames, domain.plan().frames());
+    board.check();
+}
+
+#[test]
+fn a_domain_has_its_ram_and_its_devices_and_nothing_else() {
+    let board = Board::two();
+    for domain in board.system.domains() {
+        let devices = domain
+            .machine()
+            .mappings()
+            .into_iter()
+            .filter(|(_, mapping)| mapping.access == Access::Device);
+        assert_eq!(devices.count(), 1);
+        assert_eq!(
+            domain.machine().mappings().len() as u64,
+            domain.plan().frames() + 1
+        );
+    }
+    board.check();
+}
+
+#[test]
+fn the_kernel_and_the_tree_lie_where_the_plan_says() {
+    let board = Board::two();
+    for index in 0..2 {
+        let guest = board.guest(index, 0);
+        let plan = guest.caller.domain.plan();
+        let source = board
+            .machine()
+            .memory()
+            .bytes(plan.kernel.source.frames_touched());
+        let placed: [u8; 4096] = guest.get(plan.kernel.address.raw());
+        assert_eq!(placed[..], source[..]);
+        let expected = format!("tree of {}", plan.name);
+        let tree: [u8; 64] = guest.get(plan.tree.start().raw());
+        assert_eq!(&tree[..expected.len()], expected.as_bytes());
+    }
+}
+
+#[test]
+fn the_first_vcpu_starts_at_the_kernel_with_the_tree() {
+    let board = Board::one(2);
+    let plan = board.system.domains()[0].plan();
+    let VcpuState::Running(start) = board.guest(0, 0).state() else {
+        panic!("it runs")
+    };
+    assert_eq!(start.entry, plan.kernel.address);
+    assert_eq!(GuestAddress::new(start.argument), plan.tree.start());
+    assert_eq!(board.guest(0, 1).state(), VcpuState::Parked);
+}
+
+#[test]
+fn nothing_is_cleared_that_nobody_has_used() {
+    let board = Board::two();
+    let pools_only = board.machine().take_cleared().into_iter().all(|frames| {
+        let owner = board
+            .system
+            .ownership()
+            .find(frames.start())
+            .map(|holding| holding.owner);
+        matches!(owner, Some(Owner::Pool(_)))
+    });
+    assert!(pools_only);
+}
+
+#[test]
+fn scrub_all_clears_everything_but_the_modules() {
+    let specs = [DomainSpec::new("control", HARDWARE, true)];
+    let board = Board::boot_with(&specs, Scrub::All).unwrap();
+    let guest = board.guest(0, 0);
+    let plan = guest.caller.domain.plan();
+    let kernel: [u64; 2] = guest.get(plan.kernel.address.raw());
+    assert_ne!(kernel, [0; 2]);
+    assert_eq!(guest.get::<u64>(guest.ram()), 0);
+    assert_eq!(guest.get::<u64>(guest.ram() + 15 * 4096), 0);
+}
+
+#[test]
+fn a_domain_that_cannot_be_built_is_refused_and_the_others_start() {
+    let mut large = DomainSpec::new("large", NO_ROLE, false);
+    large.tree_bytes = 4097;
+    let board = Board::boot(&[DomainSpec::new("control", HARDWARE, true), large]);
+    let console = board.machine().take_console();
+    assert!(
+        console.contains("(terrane) large: refused: build-failed: "),
+        "{console}"
+    );
+    assert_eq!(board.guest(1, 0).state(), VcpuState::Parked);
+    assert_ne!(board.guest(0, 0).state(), VcpuState::Parked);
+    assert_eq!(board.machine().power(), Power::On);
+}
+
+#[test]
+fn the_features_word_is_the_reference() {
+    let board = Board::boot(&[
+        DomainSpec::new("control", HARDWARE, true),
+        DomainSpec::new("guest", NO_ROLE, false),
+        DomainSpec::new("direct", NO_ROLE, true),
+    ]);
+    for (index, expected) in [(0, 0x66805), (1, 0x56005), (2, 0x66005)] {
+        let guest = board.guest(index, 0);
+        let question = abi::version::FeatureInfo { index: 0, word: 0 };
+        let (result, answer) = guest.call_with(
+            abi::number::XEN_VERSION,
+            &[abi::version::GET_FEATURES],
+            guest.ram(),
+            question,
+        );
+        assert_eq!((result, answer.word), (0, expected));
+    }
+}
+
+#[test]
+fn build_errors_say_what_is_wrong() {
+    let text = BuildError::Count.to_string();
+    assert_eq!(text, "the machine's domains or vCPUs aren't the plan's");
+}

@@ -391,7 +391,7 @@ impl<'g, R: Registers> VirtualGic<'g, R> {
         self.gic.reset_virtual_interface();
         state.underflow.store(false, Ordering::Relaxed);
         for (intid, _) in self.physical_spis() {
-            if self.spi_target(intid) == vcpu {
+            if self.spi_goes_to(intid, vcpu) {
                 self.route(intid);
             }
         }
@@ -475,6 +475,19 @@ impl<'g, R: Registers> VirtualGic<'g, R> {
         (32..self.gic.lines).filter_map(|intid| {
             let mask = self.physical[intid as usize / 32];
             (mask & (1 << (intid % 32)) != 0).then_some((intid, mask))
+        })
+    }
+
+    /// Whether a vCPU is among an SPI's targets.
+    fn spi_goes_to(&self, intid: u32, vcpu: usize) -> bool {
+        let target = self.target.get(intid.wrapping_sub(32) as usize);
+        target.is_some_and(|target| {
+            let target = target.load(Ordering::Relaxed);
+            if self.gic.is_v2() {
+                target & (1 << (vcpu % 8)) != 0
+            } else {
+                usize::from(target) == vcpu
+            }
         })
     }
 

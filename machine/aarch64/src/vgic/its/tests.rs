@@ -325,7 +325,7 @@ fn lpis_arrive_once_each_by_the_priority_of_the_guests_table() {
     for &intid in &all {
         let priority = if intid == 8192 + 39 { 0x20 } else { 0xa0 };
         let address = PROPERTIES + u64::from(intid - 8192);
-        (&bed.fake).write8(address, priority | 1);
+        bed.fake.write8(address, priority | 1);
     }
     all.iter().for_each(|&intid| bed.arrive(0, intid));
     let mut seen = vec![];

@@ -164,6 +164,26 @@ pub fn software_interrupt(place: usize, affinity: u64) -> Result<(), Wrong> {
     expect(NUMBER, || gic::send(NUMBER, affinity, place))
 }
 
+/// Sends this CPU every software-generated interrupt while it takes none, more than a virtual CPU interface holds at a
+/// time: each must come, once.
+pub fn all_at_once(place: usize, affinity: u64) -> Result<(), Wrong> {
+    const NUMBERS: core::ops::Range<u32> = 0..16;
+    let count = |number: u32| TAKEN[number as usize].load(Ordering::SeqCst);
+    NUMBERS.for_each(gic::enable);
+    let before: [u32; 16] = core::array::from_fn(|number| TAKEN[number].load(Ordering::SeqCst));
+    cpu::mask_interrupts();
+    for number in NUMBERS {
+        gic::send(number, affinity, place);
+    }
+    cpu::unmask_interrupts();
+    for (number, before) in NUMBERS.zip(before) {
+        if !cpu::wait_for(PATIENCE, || count(number) != before) || count(number) != before + 1 {
+            return Err(Wrong::NoInterrupt(number));
+        }
+    }
+    Ok(())
+}
+
 /// Maps the shared info page, binds a channel to this vCPU, sends to it, and expects its interrupt and its pending bit.
 pub fn event_channel(facts: &Facts) -> Result<(), Wrong> {
     let Some(node) = &facts.xen else {

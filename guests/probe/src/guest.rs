@@ -25,6 +25,7 @@ fn run(boot: Boot) {
         ("interrupts", checks::start_interrupts(facts)),
         ("timer", checks::timers(facts)),
         ("sgi", checks::software_interrupt(0, cpu::affinity())),
+        ("all-sgis", checks::all_at_once(0, cpu::affinity())),
         ("event-channel", checks::event_channel(facts)),
         ("cpus", checks::other_cpus(facts)),
     ];

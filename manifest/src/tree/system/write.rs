@@ -176,7 +176,8 @@ impl SystemWriter<'_> {
         let relative = moved(module, |start| start.checked_sub(self.container));
         let (start, size) =
             relative.map_or((u64::MAX, 0), |range| (range.start().raw(), range.size()));
-        node.node(&format!("module@{start:x}"), |node| {
+        // Eight digits reach every place in a container, so that the tree's length depends on none.
+        node.node(&format!("module@{start:08x}"), |node| {
             node.strings("compatible", &[kind, "multiboot,module"]);
             node.numbers("reg", &[start, size]);
             self.line(node, origin);

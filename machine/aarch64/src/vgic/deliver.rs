@@ -34,9 +34,11 @@ impl<R: Registers> VirtualGic<'_, R> {
         self.fill(vcpu);
     }
 
-    /// Fills this CPU's list registers from what waits: after a kick and at the maintenance interrupt.
+    /// Fills this CPU's list registers from what waits: after a kick and at the maintenance interrupt. A vCPU that is
+    /// off gets nothing: it would be lost when it starts.
     pub fn flush(&self, vcpu: usize) {
-        if let Some(state) = self.vcpus.get(vcpu) {
+        let state = self.vcpus.get(vcpu);
+        if let Some(state) = state.filter(|state| state.online.load(Ordering::Relaxed)) {
             self.fill(state);
         }
     }

@@ -6,8 +6,11 @@
 
 extern crate alloc;
 
+pub mod esr;
 pub mod gic;
+pub mod idregs;
 pub mod paging;
+pub mod smccc;
 pub mod stage1;
 pub mod stage2;
 pub mod vgic;

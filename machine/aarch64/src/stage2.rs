@@ -8,8 +8,10 @@ use crate::paging::Regime;
 pub enum Kind {
     /// Normal write-back memory: read, write, execute.
     Ram,
+    /// Normal write-back memory: read and write.
+    RamData,
     /// Normal write-back memory: read only.
-    ReadOnlyRam,
+    RamReadOnly,
     /// Device-nGnRE, never executed. The guest's stage 1 can make it stricter only.
     Device,
 }
@@ -27,14 +29,17 @@ impl Kind {
     pub const fn attributes(self) -> u64 {
         match self {
             Self::Ram => ACCESS_FLAG | INNER_SHAREABLE | READ | WRITE | NORMAL_WRITE_BACK,
-            Self::ReadOnlyRam => ACCESS_FLAG | INNER_SHAREABLE | READ | NORMAL_WRITE_BACK,
+            Self::RamData => Self::Ram.attributes() | EXECUTE_NEVER,
+            Self::RamReadOnly => {
+                ACCESS_FLAG | INNER_SHAREABLE | READ | NORMAL_WRITE_BACK | EXECUTE_NEVER
+            }
             Self::Device => ACCESS_FLAG | READ | WRITE | DEVICE_NGNRE | EXECUTE_NEVER,
         }
     }
 
     /// The kind that attribute bits stand for; `None` for bits that this module never makes.
     pub fn of(attributes: u64) -> Option<Self> {
-        [Self::Ram, Self::ReadOnlyRam, Self::Device]
+        [Self::Ram, Self::RamData, Self::RamReadOnly, Self::Device]
             .into_iter()
             .find(|kind| kind.attributes() == attributes)
     }
@@ -146,7 +151,7 @@ mod tests {
 
     #[test]
     fn kinds_are_told_apart() {
-        for kind in [Kind::Ram, Kind::ReadOnlyRam, Kind::Device] {
+        for kind in [Kind::Ram, Kind::RamData, Kind::RamReadOnly, Kind::Device] {
             assert_eq!(Kind::of(kind.attributes()), Some(kind));
         }
         assert_eq!(Kind::of(0), None);

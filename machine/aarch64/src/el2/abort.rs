@@ -1,0 +1,94 @@
+//! Loads, stores and fetches that stage 2 stops: trapped devices, and addresses that nobody has.
+
+use aarch64_cpu::registers::{FAR_EL2, HPFAR_EL2, Readable};
+use hypervisor::machine::{Next, StrayAction};
+use layout::GuestAddress;
+
+use super::cpu::Cpu;
+use super::memory::translate_stage1;
+use super::trap::step;
+use super::vectors::Frame;
+use super::{inject, run};
+use crate::esr::{Fault, Syndrome};
+use crate::vgic::{Outcome, Size};
+
+/// The guest physical address that an access was stopped at.
+fn guest_address(syndrome: Syndrome) -> Option<u64> {
+    if syndrome.far_invalid() {
+        return None;
+    }
+    let virtual_address = FAR_EL2.get();
+    // Permission faults leave HPFAR_EL2 alone, unless they hit the table walk.
+    if syndrome.fault() == Fault::Permission && !syndrome.in_table_walk() {
+        return translate_stage1(virtual_address, syndrome.write());
+    }
+    Some((HPFAR_EL2.get() & !0xf) << 8 | virtual_address & 0xfff)
+}
+
+/// A load or store.
+pub fn data(cpu: &Cpu, frame: &mut Frame, syndrome: Syndrome) {
+    if syndrome.fault() == Fault::Other {
+        return inject::external_abort(false);
+    }
+    let Some(address) = guest_address(syndrome) else {
+        return inject::external_abort(false);
+    };
+    let write = syndrome.write();
+    if let Some(transfer) = syndrome.transfer()
+        && !syndrome.in_table_walk()
+    {
+        let size = match transfer.bytes_log2 {
+            0 => Size::Byte,
+            1 => Size::Half,
+            2 => Size::Word,
+            _ => Size::Double,
+        };
+        let value = write.then(|| {
+            let unused = 64 - 8 * size.bytes();
+            frame.get(transfer.general) << unused >> unused
+        });
+        let interrupts = cpu.caller.vcpu.machine().interrupts;
+        match interrupts.mmio(cpu.vcpu, address, size, value) {
+            Outcome::Value(value) => {
+                frame.set(transfer.general, transfer.extend(value));
+                return step();
+            }
+            Outcome::Done => return step(),
+            Outcome::Fault => return inject::external_abort(false),
+            Outcome::NotMine => {}
+        }
+    }
+    stray(cpu, frame, syndrome, address);
+}
+
+/// An instruction fetch.
+pub fn instruction(cpu: &Cpu, frame: &mut Frame, syndrome: Syndrome) {
+    match guest_address(syndrome) {
+        Some(address) if syndrome.fault() != Fault::Other => {
+            match cpu.caller.stray_access(GuestAddress::new(address), false) {
+                StrayAction::Park => run::follow(cpu, frame, Next::Park),
+                // There is no instruction to go on with.
+                StrayAction::Fault | StrayAction::Ignore => inject::external_abort(true),
+            }
+        }
+        _ => inject::external_abort(true),
+    }
+}
+
+fn stray(cpu: &Cpu, frame: &mut Frame, syndrome: Syndrome, address: u64) {
+    let write = syndrome.write();
+    match cpu.caller.stray_access(GuestAddress::new(address), write) {
+        StrayAction::Fault => inject::external_abort(false),
+        StrayAction::Park => run::follow(cpu, frame, Next::Park),
+        StrayAction::Ignore => match syndrome.transfer() {
+            Some(transfer) => {
+                if !write {
+                    frame.set(transfer.general, transfer.extend(u64::MAX));
+                }
+                step();
+            }
+            // Nobody knows which registers the instruction would have changed.
+            None => inject::external_abort(false),
+        },
+    }
+}

@@ -1,0 +1,174 @@
+//! The machine's half of a domain: its second stage and its interrupt controller.
+
+use core::arch::asm;
+
+use aarch64_cpu::registers::{Readable, VTTBR_EL2, Writeable};
+use layout::MfnRange;
+use spin::Mutex;
+
+use super::cache;
+use super::machine::Interrupts;
+use super::pool::{self, Pool};
+use crate::paging::{PAGE_SIZE, PagingError, Regime, Tables};
+use crate::stage2::{Kind, Shape};
+
+/// A domain, as the machine knows it.
+pub struct Domain {
+    stage2: Mutex<Stage2>,
+    vttbr: u64,
+    /// Its interrupt controller.
+    pub interrupts: &'static Interrupts,
+    /// The GICv2's virtual CPU interface: guest address, machine address, bytes. It stays mapped as
+    /// long as the domain exists.
+    interface: Option<(u64, u64, u64)>,
+}
+
+/// The tables of a domain and the pool that they come from.
+pub struct Stage2 {
+    regime: Regime,
+    tables: Stage2Tables,
+}
+
+struct Stage2Tables {
+    pool: Pool,
+    vttbr: u64,
+}
+
+impl Tables for Stage2Tables {
+    fn allocate(&mut self) -> Option<u64> {
+        self.pool.take()
+    }
+    fn free(&mut self, table: u64) {
+        self.pool.give(table);
+    }
+    fn available(&self) -> usize {
+        self.pool.available()
+    }
+    fn read(&self, table: u64, index: usize) -> u64 {
+        pool::read(table, index)
+    }
+    fn write(&mut self, table: u64, index: usize, entry: u64) {
+        pool::write(table, index, entry);
+        // SAFETY: a barrier changes no memory.
+        unsafe { asm!("dsb ishst", options(nostack, preserves_flags)) };
+    }
+    fn invalidate(&mut self, _: u64, _: u64) {
+        let current = VTTBR_EL2.get();
+        if current != self.vttbr {
+            VTTBR_EL2.set(self.vttbr);
+        }
+        // All of the domain's, as a change of a live entry is rare: what hardware has combined with
+        // stage 1 can't be dropped by guest physical address.
+        // SAFETY: dropping cached translations makes the CPU walk again, nothing else.
+        unsafe { asm!("isb", "tlbi vmalls12e1is", "dsb ish", "isb", options(nostack)) };
+        if current != self.vttbr {
+            VTTBR_EL2.set(current);
+            cache::complete();
+        }
+    }
+}
+
+/// Why a domain can't be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DomainError {
+    /// The plan's frames for tables are too few even for the root.
+    NoRoot,
+    /// The GICv2 interface can't be mapped.
+    Interface(PagingError),
+}
+
+impl Domain {
+    /// A domain in which nothing is mapped but the GICv2's CPU interface.
+    ///
+    /// # Safety
+    /// `frames` are RAM of the hypervisor, mapped at EL2, that nothing else ever uses.
+    ///
+    /// # Errors
+    /// [`DomainError`].
+    pub unsafe fn new(
+        shape: Shape,
+        vmid: u8,
+        frames: MfnRange,
+        interrupts: &'static Interrupts,
+        interface: Option<(u64, u64, u64)>,
+    ) -> Result<Self, DomainError> {
+        let (start, end) = (frames.bytes().start().raw(), frames.bytes().end().raw());
+        let root_bytes = shape.root_pages() * PAGE_SIZE;
+        let root = start.next_multiple_of(root_bytes);
+        if root + root_bytes > end {
+            return Err(DomainError::NoRoot);
+        }
+        for index in 0..usize::try_from(root_bytes / 8).unwrap_or(0) {
+            pool::write(root, index, 0);
+        }
+        let vttbr = Shape::vttbr(root, vmid);
+        // SAFETY: the caller gives the frames away.
+        let pool = unsafe { Pool::new(root + root_bytes, end) };
+        let domain = Self {
+            stage2: Mutex::new(Stage2 {
+                regime: shape.regime(root),
+                tables: Stage2Tables { pool, vttbr },
+            }),
+            vttbr,
+            interrupts,
+            interface,
+        };
+        domain.map_interface().map_err(DomainError::Interface)?;
+        Ok(domain)
+    }
+
+    /// VTTBR_EL2 while a vCPU of it runs.
+    pub const fn vttbr(&self) -> u64 {
+        self.vttbr
+    }
+
+    /// Whether its interrupt controller is a GICv2.
+    pub const fn is_gicv2(&self) -> bool {
+        self.interface.is_some()
+    }
+
+    fn map_interface(&self) -> Result<(), PagingError> {
+        match self.interface {
+            Some((guest, machine, bytes)) => self.map(guest, machine, bytes, Kind::Device),
+            None => Ok(()),
+        }
+    }
+
+    /// Maps machine memory into the domain.
+    ///
+    /// # Errors
+    /// [`PagingError`]; nothing has changed then.
+    pub fn map(&self, guest: u64, machine: u64, bytes: u64, kind: Kind) -> Result<(), PagingError> {
+        let mut stage2 = self.stage2.lock();
+        let regime = stage2.regime;
+        regime.map(&mut stage2.tables, guest, machine, bytes, kind.attributes())
+    }
+
+    /// Takes a range out of the domain.
+    ///
+    /// # Errors
+    /// [`PagingError`]; nothing has changed then.
+    pub fn unmap(&self, guest: u64, bytes: u64) -> Result<(), PagingError> {
+        let mut stage2 = self.stage2.lock();
+        let regime = stage2.regime;
+        regime.unmap(&mut stage2.tables, guest, bytes)
+    }
+
+    /// Takes everything out of the domain but the GICv2's CPU interface.
+    pub fn unmap_all(&self) {
+        {
+            let mut stage2 = self.stage2.lock();
+            let regime = stage2.regime;
+            regime.clear(&mut stage2.tables);
+        }
+        // It fitted when the domain was made, and all tables are free again.
+        let _ = self.map_interface();
+    }
+
+    /// What is mapped at a guest physical address: machine address and kind.
+    pub fn lookup(&self, guest: u64) -> Option<(u64, Kind)> {
+        let stage2 = self.stage2.lock();
+        let found = stage2.regime.translate(&stage2.tables, guest)?;
+        Some((found.output, Kind::of(found.attributes)?))
+    }
+}

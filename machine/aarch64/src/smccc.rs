@@ -1,0 +1,57 @@
+//! Numbers of the SMC Calling Convention (DEN 0028) and PSCI (DEN 0022), as guests call them.
+
+/// The 64-bit form of a function that also has a 32-bit form.
+pub const SMC64: u32 = 1 << 30;
+
+/// SMCCC_VERSION.
+pub const VERSION: u32 = 0x8000_0000;
+/// SMCCC_ARCH_FEATURES.
+pub const ARCH_FEATURES: u32 = 0x8000_0001;
+/// SMCCC_ARCH_WORKAROUND_1.
+pub const WORKAROUND_1: u32 = 0x8000_8000;
+/// SMCCC_ARCH_WORKAROUND_2.
+pub const WORKAROUND_2: u32 = 0x8000_7fff;
+/// SMCCC_ARCH_WORKAROUND_3.
+pub const WORKAROUND_3: u32 = 0x8000_3fff;
+
+/// PSCI_VERSION.
+pub const PSCI_VERSION: u32 = 0x8400_0000;
+/// CPU_SUSPEND.
+pub const CPU_SUSPEND: u32 = 0x8400_0001;
+/// CPU_OFF.
+pub const CPU_OFF: u32 = 0x8400_0002;
+/// CPU_ON.
+pub const CPU_ON: u32 = 0x8400_0003;
+/// AFFINITY_INFO.
+pub const AFFINITY_INFO: u32 = 0x8400_0004;
+/// MIGRATE_INFO_TYPE.
+pub const MIGRATE_INFO_TYPE: u32 = 0x8400_0006;
+/// SYSTEM_OFF.
+pub const SYSTEM_OFF: u32 = 0x8400_0008;
+/// SYSTEM_RESET.
+pub const SYSTEM_RESET: u32 = 0x8400_0009;
+/// PSCI_FEATURES.
+pub const PSCI_FEATURES: u32 = 0x8400_000a;
+/// SYSTEM_RESET2.
+pub const SYSTEM_RESET2: u32 = 0x8400_0012;
+
+/// SMCCC 1.1, and PSCI 1.1: the same number.
+pub const VERSION_1_1: u64 = 0x1_0001;
+/// No error.
+pub const SUCCESS: u64 = 0;
+/// Unknown function, or a feature that isn't there.
+pub const NOT_SUPPORTED: u64 = (-1i64).cast_unsigned();
+/// INVALID_PARAMETERS.
+pub const INVALID_PARAMETERS: u64 = (-2i64).cast_unsigned();
+/// ALREADY_ON.
+pub const ALREADY_ON: u64 = (-4i64).cast_unsigned();
+/// INTERNAL_FAILURE.
+pub const INTERNAL_FAILURE: u64 = (-6i64).cast_unsigned();
+/// INVALID_ADDRESS.
+pub const INVALID_ADDRESS: u64 = (-9i64).cast_unsigned();
+/// AFFINITY_INFO: the CPU is on.
+pub const AFFINITY_ON: u64 = 0;
+/// AFFINITY_INFO: the CPU is off.
+pub const AFFINITY_OFF: u64 = 1;
+/// MIGRATE_INFO_TYPE: no trusted OS that would have to migrate.
+pub const NO_MIGRATION: u64 = 2;

@@ -1,17 +1,33 @@
-//! From the first Rust instruction to the first guest.
+//! The first Rust instructions: the console, the MMU, the heap.
 
-use core::fmt::Write;
+use core::fmt::{self, Write};
 
 use dtoolkit::fdt::Fdt;
+use hypervisor::console::Console;
 use spin::Once;
 
 use super::entry::Image;
 use super::panic::halt;
 use super::uart::Uart;
-use super::{heap, mmu};
+use super::{entry, heap, launch, mmu};
 use crate::stage1::Kind;
 
 static UART: Once<Uart> = Once::new();
+static CONSOLE: Once<Console> = Once::new();
+
+/// The console's line discipline.
+pub fn console() -> &'static Console {
+    CONSOLE.call_once(Console::new)
+}
+
+/// A line of the hypervisor on its console.
+pub fn say(text: fmt::Arguments<'_>) {
+    let Some(uart) = uart() else {
+        return;
+    };
+    let output = |bytes: &[u8]| bytes.iter().for_each(|&byte| uart.send(byte));
+    console().line(&output, text);
+}
 
 /// The hypervisor's UART, once it is known.
 pub fn uart() -> Option<Uart> {
@@ -45,11 +61,12 @@ fn host_tree(address: u64) -> Option<&'static [u8]> {
 /// `loaded` is zero, or where the boot loader had put the image before it moved itself. `failure` is
 /// what `prepare_el2` says.
 pub extern "C" fn start(tree: u64, image: u64, loaded: u64, failure: u64) -> ! {
+    entry::save_data();
     let bytes = host_tree(tree);
     let uart = bytes
         .and_then(|bytes| Fdt::new(bytes).ok())
         .and_then(|tree| Uart::of_tree(&tree));
-    let say = |text: &str| {
+    let early = |text: &str| {
         if let Some(mut uart) = uart {
             let _ = uart.write_str(text);
         }
@@ -57,11 +74,11 @@ pub extern "C" fn start(tree: u64, image: u64, loaded: u64, failure: u64) -> ! {
     match failure {
         0 => {}
         1 => {
-            say("(terrane) error[not-at-el2]: entered at EL1; the firmware must enter at EL2\n");
+            early("(terrane) error[not-at-el2]: entered at EL1; the firmware must enter at EL2\n");
             halt()
         }
         _ => {
-            say("(terrane) error[vhe-only]: this CPU can't clear HCR_EL2.E2H\n");
+            early("(terrane) error[vhe-only]: this CPU can't clear HCR_EL2.E2H\n");
             halt()
         }
     }
@@ -77,26 +94,13 @@ pub extern "C" fn start(tree: u64, image: u64, loaded: u64, failure: u64) -> ! {
         None => mmu::enable(&layout, &[tree_range]),
     };
     if enabled.is_err() {
-        say("(terrane) error[beyond-reach]: image, tree or UART lie above 48 bits\n");
+        early("(terrane) error[beyond-reach]: image, tree or UART lie above 48 bits\n");
         halt()
     }
     if let Some(uart) = uart {
         UART.call_once(|| uart);
     }
     heap::start();
-    run(bytes, &layout, loaded)
+    launch::launch(tree, bytes, &layout, loaded)
 }
 
-fn run(_tree: &'static [u8], image: &Image, loaded: u64) -> ! {
-    if let Some(mut uart) = uart() {
-        let _ = writeln!(
-            uart,
-            "(terrane) Terrane {} at {:#x}, {} KiB, loaded at {:#x}",
-            env!("CARGO_PKG_VERSION"),
-            image.start,
-            (image.end - image.start) / 1024,
-            loaded
-        );
-    }
-    halt()
-}

@@ -1,7 +1,7 @@
 //! The firmware that a guest calls: SMCCC and PSCI, by HVC #0 or SMC #0.
 
-use hypervisor::life::{Reason, StartError};
-use hypervisor::machine::{Next, Start};
+use hypervisor::{Reason, StartError};
+use hypervisor::{Next, Start};
 use layout::GuestAddress;
 
 use super::cpu::Cpu;

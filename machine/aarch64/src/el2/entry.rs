@@ -28,6 +28,8 @@ global_asm!(
 unsafe extern "C" {
     static __rodata_start: u8;
     static __data_start: u8;
+    static __data_end: u8;
+    static mut __data_saved: u8;
     static __file_end: u8;
     static __image_end: u8;
     fn enter_secondary_cpu();
@@ -59,6 +61,37 @@ impl Image {
             file_end: (&raw const __file_end) as u64,
             end: (&raw const __image_end) as u64,
         }
+    }
+}
+
+fn data_bytes() -> usize {
+    (&raw const __data_end) as usize - (&raw const __data_start) as usize
+}
+
+/// Keeps variables with an initial value as they are now, for a copy of the image to start with.
+/// Called once, before anything changes one.
+pub fn save_data() {
+    // SAFETY: link.ld sets aside as much room as `.data` takes, and nothing else uses it.
+    unsafe {
+        core::ptr::copy_nonoverlapping(&raw const __data_start, &raw mut __data_saved, data_bytes());
+    }
+}
+
+/// Copies the image, as the boot loader brought it, to `target`.
+///
+/// # Safety
+/// `target` is memory mapped at EL2 that nobody uses, at least as long as the image's file and apart
+/// from the image.
+pub unsafe fn copy_image(image: &Image, target: u64) {
+    let length = usize::try_from(image.file_end - image.start).unwrap_or(0);
+    // SAFETY: the caller vouches for the target; the source is this image.
+    unsafe {
+        core::ptr::copy_nonoverlapping(image.start as *const u8, target as *mut u8, length);
+    }
+    let data = target + (image.data - image.start);
+    // SAFETY: `.data` is part of the file, so its copy lies inside the target.
+    unsafe {
+        core::ptr::copy_nonoverlapping(&raw const __data_saved, data as *mut u8, data_bytes());
     }
 }
 

@@ -83,6 +83,7 @@ prepare_el2:
     tbnz    x9, #34, 5f
     msr     mdcr_el2, xzr
     msr     cptr_el2, xzr
+    msr     tpidr_el2, xzr          // no record of this CPU yet
     isb
     mov     x0, #0
 5:  ret

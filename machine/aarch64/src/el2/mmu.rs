@@ -72,8 +72,7 @@ struct Map {
     root: u64,
 }
 
-/// Empty until [`enable`] has run. Not an `Option`, whose `None` need not be all zeroes: see `.data`
-/// in link.ld.
+/// Empty until [`enable`] has run.
 static MAP: Mutex<Map> = Mutex::new(Map {
     tables: El2Tables {
         pool: Pool::empty(),

@@ -2,6 +2,7 @@
 
 pub mod abort;
 pub mod boot;
+pub mod build;
 pub mod cache;
 pub mod calls;
 pub mod cpu;
@@ -10,6 +11,7 @@ pub mod entry;
 pub mod firmware;
 pub mod heap;
 pub mod inject;
+pub mod launch;
 pub mod machine;
 pub mod memory;
 pub mod mmu;

@@ -2,10 +2,11 @@
 
 use core::sync::atomic::Ordering;
 
-use aarch64_cpu::registers::{CNTHP_CTL_EL2, CNTHP_CVAL_EL2, CNTPCT_EL0, Readable, Writeable};
+use aarch64_cpu::registers::{CNTHP_CTL_EL2, CNTPCT_EL0, Readable, Writeable};
 use hypervisor::machine::Next;
 
 use super::cpu::Cpu;
+use super::registers::write_register;
 use super::vcpu::reset;
 use super::vectors::Frame;
 use crate::gic::KICK;
@@ -113,6 +114,6 @@ fn wait(cpu: &Cpu, frame: &mut Frame, deadline: Option<u64>) {
 
 /// Has the hypervisor's timer interrupt this CPU at a count.
 pub fn set_alarm(count: u64) {
-    CNTHP_CVAL_EL2.set(count);
+    write_register!("cnthp_cval_el2", count);
     CNTHP_CTL_EL2.set(1);
 }

@@ -8,7 +8,7 @@ use hypervisor::Caller;
 use super::entry::secondary_entry;
 use super::machine::Arm;
 use super::vectors::{self, Frame};
-use super::{cache, cpu, firmware, mmu, run};
+use super::{boot, cache, cpu, firmware, mmu, run};
 use crate::paging::PAGE_SIZE;
 use crate::smccc;
 
@@ -81,22 +81,27 @@ pub fn start_cpu(affinity: u64, task: Task) -> Result<(), StartError> {
 pub extern "C" fn start(argument: u64) -> ! {
     // SAFETY: `start_cpu` leaked a task and passed its address.
     let task = unsafe { &*(argument as *const Task) };
-    enter(task)
+    prepare(task);
+    enter()
 }
 
-/// Runs the vCPU of a CPU for good.
-pub fn enter(task: &Task) -> ! {
+/// Sets this CPU up to take interrupts and run its vCPU.
+pub fn prepare(task: &Task) {
     let machine = task.caller.system.machine();
-    if let Err(error) = machine.gic.init_cpu(task.index) {
-        task.caller
-            .system
-            .log(format_args!("CPU {}: no interrupts: {error}", task.index));
+    let ready = machine.gic.init_cpu(task.index).and_then(|()| {
+        // The hypervisor's timer is a private interrupt, so each CPU takes its own.
+        machine.gic.own(machine.timer, task.index)
+    });
+    if let Err(error) = ready {
+        boot::say(format_args!("CPU {}: no interrupts: {error}", task.index));
     }
-    // The hypervisor's timer is a private interrupt, so each CPU takes its own.
-    let _ = machine.gic.own(machine.timer, task.index);
-    let cpu = cpu::start(task.caller);
+    cpu::start(task.caller);
+}
+
+/// Runs the vCPU of a prepared CPU for good.
+pub fn enter() -> ! {
     let mut frame = Frame::new();
-    run::idle(cpu, &mut frame);
+    run::idle(cpu::this(), &mut frame);
     // SAFETY: the frame is on this CPU's stack, and `idle` has put a guest's state into the registers.
     unsafe { vectors::enter(&mut frame) }
 }

@@ -1,0 +1,276 @@
+//! From the host's tree to a plan, and to the place in memory where the plan wants the hypervisor.
+//!
+//! No decision is made here: the planner is the one that the `terrane` command calls, from the same
+//! facts.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use layout::{Conflict, MachineAddress, MachineRange, OnConflict, Outcome};
+use manifest::image::HEADER_BYTES;
+use manifest::origin::Origins;
+use manifest::plan_json::{digest, plan_json};
+use manifest::tree::blob::{self, Tree};
+use manifest::tree::host::{self, BootFacts, Host};
+use manifest::tree::system::{self, Modules, System};
+
+use super::boot::say;
+use super::entry::{Image, continue_in_copy, copy_image};
+use super::panic::halt;
+use super::{build, cache, firmware, heap, mmu, smp};
+use crate::smccc;
+use crate::stage1::Kind;
+
+/// What boot has found, and the plan that follows from it.
+pub struct Planned<'a> {
+    /// The host's tree.
+    pub tree: &'a Tree<'a>,
+    /// What it says.
+    pub host: Host,
+    /// The plan.
+    pub outcome: Outcome,
+}
+
+/// Ends in order what can't go on: the firmware switches the machine off.
+fn stop() -> ! {
+    firmware::call(smccc::SYSTEM_OFF, [0; 3]);
+    halt()
+}
+
+fn range(start: u64, bytes: u64) -> MachineRange {
+    MachineRange::saturating(MachineAddress::new(start), bytes)
+}
+
+/// Memory that boot left there, as bytes.
+///
+/// # Safety
+/// The range is RAM mapped at EL2, and nobody writes to it while the slice is in use.
+unsafe fn bytes_of(range: MachineRange) -> &'static [u8] {
+    let length = usize::try_from(range.size()).unwrap_or(0);
+    // SAFETY: the caller vouches for the memory.
+    unsafe { core::slice::from_raw_parts(range.start().raw() as *const u8, length) }
+}
+
+/// The container, by `linux,initrd-start` and `-end` of the host's tree: any boot loader can place one
+/// as it places a ramdisk.
+fn container(tree: &Tree<'_>) -> Option<MachineRange> {
+    let chosen = tree.find("/chosen")?;
+    let number = |name| {
+        chosen
+            .u64(name)
+            .or_else(|| chosen.u32(name).map(u64::from))
+    };
+    let (start, end) = (number("linux,initrd-start")?, number("linux,initrd-end")?);
+    (start % 8 == 0 && start < end).then(|| range(start, end - start))
+}
+
+/// Plans, moves the image to where the plan has it, prints what there is to say, and builds.
+///
+/// `loaded` is zero, or where the boot loader had put the image before it moved itself here: the plan
+/// of the second run must be that of the first.
+pub fn launch(tree_address: u64, bytes: &'static [u8], image: &Image, loaded: u64) -> ! {
+    let tree = match Tree::read(bytes) {
+        Ok(tree) => tree,
+        Err(error) => {
+            say(format_args!("error[tree-invalid]: the host's tree: {error}"));
+            halt()
+        }
+    };
+    let image_bytes = image.end - image.start;
+    let boot = BootFacts {
+        hypervisor: range(if loaded == 0 { image.start } else { loaded }, image_bytes),
+        host_tree: range(tree_address, bytes.len() as u64),
+        container: container(&tree),
+    };
+    let container_bytes = boot.container.map(|range| {
+        let (start, end) = (range.start().raw(), range.end().raw());
+        if mmu::map(start, end, Kind::Ram).is_err() {
+            say(format_args!("error[beyond-reach]: the container can't be mapped"));
+            stop()
+        }
+        // SAFETY: the boot loader left the container there, and it was just mapped; nothing is copied
+        // over it before the plan is carried out.
+        unsafe { bytes_of(range) }
+    });
+    // A ramdisk that is no container belongs to a host tree in Xen's binding.
+    let system_bytes = container_bytes.filter(|bytes| blob::total_size(bytes).is_some());
+    let (system_tree, modules) = match (system_bytes, boot.container) {
+        (Some(bytes), Some(range)) => match Tree::read(bytes) {
+            Ok(tree) => (Some(tree), Modules::Container(range.start().raw())),
+            Err(error) => {
+                say(format_args!("error[tree-invalid]: the system's tree: {error}"));
+                stop()
+            }
+        },
+        _ => (None, Modules::Absolute),
+    };
+    let system_tree = system_tree.as_ref().unwrap_or(&tree);
+
+    let mut origins = Origins::new();
+    let console = system_tree
+        .find("/chosen")
+        .and_then(|chosen| chosen.string("terrane,console"));
+    let host = host::read(&tree, &boot, console, &mut origins);
+    firmware::set_conduit(host.psci);
+    map_host(&host, image);
+    let header = |module: MachineRange| header_of(&host, module);
+    let system = system::read(system_tree, modules, &tree, &header, &mut origins);
+    let outcome = layout::plan(&host.map, &system.request);
+    move_image(&outcome, image, &boot);
+
+    say(format_args!(
+        "Terrane {} at {:#x}, {} KiB",
+        env!("CARGO_PKG_VERSION"),
+        image.start,
+        image_bytes / 1024
+    ));
+    report(&host, &system, &outcome, &origins);
+    for piece in &outcome.plan.hypervisor.heap {
+        let piece = piece.bytes();
+        let bytes = usize::try_from(piece.size()).unwrap_or(0);
+        // SAFETY: the plan gives the range to the hypervisor as heap and to nobody else; all RAM is
+        // mapped.
+        unsafe { heap::add(piece.start().raw(), bytes) };
+    }
+    let planned = Planned {
+        tree: &tree,
+        host,
+        outcome,
+    };
+    match build::build(planned) {
+        Ok(()) => smp::enter(),
+        Err(error) => {
+            say(format_args!("error[build-failed]: {error}"));
+            stop()
+        }
+    }
+}
+
+/// Maps all RAM and the interrupt controller.
+fn map_host(host: &Host, image: &Image) {
+    let mut holes: Vec<(u64, u64)> = host
+        .map
+        .reserved
+        .iter()
+        .filter(|reserved| reserved.no_map)
+        .map(|reserved| (reserved.range.start().raw(), reserved.range.end().raw()))
+        .collect();
+    // It is mapped, and in use.
+    holes.push((image.start, image.end));
+    holes.sort_unstable();
+    for bank in &host.map.ram {
+        let (mut at, end) = (bank.range.start().raw(), bank.range.end().raw());
+        for &(hole, hole_end) in &holes {
+            if hole_end <= at || hole >= end {
+                continue;
+            }
+            map_or_say(at, hole.max(at), Kind::Ram);
+            at = hole_end;
+        }
+        map_or_say(at, end, Kind::Ram);
+    }
+    for frames in &host.map.controller.ranges {
+        map_or_say(frames.start().raw(), frames.end().raw(), Kind::Device);
+    }
+}
+
+fn map_or_say(start: u64, end: u64, kind: Kind) {
+    if start < end
+        && let Err(error) = mmu::map(start, end, kind)
+    {
+        say(format_args!("{start:#x}-{end:#x} can't be mapped: {error:?}"));
+    }
+}
+
+/// The first bytes of a kernel; `None` if the module isn't in RAM.
+fn header_of(host: &Host, module: MachineRange) -> Option<[u8; HEADER_BYTES]> {
+    let first = range(module.start().raw(), HEADER_BYTES as u64);
+    host.map.ram.iter().find(|bank| bank.range.covers(&first))?;
+    // SAFETY: it is RAM, all of which is mapped, and nothing writes to it before the plan is carried
+    // out.
+    let bytes = unsafe { bytes_of(first) };
+    bytes.try_into().ok()
+}
+
+/// If the plan has the image elsewhere, copies it there and starts again in the copy.
+fn move_image(outcome: &Outcome, image: &Image, boot: &BootFacts) {
+    let plan = &outcome.plan.hypervisor;
+    let target = plan.image.bytes().start().raw();
+    if target == image.start || plan.region.is_empty() {
+        return;
+    }
+    let (tree, tree_bytes) = (boot.host_tree.start().raw(), boot.host_tree.size());
+    let bytes = image.end - image.start;
+    let apart = target + bytes <= image.start || image.end <= target;
+    if !apart {
+        say(format_args!(
+            "error[no-room-for-hypervisor]: the image at {:#x} can't move to {target:#x}",
+            image.start
+        ));
+        stop()
+    }
+    // SAFETY: the plan gives the target to the hypervisor, and it overlaps neither image nor trees.
+    unsafe { copy_image(image, target) };
+    cache::clean_invalidate(target, bytes);
+    // The copy reads the tree with its MMU off.
+    cache::clean(tree, tree_bytes);
+    // SAFETY: it is a whole copy, cleaned; the plan places images as a boot loader may.
+    unsafe { continue_in_copy(target, tree, boot.hypervisor.start().raw()) }
+}
+
+/// Prints the plan if asked for, and every conflict; ends here if the system says so.
+fn report(host: &Host, system: &System, outcome: &Outcome, origins: &Origins) {
+    let request = &system.request.hypervisor;
+    let all = host
+        .problems
+        .iter()
+        .chain(&system.problems)
+        .chain(&outcome.conflicts);
+    let mut errors = false;
+    for conflict in all {
+        errors |= conflict.is_error();
+        print(conflict, origins);
+    }
+    let needs_text = request.print_plan || system.digest.is_some();
+    let text = if needs_text {
+        plan_json(&outcome.plan, &host.map)
+    } else {
+        String::new()
+    };
+    let mut differs = false;
+    if let Some(expected) = &system.digest {
+        let found = digest(&text);
+        differs = *expected != found;
+        if differs {
+            say(format_args!(
+                "error[plan-differs]: the workstation's plan is {expected}, this machine's {found}"
+            ));
+        }
+    }
+    if request.print_plan || differs {
+        say(format_args!("plan begin"));
+        say(format_args!("{text}"));
+        say(format_args!("plan end"));
+    }
+    for refusal in &outcome.refused {
+        say(format_args!("{}: refused: {}", refusal.name, refusal.code.as_str()));
+    }
+    if (errors || differs) && request.on_conflict == OnConflict::Halt {
+        say(format_args!("on-conflict is \"halt\": no domain is started"));
+        stop()
+    }
+}
+
+fn print(conflict: &Conflict, origins: &Origins) {
+    let word = if conflict.is_error() { "error" } else { "warning" };
+    say(format_args!("{word}[{}]: {}", conflict.code.as_str(), conflict.why));
+    for side in &conflict.sides {
+        match origins.describe(side.origin) {
+            Some(place) => say(format_args!("  side: {} ({place})", side.what)),
+            None => say(format_args!("  side: {}", side.what)),
+        }
+    }
+    if !conflict.help.is_empty() {
+        say(format_args!("  help: {}", conflict.help));
+    }
+}

@@ -116,7 +116,11 @@ impl Transfer {
             return value >> unused;
         }
         let value = (value.cast_signed() >> unused).cast_unsigned();
-        if self.wide { value } else { value & 0xffff_ffff }
+        if self.wide {
+            value
+        } else {
+            value & 0xffff_ffff
+        }
     }
 }
 
@@ -187,23 +191,35 @@ mod tests {
         assert!(!syndrome.write());
         let transfer = syndrome.transfer();
         assert_eq!(transfer.map(|t| (t.bytes_log2, t.general)), Some((2, 3)));
-        assert_eq!(transfer.map(|t| t.extend(0xffff_ffff_8000_0001)), Some(0x8000_0001));
+        assert_eq!(
+            transfer.map(|t| t.extend(0xffff_ffff_8000_0001)),
+            Some(0x8000_0001)
+        );
     }
 
     #[test]
     fn sign_extension_stops_at_w() {
-        let load = Transfer { bytes_log2: 0, sign_extend: true, general: 0, wide: false };
+        let load = Transfer {
+            bytes_log2: 0,
+            sign_extend: true,
+            general: 0,
+            wide: false,
+        };
         assert_eq!(load.extend(0x80), 0xffff_ff80);
         let load = Transfer { wide: true, ..load };
         assert_eq!(load.extend(0x80), 0xffff_ffff_ffff_ff80);
-        let load = Transfer { bytes_log2: 3, ..load };
+        let load = Transfer {
+            bytes_log2: 3,
+            ..load
+        };
         assert_eq!(load.extend(u64::MAX), u64::MAX);
     }
 
     #[test]
     fn id_registers_have_a_place() {
         // mrs x7, ID_AA64PFR0_EL1
-        let access = Syndrome(0x18 << 26 | SystemRegister::new(3, 0, 0, 4, 0).0 | 7 << 5 | 1).system();
+        let access =
+            Syndrome(0x18 << 26 | SystemRegister::new(3, 0, 0, 4, 0).0 | 7 << 5 | 1).system();
         assert_eq!(access.register.id_index(), Some(32));
         assert!(access.read);
         assert_eq!(access.general, 7);

@@ -197,7 +197,13 @@ impl Regime {
     pub fn clear<T: Tables>(&self, tables: &mut T) {
         let end = 1 << self.input_bits;
         // Whole entries of the root are dropped, which takes no table.
-        apply(tables, self.top(), Piece { start: 0, end }, 0, Change::Unmap);
+        apply(
+            tables,
+            self.top(),
+            Piece { start: 0, end },
+            0,
+            Change::Unmap,
+        );
     }
 
     fn change<T: Tables>(

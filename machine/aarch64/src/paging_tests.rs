@@ -127,7 +127,10 @@ fn unmapping_the_whole_gives_all_tables_back() {
     }
     assert_eq!(regime.unmap(&mut memory, 0, 1 << 39), Ok(()));
     assert_eq!(memory.available(), 16);
-    assert_eq!(regime.map(&mut memory, 1 << 40, 0, PAGE_SIZE, ATTRIBUTES), Ok(()));
+    assert_eq!(
+        regime.map(&mut memory, 1 << 40, 0, PAGE_SIZE, ATTRIBUTES),
+        Ok(())
+    );
     regime.clear(&mut memory);
     assert_eq!(memory.available(), 16);
     assert_eq!(regime.translate(&memory, 1 << 40), None);

@@ -103,4 +103,3 @@ pub extern "C" fn start(tree: u64, image: u64, loaded: u64, failure: u64) -> ! {
     heap::start();
     launch::launch(tree, bytes, &layout, loaded)
 }
-

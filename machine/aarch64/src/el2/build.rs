@@ -70,7 +70,11 @@ impl fmt::Display for Error {
 /// # Errors
 /// [`Error`]; then nothing runs.
 pub fn build(planned: Planned<'_>) -> Result<(), Error> {
-    let Planned { tree, host, outcome } = planned;
+    let Planned {
+        tree,
+        host,
+        outcome,
+    } = planned;
     if outcome.plan.domains.is_empty() {
         return Err(Error::NoDomain);
     }
@@ -94,7 +98,9 @@ pub fn build(planned: Planned<'_>) -> Result<(), Error> {
         .iter()
         .position(|cpu| cpu.hardware_id == here)
         .ok_or(Error::UnknownCpu)?;
-    let timer = host.timer.map_or(HYPERVISOR_TIMER, |timer| timer.hypervisor);
+    let timer = host
+        .timer
+        .map_or(HYPERVISOR_TIMER, |timer| timer.hypervisor);
     let machine = Arm {
         gic,
         uart: uart(),
@@ -108,7 +114,10 @@ pub fn build(planned: Planned<'_>) -> Result<(), Error> {
 
     let mut own = None;
     for (index, affinity) in cpus {
-        let Some(caller) = u32::try_from(index).ok().and_then(|cpu| system.caller_on_cpu(cpu)) else {
+        let Some(caller) = u32::try_from(index)
+            .ok()
+            .and_then(|cpu| system.caller_on_cpu(cpu))
+        else {
             continue;
         };
         let task = Task { caller, index };
@@ -122,7 +131,8 @@ pub fn build(planned: Planned<'_>) -> Result<(), Error> {
         return Err(Error::UnknownCpu);
     };
     smp::prepare(&own);
-    if let (Some(uart), Some(interrupt)) = (system.machine().uart, system.machine().uart_interrupt) {
+    if let (Some(uart), Some(interrupt)) = (system.machine().uart, system.machine().uart_interrupt)
+    {
         match gic.own(interrupt, here) {
             Ok(()) => uart.enable_receive_interrupt(),
             Err(error) => say(format_args!("no console input: {error}")),
@@ -183,7 +193,9 @@ fn model(described: &HostGic) -> Option<Model> {
             virtual_interface: window_of(virtual_interface.as_ref()?),
         },
         GicVersion::V3 {
-            redistributors, its, ..
+            redistributors,
+            its,
+            ..
         } => Model::V3 {
             redistributors: redistributors.iter().map(window_of).collect(),
             its: its.first().map(window_of),
@@ -210,7 +222,10 @@ fn setup(
     tree: Vec<u8>,
 ) -> Result<Setup<Arm>, Error> {
     let affinities = guest::vcpu_affinities(host, domain);
-    let pinned = domain.cpus.iter().filter_map(|&cpu| usize::try_from(cpu).ok());
+    let pinned = domain
+        .cpus
+        .iter()
+        .filter_map(|&cpu| usize::try_from(cpu).ok());
     let places: Vec<VcpuConfig> = pinned
         .zip(&affinities)
         .map(|(cpu, &affinity)| VcpuConfig { cpu, affinity })
@@ -313,7 +328,13 @@ fn interrupts(
         && domain.identity.is_direct_mapped()
     {
         let queue = Box::leak(Box::new(Queue([0; QUEUE_BYTES as usize])));
-        let owner = Banks(domain.banks.iter().map(|bank| bank.machine().bytes()).collect());
+        let owner = Banks(
+            domain
+                .banks
+                .iter()
+                .map(|bank| bank.machine().bytes())
+                .collect(),
+        );
         interrupts
             .attach_its(*its, (&raw const *queue) as u64, Box::new(owner))
             .map_err(Error::Controller)?;

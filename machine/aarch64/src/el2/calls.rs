@@ -1,7 +1,7 @@
 //! The firmware that a guest calls: SMCCC and PSCI, by HVC #0 or SMC #0.
 
-use hypervisor::{Reason, StartError};
 use hypervisor::{Next, Start};
+use hypervisor::{Reason, StartError};
 use layout::GuestAddress;
 
 use super::cpu::Cpu;

@@ -60,7 +60,15 @@ impl Tables for Stage2Tables {
         // All of the domain's, as a change of a live entry is rare: what hardware has combined with
         // stage 1 can't be dropped by guest physical address.
         // SAFETY: dropping cached translations makes the CPU walk again, nothing else.
-        unsafe { asm!("isb", "tlbi vmalls12e1is", "dsb ish", "isb", options(nostack)) };
+        unsafe {
+            asm!(
+                "isb",
+                "tlbi vmalls12e1is",
+                "dsb ish",
+                "isb",
+                options(nostack)
+            )
+        };
         if current != self.vttbr {
             VTTBR_EL2.set(current);
             cache::complete();

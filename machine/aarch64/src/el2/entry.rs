@@ -73,7 +73,11 @@ fn data_bytes() -> usize {
 pub fn save_data() {
     // SAFETY: link.ld sets aside as much room as `.data` takes, and nothing else uses it.
     unsafe {
-        core::ptr::copy_nonoverlapping(&raw const __data_start, &raw mut __data_saved, data_bytes());
+        core::ptr::copy_nonoverlapping(
+            &raw const __data_start,
+            &raw mut __data_saved,
+            data_bytes(),
+        );
     }
 }
 

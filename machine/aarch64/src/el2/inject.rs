@@ -37,7 +37,11 @@ fn raise(syndrome: u64) {
     SPSR_EL1.set(from);
     ESR_EL1.set(syndrome);
     // A CPU without PAN has no such bit in SCTLR, where it reads as one.
-    let pan = if SCTLR_EL1.get() & SCTLR_SPAN == 0 { PAN } else { 0 };
+    let pan = if SCTLR_EL1.get() & SCTLR_SPAN == 0 {
+        PAN
+    } else {
+        0
+    };
     SPSR_EL2.set(from & KEPT | pan | MASKED | MODE_EL1H);
     ELR_EL2.set(VBAR_EL1.get() + offset);
 }
@@ -55,10 +59,18 @@ fn from_lower() -> bool {
 /// external abort.
 pub fn external_abort(instruction: bool) {
     FAR_EL1.set(FAR_EL2.get());
-    let class = if instruction { INSTRUCTION_ABORT } else { DATA_ABORT };
+    let class = if instruction {
+        INSTRUCTION_ABORT
+    } else {
+        DATA_ABORT
+    };
     // The class for an abort taken without a change of exception level is one higher.
     let class = class + u64::from(!from_lower());
-    let write = if instruction { 0 } else { ESR_EL2.get() & WRITE };
+    let write = if instruction {
+        0
+    } else {
+        ESR_EL2.get() & WRITE
+    };
     let length = ESR_EL2.get() & INSTRUCTION_LENGTH;
     raise(class << 26 | length | write | EXTERNAL_ABORT);
 }

@@ -55,11 +55,7 @@ unsafe fn bytes_of(range: MachineRange) -> &'static [u8] {
 /// as it places a ramdisk.
 fn container(tree: &Tree<'_>) -> Option<MachineRange> {
     let chosen = tree.find("/chosen")?;
-    let number = |name| {
-        chosen
-            .u64(name)
-            .or_else(|| chosen.u32(name).map(u64::from))
-    };
+    let number = |name| chosen.u64(name).or_else(|| chosen.u32(name).map(u64::from));
     let (start, end) = (number("linux,initrd-start")?, number("linux,initrd-end")?);
     (start % 8 == 0 && start < end).then(|| range(start, end - start))
 }
@@ -72,7 +68,9 @@ pub fn launch(tree_address: u64, bytes: &'static [u8], image: &Image, loaded: u6
     let tree = match Tree::read(bytes) {
         Ok(tree) => tree,
         Err(error) => {
-            say(format_args!("error[tree-invalid]: the host's tree: {error}"));
+            say(format_args!(
+                "error[tree-invalid]: the host's tree: {error}"
+            ));
             halt()
         }
     };
@@ -85,7 +83,9 @@ pub fn launch(tree_address: u64, bytes: &'static [u8], image: &Image, loaded: u6
     let container_bytes = boot.container.map(|range| {
         let (start, end) = (range.start().raw(), range.end().raw());
         if mmu::map(start, end, Kind::Ram).is_err() {
-            say(format_args!("error[beyond-reach]: the container can't be mapped"));
+            say(format_args!(
+                "error[beyond-reach]: the container can't be mapped"
+            ));
             stop()
         }
         // SAFETY: the boot loader left the container there, and it was just mapped; nothing is copied
@@ -98,7 +98,9 @@ pub fn launch(tree_address: u64, bytes: &'static [u8], image: &Image, loaded: u6
         (Some(bytes), Some(range)) => match Tree::read(bytes) {
             Ok(tree) => (Some(tree), Modules::Container(range.start().raw())),
             Err(error) => {
-                say(format_args!("error[tree-invalid]: the system's tree: {error}"));
+                say(format_args!(
+                    "error[tree-invalid]: the system's tree: {error}"
+                ));
                 stop()
             }
         },
@@ -178,7 +180,9 @@ fn map_or_say(start: u64, end: u64, kind: Kind) {
     if start < end
         && let Err(error) = mmu::map(start, end, kind)
     {
-        say(format_args!("{start:#x}-{end:#x} can't be mapped: {error:?}"));
+        say(format_args!(
+            "{start:#x}-{end:#x} can't be mapped: {error:?}"
+        ));
     }
 }
 
@@ -253,17 +257,31 @@ fn report(host: &Host, system: &System, outcome: &Outcome, origins: &Origins) {
         say(format_args!("plan end"));
     }
     for refusal in &outcome.refused {
-        say(format_args!("{}: refused: {}", refusal.name, refusal.code.as_str()));
+        say(format_args!(
+            "{}: refused: {}",
+            refusal.name,
+            refusal.code.as_str()
+        ));
     }
     if (errors || differs) && request.on_conflict == OnConflict::Halt {
-        say(format_args!("on-conflict is \"halt\": no domain is started"));
+        say(format_args!(
+            "on-conflict is \"halt\": no domain is started"
+        ));
         stop()
     }
 }
 
 fn print(conflict: &Conflict, origins: &Origins) {
-    let word = if conflict.is_error() { "error" } else { "warning" };
-    say(format_args!("{word}[{}]: {}", conflict.code.as_str(), conflict.why));
+    let word = if conflict.is_error() {
+        "error"
+    } else {
+        "warning"
+    };
+    say(format_args!(
+        "{word}[{}]: {}",
+        conflict.code.as_str(),
+        conflict.why
+    ));
     for side in &conflict.sides {
         match origins.describe(side.origin) {
             Some(place) => say(format_args!("  side: {} ({place})", side.what)),

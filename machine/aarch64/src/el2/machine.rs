@@ -144,16 +144,15 @@ impl Machine for Arm {
         }
     }
 
-    fn map(
-        &self,
-        domain: &Domain,
-        at: Gfn,
-        claim: &Claim,
-        access: Access,
-    ) -> Result<(), MapError> {
+    fn map(&self, domain: &Domain, at: Gfn, claim: &Claim, access: Access) -> Result<(), MapError> {
         let range = claim.frames().bytes();
         domain
-            .map(at.address().raw(), range.start().raw(), range.size(), kind(access))
+            .map(
+                at.address().raw(),
+                range.start().raw(),
+                range.size(),
+                kind(access),
+            )
             .map_err(map_error)
     }
 

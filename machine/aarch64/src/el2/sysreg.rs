@@ -1,6 +1,5 @@
 //! System registers that trap. Order of the cases: what guests read most comes first.
 
-
 use super::cpu::Cpu;
 use super::inject;
 use super::trap::step;
@@ -48,4 +47,3 @@ pub fn access(cpu: &Cpu, frame: &mut Frame, access: SystemAccess) {
 fn is_debug(register: SystemRegister) -> bool {
     register.op0() == 2 && register.op1() != 1
 }
-

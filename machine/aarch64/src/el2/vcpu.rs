@@ -35,12 +35,7 @@ const SCTLR_RESET: u64 = 0x30d0_0800;
 
 impl Vcpu {
     /// A vCPU that is off. `affinity` is its MPIDR_EL1.
-    pub fn new(
-        index: usize,
-        cpu: usize,
-        affinity: u64,
-        interrupts: &'static Interrupts,
-    ) -> Self {
+    pub fn new(index: usize, cpu: usize, affinity: u64, interrupts: &'static Interrupts) -> Self {
         Self {
             index,
             cpu,
@@ -106,6 +101,12 @@ pub fn reset(frame: &mut Frame, start: Start) {
     // What an earlier run of the domain, with other tables, may have left.
     // SAFETY: dropping cached translations of EL1 makes the CPU walk again, nothing else.
     unsafe {
-        core::arch::asm!("tlbi vmalls12e1", "ic iallu", "dsb nsh", "isb", options(nostack))
+        core::arch::asm!(
+            "tlbi vmalls12e1",
+            "ic iallu",
+            "dsb nsh",
+            "isb",
+            options(nostack)
+        )
     };
 }

@@ -19,7 +19,10 @@ const _: () = assert!(size_of::<Frame>() == 256);
 impl Frame {
     /// All registers zero.
     pub const fn new() -> Self {
-        Self { x: [0; 31], padding: 0 }
+        Self {
+            x: [0; 31],
+            padding: 0,
+        }
     }
 
     /// A register by its number in an instruction; 31 is the zero register.

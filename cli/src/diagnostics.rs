@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::Path;
 
 use annotate_snippets::{Annotation, AnnotationKind, Group, Level, Renderer, Snippet};
 use serde::Serialize;
@@ -280,7 +280,7 @@ fn json(diagnostic: &Diagnostic) -> io::Result<String> {
 }
 
 /// A file that can't be read: the finding that leads to exit status 2.
-pub fn unreadable(path: &std::path::Path, error: &io::Error) -> Diagnostic {
+pub fn unreadable(path: &Path, error: &io::Error) -> Diagnostic {
     Diagnostic {
         sides: vec![Side {
             what: "asked for here".to_owned(),
@@ -299,7 +299,7 @@ pub fn unreadable(path: &std::path::Path, error: &io::Error) -> Diagnostic {
 }
 
 /// A file that can't be written.
-pub fn unwritable(path: &PathBuf, error: &io::Error) -> Diagnostic {
+pub fn unwritable(path: &Path, error: &io::Error) -> Diagnostic {
     Diagnostic::error(
         "cannot-write",
         format!("can't write {}: {error}", path.display()),

@@ -16,6 +16,8 @@ const FILE: &str = "hypervisor.bin";
 pub struct Hypervisor {
     /// The file.
     pub path: PathBuf,
+    /// What is in it.
+    pub bytes: Vec<u8>,
     /// Its header.
     pub image: Image,
 }
@@ -43,7 +45,7 @@ impl Hypervisor {
             let message = format!("{} isn't a hypervisor image: {error}", path.display());
             Diagnostic::error("hypervisor-invalid", message)
         })?;
-        Ok(Self { path, image })
+        Ok(Self { path, bytes, image })
     }
 }
 

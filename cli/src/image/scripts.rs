@@ -1,0 +1,88 @@
+//! The scripts beside the files: for QEMU, and for U-Boot.
+
+use std::ffi::OsStr;
+
+use crate::boot::Places;
+
+/// Names of the files in the directory that `terrane image` writes.
+pub const HYPERVISOR: &str = "hypervisor.bin";
+/// The container: system tree, kernels, ramdisks.
+pub const CONTAINER: &str = "container.bin";
+/// The host's device tree.
+pub const TREE: &str = "host.dtb";
+
+/// A script that boots the directory in QEMU, from wherever it is called. `arguments` are QEMU's
+/// without the program; file names in them are relative to the directory.
+pub fn qemu(program: &str, arguments: &[&OsStr]) -> String {
+    let mut text = String::from(
+        "#!/bin/sh\n# Boots this directory in QEMU. More arguments are handed on.\nset -e\ncd \"$(dirname \"$0\")\"\n",
+    );
+    text += &format!("exec {}", quoted(program));
+    for argument in arguments {
+        let argument = quoted(&argument.to_string_lossy());
+        // An option begins a line, its value follows it.
+        text += if argument.starts_with('-') { " \\\n    " } else { " " };
+        text += &argument;
+    }
+    text += " \\\n    \"$@\"\n";
+    text
+}
+
+/// A word as the shell takes it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_=,./:+".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', "'\\''"))
+}
+
+/// The source of `boot.scr`: loads the three files where the plan expects them, from the partition
+/// that U-Boot found the script on.
+pub fn uboot(places: &Places) -> String {
+    let hypervisor = places.hypervisor.start().raw();
+    let tree = places.tree.start().raw();
+    let container = places.container.start().raw();
+    format!(
+        "\
+# Boots Terrane. The addresses are those of the plan: loaded elsewhere, the hypervisor plans anew
+# and says so. Neither the container nor the tree may be moved by the loader.
+setenv initrd_high 0xffffffffffffffff
+setenv fdt_high 0xffffffffffffffff
+test -n \"${{distro_bootpart}}\" || setenv distro_bootpart 1
+load ${{devtype}} ${{devnum}}:${{distro_bootpart}} {hypervisor:#x} ${{prefix}}{HYPERVISOR}
+load ${{devtype}} ${{devnum}}:${{distro_bootpart}} {tree:#x} ${{prefix}}{TREE}
+load ${{devtype}} ${{devnum}}:${{distro_bootpart}} {container:#x} ${{prefix}}{CONTAINER}
+booti {hypervisor:#x} {container:#x}:${{filesize}} {tree:#x}
+"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use layout::{MachineAddress, MachineRange};
+
+    #[test]
+    fn the_script_starts_qemu_with_one_option_a_line() {
+        let arguments = ["-cpu", "max", "-append", "it's", "-nographic"].map(OsStr::new);
+        let text = qemu("qemu-system-aarch64", &arguments);
+        let expected = "exec qemu-system-aarch64 \\\n    -cpu max \\\n    -append 'it'\\''s' \\\n    -nographic \\\n    \"$@\"\n";
+        assert!(text.ends_with(expected), "{text}");
+    }
+
+    #[test]
+    fn the_boot_script_loads_all_three_and_the_container_last() {
+        let at = |start| MachineRange::saturating(MachineAddress::new(start), 4096);
+        let places = Places {
+            hypervisor: at(0x4020_0000),
+            tree: at(0x4040_0000),
+            container: at(0x4060_0000),
+        };
+        let text = uboot(&places);
+        // booti takes ${filesize}, which is the last file's.
+        let last = text.lines().rev().nth(1).unwrap();
+        assert!(last.starts_with("load") && last.ends_with(CONTAINER), "{last}");
+        assert!(text.ends_with("booti 0x40200000 0x40600000:${filesize} 0x40400000\n"), "{text}");
+    }
+}

@@ -1,0 +1,19 @@
+#!/bin/sh
+# Stands in for QEMU in the tests of `terrane run`: gives a device tree when asked for one, else
+# plays the machine that $FAKE_MACHINE describes as a shell script.
+set -e
+tree="$FAKE_TREE"
+dump=
+while [ $# -gt 0 ]; do
+    case "$1" in
+        --version) echo "QEMU emulator version 0 (fake)"; exit 0 ;;
+        -dtb) tree="$2"; shift ;;
+        *dumpdtb=*) dump="${1##*dumpdtb=}" ;;
+    esac
+    shift
+done
+if [ -n "$dump" ]; then
+    cp "$tree" "$dump"
+    exit 0
+fi
+. "$FAKE_MACHINE"

@@ -1,0 +1,174 @@
+//! `[host]` and `[hypervisor]`.
+
+use std::path::{Path, PathBuf};
+
+use layout::{Code, HypervisorRequest, Located, Origin, StaticRange};
+use toml::de::DeTable;
+
+use super::reader::{Reader, value};
+
+/// What `[host]` says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostSpec {
+    /// The machine.
+    pub source: HostSource,
+    /// RAM that the boot loader fills in.
+    pub memory: Vec<StaticRange>,
+    /// RAM that nobody gets, with its name.
+    pub reserved: Vec<(StaticRange, String)>,
+}
+
+/// What describes the machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostSource {
+    /// QEMU, which is asked for the description.
+    Qemu(Box<QemuSpec>),
+    /// A file: a device tree. Relative to the working directory.
+    Description(Located<PathBuf>),
+}
+
+/// A machine of QEMU's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QemuSpec {
+    /// `-machine`.
+    pub machine: String,
+    /// The architecture: "aarch64".
+    pub arch: String,
+    /// `-cpu`.
+    pub cpu: String,
+    /// `-smp`, at least 1.
+    pub cpus: u32,
+    /// `-m`, in bytes.
+    pub memory: u64,
+    /// More arguments.
+    pub args: Vec<String>,
+    /// Where the table stands.
+    pub origin: Origin,
+}
+
+const HOST_KEYS: [&str; 4] = ["description", "qemu", "memory", "reserved"];
+const QEMU_KEYS: [&str; 6] = ["machine", "arch", "cpu", "cpus", "memory", "args"];
+const HYPERVISOR_KEYS: [&str; 4] = ["console", "on-conflict", "print-plan", "scrub"];
+
+/// Architectures that are there.
+const ARCHITECTURES: [&str; 3] = ["aarch64", "x86_64", "riscv64"];
+
+impl Reader<'_> {
+    pub(super) fn host(&mut self, document: &DeTable<'_>, folder: &Path) -> Option<HostSpec> {
+        let Some(host) = value(document, "host") else {
+            let why = "a manifest describes one machine, and this one has no [host]";
+            let help = "add [host] with `qemu` or `description`";
+            self.problem(Code::KeyMissing, 0..0, "no [host]", why, help);
+            return None;
+        };
+        let table = self.table(&host)?;
+        self.check_keys(table, &HOST_KEYS, "[host]");
+        let source = match (value(table, "qemu"), value(table, "description")) {
+            (Some(qemu), None) => self.table(&qemu).and_then(|table| {
+                let origin = self.origin(qemu.span());
+                self.qemu(table, origin, qemu.span())
+            }),
+            (None, Some(file)) => self.text(&file).map(|path| {
+                let path = self.located(folder.join(path), &file);
+                HostSource::Description(path)
+            }),
+            (both, _) => {
+                let why = "[host] has exactly one of `qemu` and `description`";
+                let (code, what) = match both {
+                    Some(_) => (Code::ValueInvalid, "both are here"),
+                    None => (Code::KeyMissing, "neither is here"),
+                };
+                self.problem(code, host.span(), what, why, "");
+                None
+            }
+        };
+        let memory = value(table, "memory")
+            .map(|list| self.ranges(&list, &[], |_, range, _| range))
+            .unwrap_or_default();
+        let reserved = value(table, "reserved").map(|list| {
+            self.ranges(&list, &["name"], |reader, range, table| {
+                let name = value(table, "name").and_then(|name| reader.text(&name));
+                (range, name.unwrap_or_else(|| "reserved".to_owned()))
+            })
+        });
+        Some(HostSpec { source: source?, memory, reserved: reserved.unwrap_or_default() })
+    }
+
+    fn qemu(
+        &mut self,
+        table: &DeTable<'_>,
+        origin: Origin,
+        span: std::ops::Range<usize>,
+    ) -> Option<HostSource> {
+        self.check_keys(table, &QEMU_KEYS, "`qemu`");
+        let mut text = |key: &str| match value(table, key) {
+            Some(value) => self.text(&value),
+            None => {
+                let why = "`qemu` has machine, arch, cpu and memory";
+                self.problem(Code::KeyMissing, span.clone(), format!("no `{key}`"), why, "");
+                None
+            }
+        };
+        let (machine, arch, cpu) = (text("machine"), text("arch"), text("cpu"));
+        let memory = match value(table, "memory") {
+            Some(value) => self.number(&value),
+            None => {
+                let why = "`qemu` has machine, arch, cpu and memory";
+                self.problem(Code::KeyMissing, span, "no `memory`", why, "");
+                None
+            }
+        };
+        let cpus = match value(table, "cpus") {
+            Some(value) => self.count(&value),
+            None => Some(1),
+        };
+        let args = value(table, "args").map(|args| self.texts(&args)).unwrap_or_default();
+        if let (Some(arch), Some(value)) = (&arch, value(table, "arch")) {
+            self.check_architecture(arch, value.span());
+        }
+        Some(HostSource::Qemu(Box::new(QemuSpec {
+            machine: machine?,
+            arch: arch?,
+            cpu: cpu?,
+            cpus: cpus?,
+            memory: memory?,
+            args,
+            origin,
+        })))
+    }
+
+    fn check_architecture(&mut self, arch: &str, span: std::ops::Range<usize>) {
+        if arch == "aarch64" {
+            return;
+        }
+        if ARCHITECTURES.contains(&arch) {
+            let why = format!("Terrane doesn't run on {arch} yet");
+            self.problem(Code::NotBuiltYet, span, "this architecture", why, "use \"aarch64\"");
+        } else {
+            let why = format!("there is no architecture \"{arch}\"");
+            let help = format!("write one of {}", ARCHITECTURES.join(", "));
+            self.problem(Code::ValueInvalid, span, "not known", why, help);
+        }
+    }
+
+    pub(super) fn hypervisor(&mut self, document: &DeTable<'_>) -> HypervisorRequest {
+        let mut request = HypervisorRequest::default();
+        let Some(table) = value(document, "hypervisor").and_then(|value| self.table(&value)) else {
+            return request;
+        };
+        self.check_keys(table, &HYPERVISOR_KEYS, "[hypervisor]");
+        if let Some(console) = value(table, "console") {
+            request.console = self.text(&console).map(|path| self.located(path, &console));
+        }
+        if let Some(choice) = value(table, "on-conflict").and_then(|value| self.word(&value)) {
+            request.on_conflict = choice;
+        }
+        if let Some(print) = value(table, "print-plan").and_then(|value| self.flag(&value)) {
+            request.print_plan = print;
+        }
+        if let Some(scrub) = value(table, "scrub").and_then(|value| self.word(&value)) {
+            request.scrub = scrub;
+        }
+        request
+    }
+}

@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use annotate_snippets::{Annotation, AnnotationKind, Group, Level, Renderer, Snippet};
+use manifest::origin::LineColumn;
 use serde::Serialize;
 
 /// How bad it is.
@@ -31,6 +32,28 @@ pub struct Place {
     pub column: usize,
     /// The bytes in the file's text that are meant.
     pub span: Option<Range<usize>>,
+}
+
+impl Place {
+    /// A place in a text.
+    pub fn at(file: String, start: LineColumn, span: Range<usize>) -> Self {
+        Self {
+            file,
+            line: usize::try_from(start.line).unwrap_or_default(),
+            column: usize::try_from(start.column).unwrap_or_default(),
+            span: Some(span),
+        }
+    }
+
+    /// A place in something without lines.
+    pub fn without_lines(name: String) -> Self {
+        Self {
+            file: name,
+            line: 0,
+            column: 0,
+            span: None,
+        }
+    }
 }
 
 /// One of the things that clash.
@@ -281,21 +304,10 @@ fn json(diagnostic: &Diagnostic) -> io::Result<String> {
 
 /// A file that can't be read: the finding that leads to exit status 2.
 pub fn unreadable(path: &Path, error: &io::Error) -> Diagnostic {
-    Diagnostic {
-        sides: vec![Side {
-            what: "asked for here".to_owned(),
-            place: Some(Place {
-                file: path.display().to_string(),
-                line: 0,
-                column: 0,
-                span: None,
-            }),
-        }],
-        ..Diagnostic::error(
-            "cannot-read",
-            format!("can't read {}: {error}", path.display()),
-        )
-    }
+    Diagnostic::error(
+        "file-unreadable",
+        format!("can't read {}: {error}", path.display()),
+    )
 }
 
 /// A file that can't be written.

@@ -1,14 +1,12 @@
-//! Edits of a host's device tree that a boot loader would make: where the container lies.
+//! Edits of a host's device tree that a boot loader would make: where the container lies, and
+//! how much memory there is.
 
 use std::fmt;
 
-use manifest::tree::blob::{MAX_BYTES, Node, Tree, TreeError};
-use manifest::tree::writer::{TooLarge, Writer};
-
-/// Properties of `/chosen` that name the container, as the kernel's initrd is named
-/// (Linux, Documentation/arch/arm64/booting.rst and the devicetree chosen schema).
-const START: &str = "linux,initrd-start";
-const END: &str = "linux,initrd-end";
+use layout::RamBank;
+use manifest::tree::blob::{MAX_BYTES, Tree, TreeError};
+use manifest::tree::edit;
+use manifest::tree::writer::TooLarge;
 
 /// A tree that can't be edited.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,95 +26,90 @@ impl fmt::Display for EditError {
     }
 }
 
-/// The tree, packed, with the container at machine addresses `start` to `end` (exclusive). Its
-/// length doesn't depend on the two addresses.
+/// The tree, packed, with the container at machine addresses `start` to `end` (exclusive), named
+/// as a kernel's initrd is (Linux, Documentation/arch/arm64/booting.rst). Its length doesn't
+/// depend on the two addresses.
 ///
 /// # Errors
 /// See [`EditError`].
 pub fn with_container(blob: &[u8], start: u64, end: u64) -> Result<Vec<u8>, EditError> {
     let tree = Tree::read(blob).map_err(EditError::Read)?;
-    let mut writer = Writer::new();
-    copy(&mut writer, tree.root(), &Container { start, end });
-    writer
-        .finish(tree.reservations(), MAX_BYTES)
-        .map_err(EditError::Write)
+    let (start, end) = (start.to_be_bytes(), end.to_be_bytes());
+    let properties: [(&str, &[u8]); 2] =
+        [("linux,initrd-start", &start), ("linux,initrd-end", &end)];
+    edit::with_properties(&tree, "chosen", &properties, MAX_BYTES).map_err(EditError::Write)
 }
 
-struct Container {
-    start: u64,
-    end: u64,
+/// The tree with these banks of memory beside those that it has.
+///
+/// # Errors
+/// See [`EditError`].
+pub fn with_memory(blob: &[u8], banks: &[RamBank]) -> Result<Vec<u8>, EditError> {
+    let mut blob = blob.to_vec();
+    for bank in banks {
+        let tree = Tree::read(&blob).map_err(EditError::Read)?;
+        let (address_cells, size_cells) = tree.root().child_cells();
+        let mut reg = cells(bank.range.start().raw(), address_cells);
+        reg.extend(cells(bank.range.size(), size_cells));
+        let name = format!("memory@{:x}", bank.range.start().raw());
+        let properties: [(&str, &[u8]); 2] = [("device_type", b"memory\0"), ("reg", &reg)];
+        blob = edit::with_properties(&tree, &name, &properties, MAX_BYTES)
+            .map_err(EditError::Write)?;
+    }
+    Ok(blob)
 }
 
-fn copy(writer: &mut Writer, node: Node<'_, '_>, container: &Container) {
-    let is_root = node.parent().is_none();
-    let is_chosen = node.path() == "/chosen";
-    writer.begin(if is_root { "" } else { node.name() });
-    for property in node.properties() {
-        if !(is_chosen && [START, END].contains(&property.name)) {
-            writer.bytes(property.name, property.value);
-        }
-    }
-    if is_chosen {
-        container.write(writer);
-    }
-    for child in node.children() {
-        copy(writer, child, container);
-    }
-    if is_root && node.child("chosen").is_none() {
-        writer.begin("chosen");
-        container.write(writer);
-        writer.end();
-    }
-    writer.end();
-}
-
-impl Container {
-    fn write(&self, writer: &mut Writer) {
-        writer.numbers(START, &[self.start]);
-        writer.numbers(END, &[self.end]);
-    }
+/// A number in this many cells of 32 bits, the highest first.
+fn cells(number: u64, count: usize) -> Vec<u8> {
+    let bytes = u128::from(number).to_be_bytes();
+    let kept = bytes.len().saturating_sub(count.saturating_mul(4));
+    bytes.get(kept..).unwrap_or_default().to_vec()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use layout::{MachineAddress, MachineRange, Origin};
 
-    fn sample(chosen: bool) -> Vec<u8> {
-        let mut writer = Writer::new();
-        writer.begin("");
-        writer.string("model", "board");
-        writer.begin("memory@0");
-        writer.numbers("reg", &[0, 1 << 30]);
-        writer.end();
-        if chosen {
-            writer.begin("chosen");
-            writer.string("stdout-path", "/serial");
-            writer.end();
-        }
-        writer.end();
-        writer.finish(&[(0x1000, 0x2000)], MAX_BYTES).unwrap()
+    fn sample() -> Vec<u8> {
+        std::fs::read(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/tests/hosts/virt-2g.dtb"
+        ))
+        .unwrap()
     }
 
     #[test]
-    fn the_container_is_named_and_the_rest_kept() {
-        for chosen in [true, false] {
-            let edited = with_container(&sample(chosen), 0x4040_0000, 0x4140_0000).unwrap();
-            let tree = Tree::read(&edited).unwrap();
-            let node = tree.find("/chosen").unwrap();
-            assert_eq!(node.u64(START), Some(0x4040_0000));
-            assert_eq!(node.u64(END), Some(0x4140_0000));
-            assert_eq!(node.has("stdout-path"), chosen);
-            assert_eq!(tree.root().string("model"), Some("board"));
-            assert_eq!(tree.reservations(), [(0x1000, 0x2000)]);
-        }
+    fn the_container_is_named_and_the_length_stays() {
+        let edited = with_container(&sample(), 0x4040_0000, 0x4140_0000).unwrap();
+        let tree = Tree::read(&edited).unwrap();
+        let chosen = tree.find("/chosen").unwrap();
+        assert_eq!(chosen.u64("linux,initrd-start"), Some(0x4040_0000));
+        assert_eq!(chosen.u64("linux,initrd-end"), Some(0x4140_0000));
+        assert!(chosen.has("stdout-path"));
+        assert_eq!(
+            with_container(&edited, 0, u64::MAX).unwrap().len(),
+            edited.len()
+        );
     }
 
     #[test]
-    fn other_addresses_give_the_same_length() {
-        let first = with_container(&sample(true), 0, 0).unwrap();
-        let second = with_container(&first, u64::MAX - 1, u64::MAX).unwrap();
-        assert_eq!(first.len(), second.len());
-        assert_eq!(with_container(&second, 0, 0).unwrap(), first);
+    fn memory_is_added_in_the_roots_cells() {
+        let range = MachineRange::saturating(MachineAddress::new(0x1_0000_0000), 1 << 30);
+        let edited = with_memory(
+            &sample(),
+            &[RamBank {
+                range,
+                origin: Origin::NONE,
+            }],
+        )
+        .unwrap();
+        let tree = Tree::read(&edited).unwrap();
+        let node = tree.find("/memory@100000000").unwrap();
+        let reg = [1u32, 0, 0, 1 << 30].map(u32::to_be_bytes).concat();
+        assert_eq!(node.value("reg"), Some(reg.as_slice()));
+        assert_eq!(node.string("device_type"), Some("memory"));
+        assert!(tree.find("/memory@40000000").is_some());
     }
 
     #[test]

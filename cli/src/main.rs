@@ -5,9 +5,11 @@
 
 mod args;
 mod boot;
+mod commands;
 mod diagnostics;
 mod exit;
 mod explain;
+mod findings;
 mod host_tree;
 mod hypervisor;
 mod image;
@@ -15,14 +17,30 @@ mod plan_text;
 mod qemu;
 mod run;
 mod status;
+mod system;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 
+use args::Command;
+use exit::Exit;
+
 fn main() -> ExitCode {
-    let cli = args::Cli::parse();
-    match cli.command {
-        _ => exit::Exit::Good.into(),
+    let result = match args::Cli::parse().command {
+        Command::Check(args) => commands::check(&args),
+        Command::Plan(args) => commands::plan(&args),
+        Command::Explain(args) => commands::explain(&args),
+        Command::Image(args) => commands::image(&args),
+        Command::Run(args) => commands::run(args),
+    };
+    match result {
+        Ok(exit) => exit.into(),
+        // Whoever reads our output has gone away: nobody is left to be told.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Exit::Good.into(),
+        Err(error) => {
+            status::error(format_args!("can't write the output: {error}"));
+            Exit::Unreadable.into()
+        }
     }
 }

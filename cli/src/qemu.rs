@@ -12,27 +12,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use manifest::toml::QemuSpec;
 use sha2::{Digest, Sha256};
 
 use crate::diagnostics::Diagnostic;
 use crate::host_tree;
-
-/// A machine of QEMU's, as the manifest's `[host] qemu` names it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Machine {
-    /// `-machine`, without what this program adds.
-    pub machine: String,
-    /// The architecture's name in the manifest.
-    pub arch: String,
-    /// `-cpu`.
-    pub cpu: String,
-    /// `-smp`.
-    pub cpus: u32,
-    /// Bytes of RAM.
-    pub memory: u64,
-    /// More arguments.
-    pub args: Vec<String>,
-}
 
 /// What went wrong with QEMU, before anything was booted.
 #[derive(Debug)]
@@ -43,15 +27,6 @@ pub enum Failure {
     Refused(Diagnostic),
     /// The cache or a file for QEMU can't be written.
     Io(Diagnostic),
-}
-
-impl Failure {
-    /// What to tell the user.
-    pub fn diagnostic(self) -> Diagnostic {
-        match self {
-            Self::Missing(found) | Self::Refused(found) | Self::Io(found) => found,
-        }
-    }
 }
 
 /// A QEMU program.
@@ -110,7 +85,7 @@ impl Qemu {
     ///
     /// # Errors
     /// See [`Failure`].
-    pub fn host_tree(&self, machine: &Machine) -> Result<Vec<u8>, Failure> {
+    pub fn host_tree(&self, machine: &QemuSpec) -> Result<Vec<u8>, Failure> {
         let key = self.key(machine, b"host");
         cached(&key, || {
             let tree = self.dump(machine, None)?;
@@ -127,16 +102,16 @@ impl Qemu {
     ///
     /// # Errors
     /// See [`Failure`].
-    pub fn live_tree(&self, machine: &Machine, tree: &[u8]) -> Result<Vec<u8>, Failure> {
+    pub fn live_tree(&self, machine: &QemuSpec, tree: &[u8]) -> Result<Vec<u8>, Failure> {
         let key = self.key(machine, tree);
         cached(&key, || self.dump(machine, Some(tree)))
     }
 
     /// The name under which a tree is kept.
-    fn key(&self, machine: &Machine, input: &[u8]) -> String {
+    fn key(&self, machine: &QemuSpec, input: &[u8]) -> String {
         let mut hasher = Sha256::new();
         hasher.update(self.version.as_bytes());
-        for argument in machine.arguments() {
+        for argument in arguments(machine) {
             hasher.update([0]);
             hasher.update(argument.as_encoded_bytes());
         }
@@ -150,13 +125,13 @@ impl Qemu {
             .collect()
     }
 
-    fn dump(&self, machine: &Machine, tree: Option<&[u8]>) -> Result<Vec<u8>, Failure> {
+    fn dump(&self, machine: &QemuSpec, tree: Option<&[u8]>) -> Result<Vec<u8>, Failure> {
         let directory = cache_directory()?;
         let scratch = |what: &str| directory.join(format!(".{}.{what}", std::process::id()));
         let (input, output) = (scratch("in.dtb"), scratch("out.dtb"));
         let mut command = self.command();
         command
-            .args(machine.arguments_dumping(&output))
+            .args(arguments_dumping(machine, &output))
             .args(["-display", "none"]);
         if let Some(tree) = tree {
             fs::write(&input, tree).map_err(|error| unwritable(&input, &error))?;
@@ -188,64 +163,59 @@ impl Qemu {
     }
 }
 
-impl Machine {
-    /// The arguments that make the machine, without anything to boot.
-    pub fn arguments(&self) -> Vec<OsString> {
-        self.arguments_with(&self.machine_option())
-    }
+/// The arguments that make the machine, without anything to boot.
+pub fn arguments(machine: &QemuSpec) -> Vec<OsString> {
+    arguments_with(machine, &machine_option(machine))
+}
 
-    fn arguments_dumping(&self, output: &Path) -> Vec<OsString> {
-        // A comma in a value of QEMU's is written twice.
-        let output = output.display().to_string().replace(',', ",,");
-        self.arguments_with(&format!("{},dumpdtb={output}", self.machine_option()))
-    }
+fn arguments_dumping(machine: &QemuSpec, output: &Path) -> Vec<OsString> {
+    // A comma in a value of QEMU's is written twice.
+    let output = output.display().to_string().replace(',', ",,");
+    arguments_with(
+        machine,
+        &format!("{},dumpdtb={output}", machine_option(machine)),
+    )
+}
 
-    fn arguments_with(&self, machine: &str) -> Vec<OsString> {
-        let mebibytes = self.memory >> 20;
-        let memory = if mebibytes << 20 == self.memory {
-            format!("{mebibytes}M")
-        } else {
-            format!("{}B", self.memory)
-        };
-        let fixed = [
-            "-machine",
-            machine,
-            "-cpu",
-            &self.cpu,
-            "-smp",
-            &self.cpus.to_string(),
-            "-m",
-            &memory,
-        ];
-        fixed
-            .into_iter()
-            .map(OsString::from)
-            .chain(self.args.iter().map(OsString::from))
-            .collect()
-    }
+fn arguments_with(machine: &QemuSpec, option: &str) -> Vec<OsString> {
+    let mebibytes = machine.memory >> 20;
+    let memory = if mebibytes << 20 == machine.memory {
+        format!("{mebibytes}M")
+    } else {
+        format!("{}B", machine.memory)
+    };
+    let cpus = machine.cpus.to_string();
+    let fixed = [
+        "-machine",
+        option,
+        "-cpu",
+        &machine.cpu,
+        "-smp",
+        &cpus,
+        "-m",
+        &memory,
+    ];
+    fixed
+        .into_iter()
+        .map(OsString::from)
+        .chain(machine.args.iter().map(OsString::from))
+        .collect()
+}
 
-    /// `-machine` with what the hypervisor needs: EL2, and a tree without random seeds, so that
-    /// it repeats. What the manifest already says is left as it is.
-    fn machine_option(&self) -> String {
-        let mut option = self.machine.clone();
-        if self.arch == "aarch64" && self.is_virt() {
-            for (key, value) in [("virtualization", "on"), ("dtb-randomness", "off")] {
-                if !self
-                    .machine
-                    .split(',')
-                    .any(|part| part.split('=').next() == Some(key))
-                {
-                    option += &format!(",{key}={value}");
-                }
+/// `-machine` with what the hypervisor needs: EL2, and a tree without random seeds, so that it
+/// repeats. What the manifest already says is left as it is.
+fn machine_option(machine: &QemuSpec) -> String {
+    let said: Vec<&str> = machine.machine.split(',').collect();
+    let name = said.first().copied().unwrap_or_default();
+    let mut option = machine.machine.clone();
+    if machine.arch == "aarch64" && (name == "virt" || name.starts_with("virt-")) {
+        for (key, value) in [("virtualization", "on"), ("dtb-randomness", "off")] {
+            if !said.iter().any(|part| part.split('=').next() == Some(key)) {
+                option += &format!(",{key}={value}");
             }
         }
-        option
     }
-
-    fn is_virt(&self) -> bool {
-        let name = self.machine.split(',').next().unwrap_or_default();
-        name == "virt" || name.starts_with("virt-")
-    }
+    option
 }
 
 /// The tree kept under `key`, or a new one.
@@ -286,48 +256,40 @@ fn unwritable(path: &Path, error: &io::Error) -> Failure {
 mod tests {
     use super::*;
 
-    fn machine(option: &str) -> Machine {
-        Machine {
+    fn machine(option: &str) -> QemuSpec {
+        QemuSpec {
             machine: option.to_owned(),
             arch: "aarch64".to_owned(),
             cpu: "cortex-a57".to_owned(),
             cpus: 2,
             memory: 2 << 30,
             args: vec!["-device".to_owned(), "edu".to_owned()],
+            origin: layout::Origin::NONE,
         }
     }
 
     #[test]
     fn the_machine_gets_what_the_hypervisor_needs() {
-        let arguments = machine("virt,gic-version=3").arguments();
-        let expected = [
-            "-machine",
-            "virt,gic-version=3,virtualization=on,dtb-randomness=off",
-            "-cpu",
-            "cortex-a57",
-            "-smp",
-            "2",
-            "-m",
-            "2048M",
-            "-device",
-            "edu",
-        ];
-        assert_eq!(arguments, expected);
+        let option = "virt,gic-version=3,virtualization=on,dtb-randomness=off";
+        let expected = ["-machine", option, "-cpu", "cortex-a57", "-smp", "2"];
+        let arguments = arguments(&machine("virt,gic-version=3"));
+        assert_eq!(arguments[..6], expected);
+        assert_eq!(arguments[6..], ["-m", "2048M", "-device", "edu"]);
     }
 
     #[test]
     fn what_the_manifest_says_is_not_said_twice() {
-        let said = machine("virt,virtualization=on").machine_option();
+        let said = machine_option(&machine("virt,virtualization=on"));
         assert_eq!(said, "virt,virtualization=on,dtb-randomness=off");
-        assert_eq!(machine("raspi3b").machine_option(), "raspi3b");
+        assert_eq!(machine_option(&machine("raspi3b")), "raspi3b");
     }
 
     #[test]
     fn memory_that_is_no_multiple_of_a_mebibyte_is_said_in_bytes() {
-        let odd = Machine {
+        let odd = QemuSpec {
             memory: (512 << 20) + 8192,
             ..machine("virt")
         };
-        assert!(odd.arguments().contains(&OsString::from("536879104B")));
+        assert!(arguments(&odd).contains(&OsString::from("536879104B")));
     }
 }

@@ -36,7 +36,11 @@ impl Machine {
         let put = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
         put("system.toml", MANIFEST);
         put("machine.sh", script);
-        std::fs::copy(format!("{TESTS}/files/kernel"), folder.path().join("kernel")).unwrap();
+        std::fs::copy(
+            format!("{TESTS}/files/kernel"),
+            folder.path().join("kernel"),
+        )
+        .unwrap();
         Self { folder }
     }
 
@@ -50,7 +54,10 @@ impl Machine {
             .arg("run")
             .arg(self.path("system.toml"))
             .args(arguments)
-            .env("TERRANE_HYPERVISOR", format!("{TESTS}/files/hypervisor.bin"))
+            .env(
+                "TERRANE_HYPERVISOR",
+                format!("{TESTS}/files/hypervisor.bin"),
+            )
             .env("TERRANE_QEMU_AARCH64", format!("{TESTS}/fake-qemu.sh"))
             .env("FAKE_TREE", format!("{TESTS}/hosts/virt-2g.dtb"))
             .env("FAKE_MACHINE", self.path("machine.sh"))
@@ -71,7 +78,10 @@ fn text(bytes: &[u8]) -> String {
 
 fn status(script: &str, arguments: &[&str]) -> i32 {
     let output = Machine::new(script).run(arguments);
-    output.status.code().unwrap_or_else(|| panic!("{}", text(&output.stderr)))
+    output
+        .status
+        .code()
+        .unwrap_or_else(|| panic!("{}", text(&output.stderr)))
 }
 
 const OFF: &str = "echo '(terrane) control: powered off'; echo '(terrane) net: powered off'; \
@@ -82,7 +92,10 @@ fn every_line_begins_with_its_domains_name() {
     let script = format!("printf '(terrane) hello\\r\\nLinux\\r\\n(net) up\\r\\n'; {OFF}");
     let output = Machine::new(&script).run(&[]);
     let shown = text(&output.stdout);
-    assert!(shown.starts_with("(terrane) hello\n(control) Linux\n(net) up\n"), "{shown}");
+    assert!(
+        shown.starts_with("(terrane) hello\n(control) Linux\n(net) up\n"),
+        "{shown}"
+    );
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
 }
 
@@ -105,11 +118,17 @@ fn the_time_is_up() {
 #[test]
 fn a_qemu_that_is_not_there_is_said_so() {
     let machine = Machine::new(OFF);
-    let output =
-        machine.command(&[]).env("TERRANE_QEMU_AARCH64", "/nowhere/qemu").output().unwrap();
+    let output = machine
+        .command(&[])
+        .env("TERRANE_QEMU_AARCH64", "/nowhere/qemu")
+        .output()
+        .unwrap();
     assert_eq!(output.status.code(), Some(5));
     let said = text(&output.stderr);
-    assert!(said.contains("qemu-missing") && said.contains("TERRANE_QEMU_AARCH64"), "{said}");
+    assert!(
+        said.contains("qemu-missing") && said.contains("TERRANE_QEMU_AARCH64"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -124,7 +143,8 @@ fn logs_have_the_bytes_without_names() {
 
 #[test]
 fn plain_leaves_standard_output_to_the_domain_with_the_console() {
-    let script = format!("printf '(terrane) hello\\r\\n'; read -r line; printf \"got $line\\n\"; {OFF}");
+    let script =
+        format!("printf '(terrane) hello\\r\\n'; read -r line; printf \"got $line\\n\"; {OFF}");
     let machine = Machine::new(&script);
     let mut child = machine
         .command(&["--plain"])
@@ -142,10 +162,19 @@ fn plain_leaves_standard_output_to_the_domain_with_the_console() {
 #[test]
 fn a_prompt_without_a_line_feed_is_seen_at_once() {
     let machine = Machine::new(&format!("printf '/ # '; read -r line; {OFF}"));
-    let mut child =
-        machine.command(&[]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = machine
+        .command(&[])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut seen = [0; 14];
-    child.stdout.as_mut().unwrap().read_exact(&mut seen).unwrap();
+    child
+        .stdout
+        .as_mut()
+        .unwrap()
+        .read_exact(&mut seen)
+        .unwrap();
     assert_eq!(&seen, b"(control) / # ");
     child.stdin.take().unwrap().write_all(b"\n").unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(0));
@@ -156,7 +185,11 @@ fn more_arguments_reach_qemu() {
     let machine = Machine::new(OFF);
     // The stand-in takes this for a request for its tree, and ends.
     let output = machine.run(&["--", "-machine", "virt,dumpdtb=asked.dtb"]);
-    assert!(machine.path("asked.dtb").exists(), "{}", text(&output.stderr));
+    assert!(
+        machine.path("asked.dtb").exists(),
+        "{}",
+        text(&output.stderr)
+    );
 }
 
 #[test]
@@ -164,7 +197,12 @@ fn a_signal_ends_qemu_too() {
     let machine = Machine::new("echo $$ > pid; echo ready; exec sleep 60");
     let mut child = machine.command(&[]).stdout(Stdio::piped()).spawn().unwrap();
     let mut seen = [0; 15];
-    child.stdout.as_mut().unwrap().read_exact(&mut seen).unwrap();
+    child
+        .stdout
+        .as_mut()
+        .unwrap()
+        .read_exact(&mut seen)
+        .unwrap();
     let qemu = std::fs::read_to_string(machine.path("pid")).unwrap();
     assert!(alive(qemu.trim()));
     terminate(&child);
@@ -177,6 +215,9 @@ fn alive(process: &str) -> bool {
 }
 
 fn terminate(child: &Child) {
-    let ended = Command::new("kill").arg(child.id().to_string()).status().unwrap();
+    let ended = Command::new("kill")
+        .arg(child.id().to_string())
+        .status()
+        .unwrap();
     assert!(ended.success());
 }

@@ -14,4 +14,6 @@ pub mod image;
 pub mod kernel;
 pub mod origin;
 pub mod plan_json;
+#[cfg(feature = "std")]
+pub mod toml;
 pub mod tree;

@@ -9,6 +9,7 @@ use std::io;
 use std::path::Path;
 
 use crate::diagnostics::{self, Diagnostic};
+use crate::qemu;
 use crate::run::Files;
 use crate::system::{Host, System};
 
@@ -22,8 +23,10 @@ pub fn write(system: &System, directory: &Path) -> Result<(), Diagnostic> {
         let path = directory.join(name);
         fs::write(&path, bytes).map_err(|error| diagnostics::unwritable(&path, &error))
     };
-    put(scripts::HYPERVISOR, &system.hypervisor.bytes)?;
-    put(scripts::CONTAINER, &system.container)?;
+    if let Some(hypervisor) = &system.hypervisor {
+        put(scripts::HYPERVISOR, &hypervisor.bytes)?;
+    }
+    put(scripts::CONTAINER, &system.container()?)?;
     put(scripts::TREE, &system.host_tree)?;
 
     let script = scripts::uboot(&system.places);
@@ -38,8 +41,7 @@ pub fn write(system: &System, directory: &Path) -> Result<(), Diagnostic> {
             container: Path::new(scripts::CONTAINER),
             address: system.places.container.start().raw(),
         };
-        let arguments: Vec<OsString> = machine
-            .arguments()
+        let arguments: Vec<OsString> = qemu::arguments(machine)
             .into_iter()
             .chain([OsString::from("-nographic")])
             .chain(files.arguments())

@@ -21,7 +21,11 @@ pub fn qemu(program: &str, arguments: &[&OsStr]) -> String {
     for argument in arguments {
         let argument = quoted(&argument.to_string_lossy());
         // An option begins a line, its value follows it.
-        text += if argument.starts_with('-') { " \\\n    " } else { " " };
+        text += if argument.starts_with('-') {
+            " \\\n    "
+        } else {
+            " "
+        };
         text += &argument;
     }
     text += " \\\n    \"$@\"\n";
@@ -82,7 +86,13 @@ mod tests {
         let text = uboot(&places);
         // booti takes ${filesize}, which is the last file's.
         let last = text.lines().rev().nth(1).unwrap();
-        assert!(last.starts_with("load") && last.ends_with(CONTAINER), "{last}");
-        assert!(text.ends_with("booti 0x40200000 0x40600000:${filesize} 0x40400000\n"), "{text}");
+        assert!(
+            last.starts_with("load") && last.ends_with(CONTAINER),
+            "{last}"
+        );
+        assert!(
+            text.ends_with("booti 0x40200000 0x40600000:${filesize} 0x40400000\n"),
+            "{text}"
+        );
     }
 }

@@ -7,14 +7,18 @@ mod supervisor;
 mod terminal;
 
 use std::ffi::OsString;
+use std::fs;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use tempfile::TempDir;
+
 use crate::diagnostics::{self, Diagnostic};
 use crate::exit::Exit;
 use crate::status;
+use crate::system::System;
 use lines::Splitter;
 use sinks::{Screen, Sinks};
 use supervisor::Failure;
@@ -49,6 +53,53 @@ impl Files<'_> {
         ]
     }
 }
+
+/// The files that QEMU loads, in a folder that goes away with this.
+#[derive(Debug)]
+pub struct BootFiles {
+    folder: TempDir,
+    hypervisor: PathBuf,
+    address: u64,
+}
+
+impl BootFiles {
+    /// Writes a system's files.
+    ///
+    /// # Errors
+    /// The folder for temporary files can't be written, or there is no hypervisor.
+    pub fn write(system: &System) -> Result<Self, Diagnostic> {
+        let hypervisor = system.hypervisor.as_ref().ok_or_else(|| {
+            Diagnostic::error("hypervisor-missing", "the hypervisor's image isn't there")
+        })?;
+        let folder = tempfile::Builder::new()
+            .prefix("terrane-")
+            .tempdir()
+            .map_err(|error| diagnostics::unwritable(&std::env::temp_dir(), &error))?;
+        for (name, bytes) in [(TREE, &system.host_tree), (CONTAINER, &system.container()?)] {
+            let path = folder.path().join(name);
+            fs::write(&path, bytes).map_err(|error| diagnostics::unwritable(&path, &error))?;
+        }
+        Ok(Self {
+            folder,
+            hypervisor: hypervisor.path.clone(),
+            address: system.places.container.start().raw(),
+        })
+    }
+
+    /// The arguments that load them.
+    pub fn arguments(&self) -> Vec<OsString> {
+        let files = Files {
+            hypervisor: &self.hypervisor,
+            tree: &self.folder.path().join(TREE),
+            container: &self.folder.path().join(CONTAINER),
+            address: self.address,
+        };
+        files.arguments()
+    }
+}
+
+const TREE: &str = "host.dtb";
+const CONTAINER: &str = "container.bin";
 
 /// A path inside one of QEMU's option lists: a comma is written twice.
 fn escaped(path: &Path) -> String {

@@ -64,7 +64,13 @@ impl Reader<'_> {
         for key in NOT_BUILT {
             if let Some(value) = value(table, key) {
                 let why = format!("Terrane has no `{key}` yet");
-                self.problem(Code::NotBuiltYet, value.span(), "asked for here", why, "leave it out");
+                self.problem(
+                    Code::NotBuiltYet,
+                    value.span(),
+                    "asked for here",
+                    why,
+                    "leave it out",
+                );
             }
         }
         let policies = self.policies(table);
@@ -83,11 +89,16 @@ impl Reader<'_> {
             domain.command_line = cmdline;
         }
         if let Some(list) = value(table, "devices") {
-            domain.devices =
-                self.list(&list).iter().filter_map(|item| self.device(item)).collect();
+            domain.devices = self
+                .list(&list)
+                .iter()
+                .filter_map(|item| self.device(item))
+                .collect();
         }
         let mut flag = |key: &str| {
-            value(table, key).and_then(|value| self.flag(&value)).unwrap_or_default()
+            value(table, key)
+                .and_then(|value| self.flag(&value))
+                .unwrap_or_default()
         };
         domain.allow_dma_without_iommu = flag("allow-dma-without-iommu");
         domain.vpl011 = flag("vpl011");
@@ -183,7 +194,11 @@ impl Reader<'_> {
     fn device(&mut self, item: &Value<'_>) -> Option<DeviceRequest> {
         let origin = self.origin(item.span());
         if !item.is_table() {
-            return Some(DeviceRequest { path: self.text(item)?, dma_mask: None, origin });
+            return Some(DeviceRequest {
+                path: self.text(item)?,
+                dma_mask: None,
+                origin,
+            });
         }
         let table = self.table(item)?;
         self.check_keys(table, &["path", "dma-mask"], "an item of `devices`");
@@ -193,13 +208,19 @@ impl Reader<'_> {
             self.problem(Code::KeyMissing, item.span(), "no `path`", why, "");
             return None;
         };
-        Some(DeviceRequest { path: self.text(&path)?, dma_mask, origin })
+        Some(DeviceRequest {
+            path: self.text(&path)?,
+            dma_mask,
+            origin,
+        })
     }
 
     fn limits(&mut self, table: &DeTable<'_>) -> Limits {
         let default = Limits::default();
         let mut limit = |key: &str, default: u32| {
-            value(table, key).and_then(|value| self.count(&value)).unwrap_or(default)
+            value(table, key)
+                .and_then(|value| self.count(&value))
+                .unwrap_or(default)
         };
         Limits {
             max_event_channels: limit("max-event-channels", default.max_event_channels),
@@ -210,7 +231,9 @@ impl Reader<'_> {
     fn policies(&mut self, table: &DeTable<'_>) -> Policies {
         let stray = value(table, "on-stray-access").and_then(|value| self.word(&value));
         let mut on = |key: &str| {
-            value(table, key).and_then(|value| self.word::<OnStop>(&value)).unwrap_or_default()
+            value(table, key)
+                .and_then(|value| self.word::<OnStop>(&value))
+                .unwrap_or_default()
         };
         Policies {
             on_poweroff: on("on-poweroff"),

@@ -2,7 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use layout::{Code, HypervisorRequest, Located, Origin, StaticRange};
+use layout::{
+    Code, HypervisorRequest, Located, MachineAddress, MachineRange, Origin, RamBank, Reserved,
+    StaticRange,
+};
 use toml::de::DeTable;
 
 use super::reader::{Reader, value};
@@ -13,9 +16,9 @@ pub struct HostSpec {
     /// The machine.
     pub source: HostSource,
     /// RAM that the boot loader fills in.
-    pub memory: Vec<StaticRange>,
-    /// RAM that nobody gets, with its name.
-    pub reserved: Vec<(StaticRange, String)>,
+    pub memory: Vec<RamBank>,
+    /// RAM that nobody gets.
+    pub reserved: Vec<Reserved>,
 }
 
 /// What describes the machine.
@@ -82,16 +85,44 @@ impl Reader<'_> {
                 None
             }
         };
-        let memory = value(table, "memory")
-            .map(|list| self.ranges(&list, &[], |_, range, _| range))
-            .unwrap_or_default();
-        let reserved = value(table, "reserved").map(|list| {
-            self.ranges(&list, &["name"], |reader, range, table| {
-                let name = value(table, "name").and_then(|name| reader.text(&name));
-                (range, name.unwrap_or_else(|| "reserved".to_owned()))
+        let memory = value(table, "memory").map(|list| {
+            self.ranges(&list, &[], |reader, said, _| {
+                let range = reader.machine_range(&said, list.span())?;
+                Some(RamBank {
+                    range,
+                    origin: said.origin,
+                })
             })
         });
-        Some(HostSpec { source: source?, memory, reserved: reserved.unwrap_or_default() })
+        let reserved = value(table, "reserved").map(|list| {
+            self.ranges(&list, &["name"], |reader, said, table| {
+                let name = value(table, "name").and_then(|name| reader.text(&name));
+                Some(Reserved {
+                    range: reader.machine_range(&said, list.span())?,
+                    name: name.unwrap_or_else(|| "reserved".to_owned()),
+                    no_map: true,
+                    origin: said.origin,
+                })
+            })
+        });
+        Some(HostSpec {
+            source: source?,
+            memory: memory.into_iter().flatten().flatten().collect(),
+            reserved: reserved.into_iter().flatten().flatten().collect(),
+        })
+    }
+
+    fn machine_range(
+        &mut self,
+        said: &StaticRange,
+        span: std::ops::Range<usize>,
+    ) -> Option<MachineRange> {
+        let range = MachineRange::new(MachineAddress::new(said.start), said.size);
+        if range.is_none() {
+            let why = "start and size don't belong together: the range ends beyond 2^64";
+            self.problem(Code::ValueInvalid, span, "here", why, "");
+        }
+        range
     }
 
     fn qemu(
@@ -105,7 +136,13 @@ impl Reader<'_> {
             Some(value) => self.text(&value),
             None => {
                 let why = "`qemu` has machine, arch, cpu and memory";
-                self.problem(Code::KeyMissing, span.clone(), format!("no `{key}`"), why, "");
+                self.problem(
+                    Code::KeyMissing,
+                    span.clone(),
+                    format!("no `{key}`"),
+                    why,
+                    "",
+                );
                 None
             }
         };
@@ -122,7 +159,9 @@ impl Reader<'_> {
             Some(value) => self.count(&value),
             None => Some(1),
         };
-        let args = value(table, "args").map(|args| self.texts(&args)).unwrap_or_default();
+        let args = value(table, "args")
+            .map(|args| self.texts(&args))
+            .unwrap_or_default();
         if let (Some(arch), Some(value)) = (&arch, value(table, "arch")) {
             self.check_architecture(arch, value.span());
         }
@@ -143,7 +182,13 @@ impl Reader<'_> {
         }
         if ARCHITECTURES.contains(&arch) {
             let why = format!("Terrane doesn't run on {arch} yet");
-            self.problem(Code::NotBuiltYet, span, "this architecture", why, "use \"aarch64\"");
+            self.problem(
+                Code::NotBuiltYet,
+                span,
+                "this architecture",
+                why,
+                "use \"aarch64\"",
+            );
         } else {
             let why = format!("there is no architecture \"{arch}\"");
             let help = format!("write one of {}", ARCHITECTURES.join(", "));

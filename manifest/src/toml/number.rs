@@ -1,8 +1,12 @@
 //! Sizes and addresses as a manifest writes them.
 
 /// Units of sizes, in bytes.
-const UNITS: [(&str, u64); 4] =
-    [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("TiB", 1 << 40)];
+const UNITS: [(&str, u64); 4] = [
+    ("KiB", 1 << 10),
+    ("MiB", 1 << 20),
+    ("GiB", 1 << 30),
+    ("TiB", 1 << 40),
+];
 
 /// A number in a string: decimal, or hexadecimal behind `0x`, with underscores between digits and
 /// a unit behind it ("256MiB", "0xffff_ffff_f000_0000"). `None` if it is none, or more than 64
@@ -44,7 +48,20 @@ mod tests {
 
     #[test]
     fn what_is_no_number_is_none() {
-        for text in ["", "MiB", "256MB", "256mib", "-1", "+1", "0x", "1__", "_1", "1.5GiB", "0x1_0000_0000_0000_0000", "16777216TiB"] {
+        for text in [
+            "",
+            "MiB",
+            "256MB",
+            "256mib",
+            "-1",
+            "+1",
+            "0x",
+            "1__",
+            "_1",
+            "1.5GiB",
+            "0x1_0000_0000_0000_0000",
+            "16777216TiB",
+        ] {
             assert_eq!(parse(text), None, "{text}");
         }
     }

@@ -9,7 +9,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::number;
 use crate::origin::{LineColumn, Origins, Position};
-use crate::tree::system::Word;
+use crate::tree::system::words::Word;
 
 /// A value with its key.
 #[derive(Clone, Copy)]
@@ -36,7 +36,10 @@ impl<'a> Value<'a> {
 /// The value of a key.
 pub(super) fn value<'a>(table: &'a DeTable<'a>, key: &str) -> Option<Value<'a>> {
     let (key, value) = table.get_key_value(key)?;
-    Some(Value { key: key.get_ref(), value })
+    Some(Value {
+        key: key.get_ref(),
+        value,
+    })
 }
 
 /// Reads one document.
@@ -54,13 +57,23 @@ impl<'t> Reader<'t> {
     pub(super) fn new(name: &str, text: &'t str) -> Self {
         let mut origins = Origins::new();
         let file = origins.add_file(name.to_owned());
-        Self { text, file, origins, problems: Vec::new(), domain: None }
+        Self {
+            text,
+            file,
+            origins,
+            problems: Vec::new(),
+            domain: None,
+        }
     }
 
     /// The origin of these bytes.
     pub(super) fn origin(&mut self, span: Range<usize>) -> Origin {
         let start = line_column(self.text, span.start);
-        self.origins.add(Position::Text { file: self.file, span, start })
+        self.origins.add(Position::Text {
+            file: self.file,
+            span,
+            start,
+        })
     }
 
     /// The value with its origin.
@@ -81,7 +94,11 @@ impl<'t> Reader<'t> {
         self.problems.push(Conflict {
             code,
             severity: Severity::Error,
-            sides: vec![Side { what: what.into(), origin, domain: self.domain }],
+            sides: vec![Side {
+                what: what.into(),
+                origin,
+                domain: self.domain,
+            }],
             why: why.into(),
             help: help.into(),
         });
@@ -89,7 +106,10 @@ impl<'t> Reader<'t> {
 
     /// Notes each key of `table` that isn't in `known`, with the nearest that is.
     pub(super) fn check_keys(&mut self, table: &DeTable<'_>, known: &[&str], place: &str) {
-        for key in table.keys().filter(|key| !known.contains(&key.get_ref().as_ref())) {
+        for key in table
+            .keys()
+            .filter(|key| !known.contains(&key.get_ref().as_ref()))
+        {
             let name = key.get_ref();
             let nearest = known
                 .iter()
@@ -107,9 +127,19 @@ impl<'t> Reader<'t> {
 
     fn wrong_type(&mut self, value: &Value<'_>, wanted: &str) {
         let is = value.value.get_ref().type_str();
-        let why = format!("`{}` takes {wanted}, and this is {} {is}", value.key, article(is));
+        let why = format!(
+            "`{}` takes {wanted}, and this is {} {is}",
+            value.key,
+            article(is)
+        );
         let help = format!("write {wanted}");
-        self.problem(Code::WrongType, value.span(), format!("{} {is}", article(is)), why, help);
+        self.problem(
+            Code::WrongType,
+            value.span(),
+            format!("{} {is}", article(is)),
+            why,
+            help,
+        );
     }
 
     /// A string.
@@ -141,9 +171,18 @@ impl<'t> Reader<'t> {
             }
         };
         if parsed.is_none() {
-            let why = format!("`{}` takes a size or an address of at most 64 bits", value.key);
+            let why = format!(
+                "`{}` takes a size or an address of at most 64 bits",
+                value.key
+            );
             let help = "write an integer, or a string such as \"256MiB\" or \"0x4000_0000\"";
-            self.problem(Code::ValueInvalid, value.span(), "not such a number", why, help);
+            self.problem(
+                Code::ValueInvalid,
+                value.span(),
+                "not such a number",
+                why,
+                help,
+            );
         }
         parsed
     }
@@ -168,11 +207,19 @@ impl<'t> Reader<'t> {
         let text = self.text(value)?;
         let word = W::from_word(&text);
         if word.is_none() {
-            let words: Vec<String> =
-                W::WORDS.iter().map(|(word, _)| format!("\"{word}\"")).collect();
+            let words: Vec<String> = W::WORDS
+                .iter()
+                .map(|(word, _)| format!("\"{word}\""))
+                .collect();
             let why = format!("`{}` doesn't take \"{text}\"", value.key);
             let help = format!("write one of {}", words.join(", "));
-            self.problem(Code::ValueInvalid, value.span(), "not one of its words", why, help);
+            self.problem(
+                Code::ValueInvalid,
+                value.span(),
+                "not one of its words",
+                why,
+                help,
+            );
         }
         word
     }
@@ -189,9 +236,13 @@ impl<'t> Reader<'t> {
     /// The items of a list.
     pub(super) fn list<'a>(&mut self, value: &Value<'a>) -> Vec<Value<'a>> {
         match value.value.get_ref().as_array() {
-            Some(items) => {
-                items.iter().map(|item| Value { key: value.key, value: item }).collect()
-            }
+            Some(items) => items
+                .iter()
+                .map(|item| Value {
+                    key: value.key,
+                    value: item,
+                })
+                .collect(),
             None => {
                 self.wrong_type(value, "a list");
                 Vec::new()
@@ -215,19 +266,35 @@ impl<'t> Reader<'t> {
         let known: Vec<&str> = ["start", "size"].iter().chain(more).copied().collect();
         let mut ranges = Vec::new();
         for item in self.list(value) {
-            let Some(table) = self.table(&item) else { continue };
+            let Some(table) = self.table(&item) else {
+                continue;
+            };
             self.check_keys(table, &known, &format!("an item of `{}`", value.key));
             let mut field = |key| match self::value(table, key) {
                 Some(field) => self.number(&field),
                 None => {
                     let why = format!("an item of `{}` has a start and a size", value.key);
-                    self.problem(Code::KeyMissing, item.span(), format!("no `{key}`"), why, "");
+                    self.problem(
+                        Code::KeyMissing,
+                        item.span(),
+                        format!("no `{key}`"),
+                        why,
+                        "",
+                    );
                     None
                 }
             };
             if let (Some(start), Some(size)) = (field("start"), field("size")) {
                 let origin = self.origin(item.span());
-                ranges.push(read(self, StaticRange { start, size, origin }, table));
+                ranges.push(read(
+                    self,
+                    StaticRange {
+                        start,
+                        size,
+                        origin,
+                    },
+                    table,
+                ));
             }
         }
         ranges
@@ -236,7 +303,11 @@ impl<'t> Reader<'t> {
 
 /// "an array", "a string".
 fn article(noun: &str) -> &'static str {
-    if noun.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" }
+    if noun.starts_with(['a', 'e', 'i', 'o', 'u']) {
+        "an"
+    } else {
+        "a"
+    }
 }
 
 /// Line and column of a byte, both from 1.
@@ -245,7 +316,10 @@ pub(super) fn line_column(text: &str, offset: usize) -> LineColumn {
     let line = before.matches('\n').count() + 1;
     let column = before.chars().rev().take_while(|&c| c != '\n').count() + 1;
     let small = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-    LineColumn { line: small(line), column: small(column) }
+    LineColumn {
+        line: small(line),
+        column: small(column),
+    }
 }
 
 #[cfg(test)]

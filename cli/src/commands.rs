@@ -1,0 +1,158 @@
+//! The commands: each plans the system of a manifest and does one thing with it.
+//!
+//! An error of theirs is one of writing their own output; what is wrong with the user's files is a
+//! finding.
+
+use std::fs;
+use std::io::{self, Write};
+
+use layout::OnConflict;
+
+use crate::args::{CheckArgs, ExplainArgs, ImageArgs, ManifestArgs, PlanArgs, PlanFormat, RunArgs};
+use crate::diagnostics::{self, Diagnostic, Stream};
+use crate::exit::Exit;
+use crate::findings::Findings;
+use crate::system::{Host, Purpose, System};
+use crate::{explain, image, plan_text, qemu, run, status};
+
+/// `terrane check`.
+pub fn check(args: &CheckArgs) -> io::Result<Exit> {
+    let mut findings = Findings::default();
+    let system = System::plan(&args.manifest, Purpose::Look, &mut findings);
+    let stream = if args.manifest.json {
+        Stream::Stdout
+    } else {
+        Stream::Stderr
+    };
+    findings.emit(args.manifest.json, stream)?;
+    let exit = verdict(&system, &findings);
+    if let (Exit::Good, Ok(system), false) = (exit, &system, args.manifest.json) {
+        let domains = system.outcome.plan.domains.len();
+        let plural = if domains == 1 { "" } else { "s" };
+        status::step(
+            "Checked",
+            format_args!("{domains} domain{plural}, no conflict"),
+        );
+    }
+    Ok(exit)
+}
+
+/// `terrane plan`.
+pub fn plan(args: &PlanArgs) -> io::Result<Exit> {
+    let mut findings = Findings::default();
+    let system = System::plan(&args.manifest, Purpose::Look, &mut findings);
+    let exit = verdict(&system, &findings);
+    findings.emit(args.manifest.json, Stream::Stderr)?;
+    let Ok(system) = system else { return Ok(exit) };
+    // With conflicts there is a plan only if the hypervisor would go on.
+    let goes_on = system.outcome.plan.hypervisor.on_conflict == OnConflict::SkipDomain;
+    if exit != Exit::Good && !goes_on {
+        return Ok(exit);
+    }
+    let text = match args.format {
+        PlanFormat::Text => plan_text::render(&system.outcome.plan, &system.map),
+        PlanFormat::Json => system.json() + "\n",
+    };
+    match &args.output {
+        None => io::stdout().write_all(text.as_bytes())?,
+        Some(path) => {
+            if let Err(error) = fs::write(path, text) {
+                return fail(&args.manifest, diagnostics::unwritable(path, &error));
+            }
+        }
+    }
+    Ok(exit)
+}
+
+/// `terrane explain`.
+pub fn explain(args: &ExplainArgs) -> io::Result<Exit> {
+    match explain::explain(args.code.as_deref(), &mut io::stdout()) {
+        Ok(written) => written.map(|()| Exit::Good),
+        Err(unknown) => {
+            let mut findings = Findings::default();
+            findings.add(unknown);
+            findings
+                .emit(false, Stream::Stderr)
+                .map(|()| Exit::Conflicts)
+        }
+    }
+}
+
+/// `terrane image`.
+pub fn image(args: &ImageArgs) -> io::Result<Exit> {
+    let system = match bootable(&args.manifest, args.no_check)? {
+        Ok(system) => system,
+        Err(exit) => return Ok(exit),
+    };
+    match image::write(&system, &args.output) {
+        Ok(()) => {
+            status::step("Wrote", args.output.display());
+            Ok(Exit::Good)
+        }
+        Err(found) => fail(&args.manifest, found),
+    }
+}
+
+/// `terrane run`.
+pub fn run(args: RunArgs) -> io::Result<Exit> {
+    let system = match bootable(&args.manifest, args.no_check)? {
+        Ok(system) => system,
+        Err(exit) => return Ok(exit),
+    };
+    let Host::Qemu { qemu, machine } = &system.host else {
+        let found = Diagnostic::error("host-not-qemu", "this manifest's host isn't a QEMU machine")
+            .with_help("write the files for its boot loader by `terrane image`");
+        return fail(&args.manifest, found);
+    };
+    let files = match run::BootFiles::write(&system) {
+        Ok(files) => files,
+        Err(found) => return fail(&args.manifest, found),
+    };
+    let mut command = qemu.command();
+    command
+        .args(qemu::arguments(machine))
+        .args(run::CONSOLE)
+        .args(files.arguments())
+        .args(&args.qemu_args);
+    let domains = system.domains();
+    let watch = run::Watch {
+        domains: &domains,
+        focus: system.focus(),
+        timeout: args.timeout,
+        log_dir: args.log_dir,
+        plain: args.plain,
+    };
+    match run::run(command, &watch) {
+        Ok(exit) => Ok(exit),
+        Err(found) => fail(&args.manifest, found),
+    }
+}
+
+/// A system that is to be booted: with conflicts only if `no_check`.
+fn bootable(args: &ManifestArgs, no_check: bool) -> io::Result<Result<System, Exit>> {
+    let mut findings = Findings::default();
+    let system = System::plan(args, Purpose::Boot, &mut findings);
+    findings.emit(args.json, Stream::Stderr)?;
+    Ok(match system {
+        Ok(_) if findings.has_errors() && !no_check => Err(Exit::Conflicts),
+        other => other,
+    })
+}
+
+fn verdict(system: &Result<System, Exit>, findings: &Findings) -> Exit {
+    match system {
+        // Only `run` has a status of its own for it.
+        Err(Exit::QemuFailed) => Exit::Unreadable,
+        Err(exit) => *exit,
+        Ok(_) if findings.has_errors() => Exit::Conflicts,
+        Ok(_) => Exit::Good,
+    }
+}
+
+/// The end of a command that can't do its part.
+fn fail(args: &ManifestArgs, found: Diagnostic) -> io::Result<Exit> {
+    let mut findings = Findings::default();
+    findings.add(found);
+    findings.emit(args.json, Stream::Stderr)?;
+    Ok(Exit::Unreadable)
+}

@@ -1,0 +1,83 @@
+//! What is found on the way to a plan, with the texts that it points into.
+
+use std::io;
+
+use layout::{Conflict, Origin};
+use manifest::origin::{Origins, Position};
+
+use crate::diagnostics::{self, Diagnostic, Form, Place, Severity, Side, Sources, Stream};
+use crate::exit::Exit;
+
+/// All findings of one command.
+#[derive(Debug, Default)]
+pub struct Findings {
+    diagnostics: Vec<Diagnostic>,
+    sources: Sources,
+}
+
+impl Findings {
+    /// Adds a finding.
+    pub fn add(&mut self, found: Diagnostic) {
+        self.diagnostics.push(found);
+    }
+
+    /// Adds the one that makes going on pointless.
+    pub fn give_up(&mut self, found: Diagnostic, exit: Exit) -> Exit {
+        self.add(found);
+        exit
+    }
+
+    /// Adds a file's text, so that its lines can be shown.
+    pub fn add_source(&mut self, name: String, text: String) {
+        self.sources.insert(name, text);
+    }
+
+    /// Adds conflicts whose origins are in this table.
+    pub fn conflicts(&mut self, conflicts: &[Conflict], origins: &Origins) {
+        for conflict in conflicts {
+            let sides = conflict.sides.iter().map(|side| Side {
+                what: side.what.clone(),
+                place: self.place(side.origin, origins),
+            });
+            let found = Diagnostic {
+                code: conflict.code.as_str().to_owned(),
+                severity: match conflict.severity {
+                    layout::Severity::Error => Severity::Error,
+                    layout::Severity::Warning => Severity::Warning,
+                },
+                message: conflict.why.clone(),
+                sides: sides.collect(),
+                help: Some(conflict.help.clone()).filter(|help| !help.is_empty()),
+            };
+            self.diagnostics.push(found);
+        }
+    }
+
+    /// The place behind an origin.
+    pub fn place(&self, origin: Origin, origins: &Origins) -> Option<Place> {
+        match origins.get(origin)? {
+            Position::Text { file, span, start } => Some(Place::at(
+                origins.files().get(*file)?.clone(),
+                *start,
+                span.clone(),
+            )),
+            position => Some(Place::without_lines(position.to_string())),
+        }
+    }
+
+    /// Whether something is an error.
+    pub fn has_errors(&self) -> bool {
+        self.diagnostics
+            .iter()
+            .any(|found| found.severity == Severity::Error)
+    }
+
+    /// Writes all of them.
+    ///
+    /// # Errors
+    /// The stream can't be written.
+    pub fn emit(&self, json: bool, stream: Stream) -> io::Result<()> {
+        let form = if json { Form::Json } else { Form::Text };
+        diagnostics::emit(&self.diagnostics, &self.sources, form, stream)
+    }
+}

@@ -1,0 +1,338 @@
+//! The files that a manifest names, and the container that they make.
+
+use std::fmt;
+use std::path::Path;
+
+use layout::{
+    Code, Conflict, DomainRequest, Located, MachineAddress, MachineRange, ModuleRequest, Origin,
+    Severity, Side, SystemRequest,
+};
+
+use super::Manifest;
+use crate::container::{self, Arrangement, ContainerError, Shape};
+use crate::image::{HEADER_BYTES, IMAGE_ALIGNMENT};
+use crate::kernel;
+use crate::tree::blob::{Tree, TreeError};
+use crate::tree::system::{self, Modules, System, kernel_request};
+use crate::tree::writer::TooLarge;
+
+/// A manifest with the files that it names, and their places in the container.
+#[derive(Debug)]
+pub struct Loaded {
+    manifest: Manifest,
+    payloads: Vec<Payload>,
+    arrangement: Arrangement,
+}
+
+/// A container that can't be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BuildError {
+    /// The system tree is too large.
+    Tree(TooLarge),
+    /// The container is too large.
+    Container(ContainerError),
+    /// What was written can't be read again.
+    Unreadable(TreeError),
+}
+
+impl fmt::Display for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tree(error) => error.fmt(f),
+            Self::Container(error) => error.fmt(f),
+            Self::Unreadable(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for BuildError {}
+
+/// What a file is to its domain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Kernel,
+    Ramdisk,
+    PartialTree,
+}
+
+/// One file in the container.
+#[derive(Debug)]
+struct Payload {
+    domain: usize,
+    role: Role,
+    bytes: Vec<u8>,
+    shape: Shape,
+    origin: Origin,
+}
+
+impl Manifest {
+    /// Reads every file that the manifest names; kernels are unwrapped. What can't be used is
+    /// among the problems, and absent.
+    ///
+    /// # Errors
+    /// The files don't fit into a container.
+    pub fn load_files(mut self) -> Result<Loaded, BuildError> {
+        let mut payloads = Vec::new();
+        for domain in 0..self.files.len() {
+            let Some(files) = self.files.get(domain).cloned() else {
+                continue;
+            };
+            let named = [
+                (Role::Kernel, files.kernel),
+                (Role::Ramdisk, files.ramdisk),
+                (Role::PartialTree, files.partial_tree),
+            ];
+            for (role, path) in named {
+                let Some(path) = path else { continue };
+                match read(role, &path.value) {
+                    Ok((bytes, shape)) => {
+                        payloads.push(Payload {
+                            domain,
+                            role,
+                            bytes,
+                            shape,
+                            origin: path.origin,
+                        });
+                    }
+                    Err((code, why)) => {
+                        self.problems.push(file_problem(code, domain, &path, why));
+                    }
+                }
+            }
+        }
+        let arrangement = arrange(&self, &payloads)?;
+        Ok(Loaded {
+            manifest: self,
+            payloads,
+            arrangement,
+        })
+    }
+
+    /// The request with modules at their offsets from `start`.
+    fn request_at(
+        &self,
+        payloads: &[Payload],
+        arrangement: &Arrangement,
+        start: u64,
+    ) -> SystemRequest {
+        let mut request = self.request.clone();
+        for (payload, offset) in payloads.iter().zip(&arrangement.offsets) {
+            let Some(domain) = request.domains.get_mut(payload.domain) else {
+                continue;
+            };
+            let address = MachineAddress::new(start.saturating_add(*offset));
+            let module = MachineRange::saturating(address, payload.shape.file_size);
+            let origin = payload.origin;
+            match payload.role {
+                Role::Kernel => domain.kernel = payload.kernel_request(module),
+                Role::Ramdisk => domain.ramdisk = Some(ModuleRequest { module, origin }),
+                Role::PartialTree => domain.partial_tree = Some(ModuleRequest { module, origin }),
+            }
+        }
+        request
+    }
+
+    fn tree(
+        &self,
+        payloads: &[Payload],
+        arrangement: &Arrangement,
+        digest: Option<&str>,
+    ) -> Result<Vec<u8>, TooLarge> {
+        let request = self.request_at(payloads, arrangement, 0);
+        let reserved = self.host.as_ref().map(|host| host.reserved.as_slice());
+        system::write(
+            &request,
+            reserved.unwrap_or_default(),
+            0,
+            digest,
+            &self.origins,
+        )
+    }
+}
+
+/// Gives the payloads their places. The tree names them, so that its length is known only with
+/// them: room for it grows until it fits.
+fn arrange(manifest: &Manifest, payloads: &[Payload]) -> Result<Arrangement, BuildError> {
+    let shapes: Vec<Shape> = payloads.iter().map(|payload| payload.shape).collect();
+    let mut room = 0;
+    loop {
+        let arrangement = container::arrange(room, &shapes).map_err(BuildError::Container)?;
+        let tree = manifest
+            .tree(payloads, &arrangement, None)
+            .map_err(BuildError::Tree)?;
+        let length = tree.len() as u64;
+        if length <= room {
+            return Ok(arrangement);
+        }
+        room = length;
+    }
+}
+
+impl Payload {
+    fn header(&self) -> Option<[u8; HEADER_BYTES]> {
+        self.bytes.first_chunk().copied()
+    }
+
+    fn kernel_request(&self, module: MachineRange) -> Option<layout::KernelRequest> {
+        kernel_request(module, &self.header()?, self.origin).ok()
+    }
+}
+
+fn read(role: Role, path: &Path) -> Result<(Vec<u8>, Shape), (Code, String)> {
+    let unreadable = |error| {
+        (
+            Code::FileUnreadable,
+            format!("can't read {}: {error}", path.display()),
+        )
+    };
+    let bytes = std::fs::read(path).map_err(unreadable)?;
+    if role != Role::Kernel {
+        let shape = Shape::data(bytes.len() as u64);
+        return Ok((bytes, shape));
+    }
+    let kernel = kernel::unwrap_arm64(bytes).map_err(|error| {
+        (
+            Code::KernelFile,
+            format!("{} can't be started: {error}", path.display()),
+        )
+    })?;
+    let shape = Shape {
+        file_size: kernel.bytes.len() as u64,
+        memory_size: kernel.image.memory_size,
+        alignment: IMAGE_ALIGNMENT,
+        offset: kernel.image.text_offset,
+    };
+    Ok((kernel.bytes, shape))
+}
+
+fn file_problem(
+    code: Code,
+    domain: usize,
+    path: &Located<std::path::PathBuf>,
+    why: String,
+) -> Conflict {
+    let help = match code {
+        Code::KernelFile => "name an arm64 Image, plain, compressed or as an EFI zboot image",
+        _ => "a relative path counts from the manifest's folder",
+    };
+    Conflict {
+        code,
+        severity: Severity::Error,
+        sides: vec![Side {
+            what: "named here".to_owned(),
+            origin: path.origin,
+            domain: Some(domain),
+        }],
+        why,
+        help: help.to_owned(),
+    }
+}
+
+impl Loaded {
+    /// The manifest, with the problems of its files.
+    #[must_use]
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The manifest, for whoever adds origins.
+    pub fn manifest_mut(&mut self) -> &mut Manifest {
+        &mut self.manifest
+    }
+
+    /// The container's length in bytes; neither its place nor the digest changes it.
+    #[must_use]
+    pub fn container_bytes(&self) -> u64 {
+        self.arrangement.total
+    }
+
+    /// The container, which carries the digest of the plan.
+    ///
+    /// # Errors
+    /// See [`BuildError`].
+    pub fn container(&self, digest: Option<&str>) -> Result<Vec<u8>, BuildError> {
+        let tree = self
+            .manifest
+            .tree(&self.payloads, &self.arrangement, digest)
+            .map_err(BuildError::Tree)?;
+        let payloads: Vec<&[u8]> = self
+            .payloads
+            .iter()
+            .map(|payload| payload.bytes.as_slice())
+            .collect();
+        container::assemble(&tree, &payloads, &self.arrangement).map_err(BuildError::Container)
+    }
+
+    /// What the hypervisor reads from this container at machine address `start` on a host with
+    /// this live tree: by its own reader, so that the plan is the same. Only the origins are the
+    /// manifest's.
+    ///
+    /// # Errors
+    /// See [`BuildError`].
+    pub fn system(&mut self, start: u64, host: &Tree<'_>) -> Result<System, BuildError> {
+        let blob = self
+            .manifest
+            .tree(&self.payloads, &self.arrangement, None)
+            .map_err(BuildError::Tree)?;
+        let tree = Tree::read(&blob).map_err(BuildError::Unreadable)?;
+        let (payloads, offsets) = (&self.payloads, &self.arrangement.offsets);
+        let header = |module: MachineRange| {
+            let offset = module.start().raw().checked_sub(start)?;
+            let place = offsets.iter().position(|other| *other == offset)?;
+            payloads.get(place)?.header()
+        };
+        let origins = &mut self.manifest.origins;
+        let mut system = system::read(&tree, Modules::Container(start), host, &header, origins);
+        let said = self
+            .manifest
+            .request_at(&self.payloads, &self.arrangement, start);
+        give_origins(&mut system.request, &said);
+        let reserved = self.manifest.host.iter().flat_map(|host| &host.reserved);
+        for (read, said) in system.reserved.iter_mut().zip(reserved) {
+            read.origin = said.origin;
+        }
+        Ok(system)
+    }
+}
+
+/// Gives each part of `read` the origin that the same part of `said` has.
+fn give_origins(read: &mut SystemRequest, said: &SystemRequest) {
+    if let (Some(read), Some(said)) = (&mut read.hypervisor.console, &said.hypervisor.console) {
+        read.origin = said.origin;
+    }
+    for (read, said) in read.domains.iter_mut().zip(&said.domains) {
+        domain_origins(read, said);
+    }
+}
+
+fn domain_origins(read: &mut DomainRequest, said: &DomainRequest) {
+    fn optional<T, U>(read: &mut Option<Located<T>>, said: &Option<Located<U>>) {
+        if let (Some(read), Some(said)) = (read, said) {
+            read.origin = said.origin;
+        }
+    }
+    fn module(read: &mut Option<ModuleRequest>, said: &Option<ModuleRequest>) {
+        if let (Some(read), Some(said)) = (read, said) {
+            read.origin = said.origin;
+        }
+    }
+    read.name.origin = said.name.origin;
+    read.capabilities.origin = said.capabilities.origin;
+    read.cpus.origin = said.cpus.origin;
+    read.memory.origin = said.memory.origin;
+    optional(&mut read.kind, &said.kind);
+    optional(&mut read.direct_map, &said.direct_map);
+    optional(&mut read.affinity, &said.affinity);
+    optional(&mut read.memory_below, &said.memory_below);
+    module(&mut read.ramdisk, &said.ramdisk);
+    module(&mut read.partial_tree, &said.partial_tree);
+    if let (Some(read), Some(said)) = (&mut read.kernel, &said.kernel) {
+        read.origin = said.origin;
+    }
+    for (read, said) in read.static_mem.iter_mut().zip(&said.static_mem) {
+        read.origin = said.origin;
+    }
+    for (read, said) in read.devices.iter_mut().zip(&said.devices) {
+        read.origin = said.origin;
+    }
+}

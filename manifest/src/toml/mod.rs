@@ -1,0 +1,167 @@
+//! The TOML manifest: one file that describes one machine and its domains.
+//!
+//! Reading goes on after an error, so that all are seen at once, and each has its line and column.
+//! What comes out is the planner's request without modules; [`Manifest::load_files`] reads those
+//! and makes the container. The contract of the keys is in docs/manifest.md.
+
+mod domain;
+mod files;
+mod host;
+mod number;
+mod reader;
+
+pub use domain::DomainFiles;
+pub use files::{BuildError, Loaded};
+pub use host::{HostSource, HostSpec, QemuSpec};
+
+use std::fmt;
+use std::io;
+use std::ops::Range;
+use std::path::Path;
+
+use layout::{Code, Conflict, SystemRequest};
+use toml::de::DeTable;
+
+use crate::origin::{LineColumn, Origins};
+use reader::{Reader, line_column, value};
+
+/// The version of the manifest's keys that this reads.
+pub const VERSION: u32 = 1;
+
+const KEYS: [&str; 4] = ["manifest-version", "host", "hypervisor", "domain"];
+
+/// A manifest that has been read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Manifest {
+    /// The file's text.
+    pub text: String,
+    /// The machine; `None` if what is said of it can't be used, which is among the problems.
+    pub host: Option<HostSpec>,
+    /// What is asked for. Kernels, ramdisks and partial trees are absent: see `files`.
+    pub request: SystemRequest,
+    /// The files of each domain, in the request's order.
+    pub files: Vec<DomainFiles>,
+    /// Where things were said. File 0 is the manifest.
+    pub origins: Origins,
+    /// What is wrong so far.
+    pub problems: Vec<Conflict>,
+}
+
+/// A file that is no manifest at all.
+#[derive(Debug)]
+pub enum LoadError {
+    /// It can't be read, or isn't UTF-8.
+    Read(io::Error),
+    /// It isn't TOML.
+    Syntax {
+        /// What the parser says.
+        message: String,
+        /// The bytes that it means.
+        span: Range<usize>,
+        /// Where they begin.
+        start: LineColumn,
+        /// The file's text.
+        text: String,
+    },
+}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Read(error) => error.fmt(f),
+            Self::Syntax { message, start, .. } => {
+                write!(f, "{}:{}: {message}", start.line, start.column)
+            }
+        }
+    }
+}
+
+impl std::error::Error for LoadError {}
+
+/// Reads the manifest in the file `path`, under which name its positions are shown.
+///
+/// # Errors
+/// See [`LoadError`]; everything else that is wrong is in [`Manifest::problems`].
+pub fn load(path: &Path) -> Result<Manifest, LoadError> {
+    let text = std::fs::read_to_string(path).map_err(LoadError::Read)?;
+    let folder = path.parent().unwrap_or(Path::new(""));
+    parse(&path.display().to_string(), text, folder)
+}
+
+/// Reads a manifest from its text. `name` is the file's in positions; relative paths in it count
+/// from `folder`.
+///
+/// # Errors
+/// [`LoadError::Syntax`].
+pub fn parse(name: &str, text: String, folder: &Path) -> Result<Manifest, LoadError> {
+    let document = match DeTable::parse(&text) {
+        Ok(document) => document,
+        Err(error) => {
+            let span = error.span().unwrap_or_default();
+            let (message, start) = (error.message().to_owned(), line_column(&text, span.start));
+            return Err(LoadError::Syntax {
+                message,
+                span,
+                start,
+                text,
+            });
+        }
+    };
+    let mut reader = Reader::new(name, &text);
+    let document = document.get_ref();
+    reader.check_keys(document, &KEYS, "a manifest");
+    reader.version(document);
+    let host = reader.host(document, folder);
+    let mut request = SystemRequest {
+        hypervisor: reader.hypervisor(document),
+        ..SystemRequest::default()
+    };
+    let mut files = Vec::new();
+    let domains = value(document, "domain").map(|domains| reader.list(&domains));
+    for (index, item) in domains.iter().flatten().enumerate() {
+        reader.domain = Some(index);
+        if let Some(table) = reader.table(item) {
+            let (domain, named) = reader.domain(table, item.span(), folder);
+            request.domains.push(domain);
+            files.push(named);
+        }
+    }
+    let Reader {
+        origins, problems, ..
+    } = reader;
+    Ok(Manifest {
+        host,
+        request,
+        files,
+        origins,
+        problems,
+        text,
+    })
+}
+
+impl Reader<'_> {
+    fn version(&mut self, document: &DeTable<'_>) {
+        let Some(at) = value(document, "manifest-version") else {
+            let why = "a manifest says which version of the keys it is written in";
+            let help = format!("begin the file with `manifest-version = {VERSION}`");
+            self.problem(Code::KeyMissing, 0..0, "no `manifest-version`", why, help);
+            return;
+        };
+        if let Some(version) = self.count(&at)
+            && version != VERSION
+        {
+            let why = format!("this program reads version {VERSION}");
+            let help = format!("write `manifest-version = {VERSION}`");
+            self.problem(
+                Code::ValueInvalid,
+                at.span(),
+                format!("version {version}"),
+                why,
+                help,
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -39,7 +39,6 @@ impl Target {
         let facts = self.facts;
         facts.ram.iter().any(given)
             || facts.devices.iter().any(given)
-            || facts.xen.iter().any(|xen| xen.ranges.iter().any(given))
             || arguments::ranges(self.arguments, "skip")
                 .any(|(start, size)| Range { start, size }.contains(address))
     }

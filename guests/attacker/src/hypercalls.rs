@@ -59,8 +59,11 @@ fn attempt(target: &Target, number: u64, command: u64, random: &mut Random) {
     } else {
         command
     };
-    let works = random.below(2) == 0 && !ends_itself(number, command);
-    let first = if works {
+    let deadly = ends_itself(number, command);
+    let works = random.below(2) == 0 && !deadly;
+    let first = if deadly {
+        1 << 60 | random.below(1 << 40)
+    } else if works {
         good_pointer(random)
     } else {
         wild_pointer(target, random)
@@ -89,14 +92,18 @@ fn attempt(target: &Target, number: u64, command: u64, random: &mut Random) {
     caught(|| unsafe { hypercall(number, arguments) });
 }
 
-/// Calls that do what they are told and end the guest: they get no structure that works.
+/// Calls that do what they are told and end the guest: they get no structure that can be read.
 fn ends_itself(number: u64, command: u64) -> bool {
     use abi::sched;
+
+    // Commands are 32 bits wide.
+    let command = command & 0xffff_ffff;
     let shuts_down = [
         sched::SHUTDOWN,
         sched::REMOTE_SHUTDOWN,
         sched::WATCHDOG,
         sched::POLL,
+        sched::SHUTDOWN_CODE,
     ];
     number == number::SCHED_OP && shuts_down.contains(&command)
         // VCPUOP_initialise, _up, _down.

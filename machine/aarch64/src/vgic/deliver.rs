@@ -2,7 +2,7 @@
 //!
 //! Every function here that touches list registers runs on the CPU that the vCPU is pinned to.
 
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{Ordering, fence};
 
 use super::PendingSet;
 use super::{Vcpu, VirtualGic};
@@ -60,8 +60,9 @@ impl<R: Registers> VirtualGic<'_, R> {
                 self.set_underflow(vcpu, true);
                 return;
             };
-            if vcpu.waiting(intid).remove(intid) {
-                let sender = self.take_sender(vcpu, intid);
+            if vcpu.waiting(intid).remove(intid)
+                && let Some(sender) = self.take_sender(vcpu, intid)
+            {
                 self.gic
                     .set_list_register(index, self.list_entry(intid, priority, sender));
             }
@@ -71,8 +72,9 @@ impl<R: Registers> VirtualGic<'_, R> {
     /// Tells a vCPU on another CPU that something has become pending.
     #[inline]
     pub(super) fn notify(&self, vcpu: &Vcpu) {
-        // Pairs with `power_on`, which sets `online` and then looks at what is pending.
-        if vcpu.online.load(Ordering::SeqCst) {
+        // Pairs with `power_on`: either this CPU sees `online`, or that one sees what has become pending.
+        fence(Ordering::SeqCst);
+        if vcpu.online.load(Ordering::Relaxed) {
             self.gic.kick(vcpu.cpu);
         }
     }
@@ -191,21 +193,19 @@ impl<R: Registers> VirtualGic<'_, R> {
         }
     }
 
-    /// Takes one sender of a GICv2 software interrupt; while there are more, it goes on waiting.
-    fn take_sender(&self, vcpu: &Vcpu, intid: u32) -> u8 {
-        let Some(senders) = vcpu
-            .senders
-            .get(intid as usize)
-            .filter(|_| self.gic.is_v2())
-        else {
-            return 0;
+    /// Takes one sender of a GICv2 software interrupt; while there are more, it goes on waiting. `None` if a sender
+    /// came again just as its first was taken: then there is nothing left to deliver.
+    fn take_sender(&self, vcpu: &Vcpu, intid: u32) -> Option<u8> {
+        let senders = vcpu.senders.get(intid as usize);
+        let Some(senders) = senders.filter(|_| self.gic.is_v2()) else {
+            return Some(0);
         };
         let waiting = senders.load(Ordering::Relaxed);
-        let sender = waiting.trailing_zeros() % 8;
-        if senders.fetch_and(!(1 << sender), Ordering::Relaxed) & !(1 << sender) != 0 {
+        let sender = 1_u8.checked_shl(waiting.trailing_zeros())?;
+        if senders.fetch_and(!sender, Ordering::Relaxed) & !sender != 0 {
             vcpu.pending.insert(intid);
         }
-        sender as u8
+        Some(sender.trailing_zeros() as u8)
     }
 
     /// Makes room for an interrupt of `priority` where a less urgent one hasn't been taken yet.

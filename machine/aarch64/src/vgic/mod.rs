@@ -25,7 +25,7 @@ mod v2;
 mod tests;
 
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering, fence};
 
 use crate::gic::registers::{gicd, gicr};
 use crate::gic::{Acknowledged, Error, FIRST_LPI, Gic, Registers, Window, packed_affinity};
@@ -396,7 +396,9 @@ impl<'g, R: Registers> VirtualGic<'g, R> {
             }
         }
         self.gic.mask_guests(false);
-        state.online.store(true, Ordering::SeqCst);
+        state.online.store(true, Ordering::Relaxed);
+        // Pairs with `notify`.
+        fence(Ordering::SeqCst);
         self.flush(vcpu);
     }
 
@@ -406,7 +408,7 @@ impl<'g, R: Registers> VirtualGic<'g, R> {
         let Some(state) = self.vcpus.get(vcpu) else {
             return;
         };
-        state.online.store(false, Ordering::SeqCst);
+        state.online.store(false, Ordering::Relaxed);
         self.gic.mask_guests(true);
         self.withdraw(vcpu, vcpu, 0, self.physical[0]);
         for word in 1..WORDS {

@@ -263,6 +263,17 @@ fn each_sender_of_a_gicv2_software_interrupt_counts() {
 }
 
 #[test]
+fn a_sender_that_came_twice_while_it_was_taken_leaves_nothing() {
+    let bed = bed(true, 2);
+    bed.enable(1);
+    // What the race leaves: pending, and no sender.
+    bed.domain.vcpus[0].pending.insert(1);
+    bed.domain.flush(0);
+    assert_eq!(bed.fake.guest_acknowledge(), None);
+    assert!(!bed.domain.has_pending(0));
+}
+
+#[test]
 fn the_upcall_and_a_virtual_spi_are_delivered() {
     for v2 in [false, true] {
         let bed = bed(v2, 2);

@@ -453,7 +453,7 @@ impl<R: Registers> VirtualGic<'_, R> {
         let heir = self
             .vcpus
             .iter()
-            .find(|other| other.online.load(Ordering::SeqCst));
+            .find(|other| other.online.load(Ordering::Relaxed));
         let Some(heir) = heir.filter(|_| self.has_lpis()) else {
             return;
         };
@@ -523,10 +523,10 @@ const fn table(value: u64) -> (u64, u64) {
         1 => 0x4000,
         _ => 0x1_0000,
     };
-    let low = value & 0x0000_ffff_ffff_f000;
-    // With 64 KiB pages, bits 15:12 hold bits 51:48 of the address.
+    // The hardware ignores what lies below its page size; with 64 KiB pages, bits 15:12 hold bits 51:48.
+    let low = value & 0x0000_ffff_ffff_f000 & !(page - 1);
     let start = if page == 0x1_0000 {
-        (low & !0xf000) | ((value & 0xf000) << 36)
+        low | ((value & 0xf000) << 36)
     } else {
         low
     };

@@ -293,6 +293,13 @@ fn tables_must_be_the_domains_and_have_one_level() {
 }
 
 #[test]
+fn a_tables_address_is_what_the_hardware_makes_of_it() {
+    assert_eq!(table(0x4000_1000), (0x4000_1000, 0x1000));
+    assert_eq!(table(0x4000_7000 | 1 << 8 | 2), (0x4000_4000, 0xc000));
+    assert_eq!(table(0x4000_1000 | 2 << 8), (0x1_0000_4000_0000, 0x1_0000));
+}
+
+#[test]
 fn lpis_go_on_only_with_both_tables() {
     let bed = bed(1);
     let frame = REDISTRIBUTORS;

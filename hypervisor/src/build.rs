@@ -5,7 +5,7 @@ use core::sync::atomic::Ordering;
 
 use layout::{Copy as ModuleCopy, GuestRange, MachineAddress, MachineRange, MfnRange, Scrub};
 
-use crate::domain::Domain;
+use crate::domain::{Domain, GivenBack};
 use crate::machine::{Access, CacheFlush, Machine};
 use crate::ownership::{Claim, DomainIndex, Owner};
 use crate::system::{BuildError, System};
@@ -46,7 +46,7 @@ impl<M: Machine> System<M> {
         domain.events.lock().reset();
         self.machine.unmap_all(&domain.machine);
         self.machine.reset_domain(&domain.machine);
-        *domain.given_back.lock() = 0;
+        *domain.given_back.lock() = GivenBack::default();
         domain.grant_frames_used.store(1, Ordering::Relaxed);
         domain.callback.store(0, Ordering::Relaxed);
     }

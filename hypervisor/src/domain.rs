@@ -35,8 +35,8 @@ pub struct Domain<M: Machine> {
     pub(crate) grant_frames: Claim,
     /// How many of those frames the guest has asked for.
     pub(crate) grant_frames_used: AtomicU32,
-    /// Pages of its RAM that don't have their home mapped. The lock also keeps changes of stage 2 apart.
-    pub(crate) given_back: Mutex<u64>,
+    /// What of its RAM it doesn't use. The lock also keeps changes of its stage 2 apart.
+    pub(crate) given_back: Mutex<GivenBack>,
     /// Its event channels.
     pub(crate) events: Mutex<Events>,
     /// Its side of the console.
@@ -92,6 +92,28 @@ impl<M: Machine> Domain<M> {
     /// same number, for others the one that it had at boot. No page has another frame, so none is behind two pages.
     pub(crate) fn home(&self, gfn: Gfn) -> Option<Mfn> {
         self.plan.machine_frame(gfn)
+    }
+}
+
+/// Pages of RAM that a domain doesn't use at the moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct GivenBack {
+    /// Pages that don't have their home mapped.
+    pub(crate) absent: u64,
+    /// Pages that were given back and are mapped all the same: taking them out would have needed
+    /// one more table than the plan has. They are reserved for the domain either way.
+    pub(crate) left: u64,
+}
+
+impl GivenBack {
+    /// Counts a page that something else was mapped over, or that was taken out.
+    pub(crate) fn displaced(&mut self, was_home: bool) {
+        self.absent = self.absent.saturating_add(was_home.into());
+    }
+
+    /// All of them.
+    pub(crate) fn pages(self) -> u64 {
+        self.absent.saturating_add(self.left)
     }
 }
 

@@ -11,7 +11,7 @@ use layout::{
 use spin::Mutex;
 
 use crate::caller::Caller;
-use crate::domain::{Domain, Said, Setup, Vcpu};
+use crate::domain::{Domain, GivenBack, Said, Setup, Vcpu};
 use crate::event::Events;
 use crate::grant::Mappings;
 use crate::hypercall::DomainConsole;
@@ -320,7 +320,7 @@ fn domain<M: Machine>(
         grant_frames,
         // Xen's initial size; Linux counts on the first frame.
         grant_frames_used: AtomicU32::new(1),
-        given_back: Mutex::new(0),
+        given_back: Mutex::new(GivenBack::default()),
         events: Mutex::new(Events::new(
             plan.limits.max_event_channels,
             vcpus_count,

@@ -33,7 +33,7 @@ impl<M: Machine> Caller<'_, M> {
 
     fn current_reservation(&self, buffer: Handle) -> Answer {
         let domain = self.managed(self.read::<DomainId>(buffer)?)?;
-        let given_back = *domain.given_back.lock();
+        let given_back = domain.given_back.lock().pages();
         Ok(domain.plan.frames().saturating_sub(given_back))
     }
 

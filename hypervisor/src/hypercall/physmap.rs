@@ -88,11 +88,11 @@ impl<M: Machine> Caller<'_, M> {
         let page = GfnRange::new(Gfn::new(page), 1).ok_or(Errno::Einval)?;
         // What was there, if it was RAM, is the domain's again as soon as it asks for it.
         let mut given_back = domain.given_back.lock();
-        let was_home = self.is_home(domain, page.start());
+        let was_home = self.system.is_home(domain, page.start());
         self.system
             .machine
             .map(&domain.machine, page.start(), &claim, access)?;
-        *given_back = given_back.saturating_add(was_home.into());
+        given_back.displaced(was_home);
         Ok(())
     }
 
@@ -109,19 +109,9 @@ impl<M: Machine> Caller<'_, M> {
         {
             return Err(Errno::Einval);
         }
-        let was_home = self.is_home(domain, page.start());
+        let was_home = self.system.is_home(domain, page.start());
         self.system.machine.unmap(&domain.machine, page)?;
-        *given_back = given_back.saturating_add(was_home.into());
+        given_back.displaced(was_home);
         Ok(0)
-    }
-
-    /// Whether a page of RAM has its own frame mapped.
-    fn is_home(&self, domain: &Domain<M>, page: Gfn) -> bool {
-        let mapped = self
-            .system
-            .machine
-            .lookup(&domain.machine, page)
-            .map(|mapping| mapping.mfn);
-        mapped.is_some() && mapped == domain.home(page)
     }
 }

@@ -9,7 +9,7 @@
 
 use abi::memory::{CONTINUATION_SHIFT, DECREASE_RESERVATION, OPERATION_MASK, Reservation};
 use abi::{Errno, Handle};
-use layout::{Gfn, GfnRange};
+use layout::{Gfn, GfnRange, MfnRange};
 
 use super::{Args, Flow};
 use crate::caller::Caller;
@@ -71,50 +71,61 @@ impl<M: Machine> Caller<'_, M> {
 }
 
 impl<M: Machine> System<M> {
-    /// Takes pages out of stage 2, if each of them has its home mapped.
+    /// Takes pages out of stage 2, if each of them has its home mapped. If the tables are used up
+    /// the pages stay where they are and count as given back: a guest that gives memory back
+    /// doesn't expect to be refused (Linux takes that for a bug).
     fn give_back(&self, domain: &Domain<M>, pages: GfnRange) -> Option<()> {
         let mut given_back = domain.given_back.lock();
-        let at_home = |page| {
-            self.machine
-                .lookup(&domain.machine, page)
-                .map(|mapping| mapping.mfn)
-                == domain.home(page)
-        };
-        let all = each(pages).all(|page| domain.home(page).is_some() && at_home(page));
-        if !all {
+        if !each(pages).all(|page| self.is_home(domain, page)) {
             return None;
         }
-        self.machine.unmap(&domain.machine, pages).ok()?;
-        *given_back = given_back.saturating_add(pages.frames());
+        let frames = pages.frames();
+        if self.machine.unmap(&domain.machine, pages).is_ok() {
+            given_back.absent = given_back.absent.saturating_add(frames);
+            return Some(());
+        }
+        let left = given_back.left.checked_add(frames)?;
+        if left + given_back.absent > domain.plan.frames() {
+            return None;
+        }
+        given_back.left = left;
         Some(())
     }
 
-    /// Maps the home of each page, if none of them has it mapped already. Something else that the guest put there, such
-    /// as its shared page, gives way.
+    /// Maps the home of each page, if none of them has it mapped already. Something else that the
+    /// guest put there, such as its shared page, gives way.
     fn populate(&self, domain: &Domain<M>, pages: GfnRange) -> Option<()> {
         let mut given_back = domain.given_back.lock();
-        let bank = domain
-            .plan
-            .banks
-            .iter()
-            .find(|bank| bank.guest().covers(&pages))?;
+        let mut banks = domain.plan.banks.iter();
+        let bank = banks.find(|bank| bank.guest().covers(&pages))?;
         let first = bank.mfn.offset(pages.start().raw() - bank.gfn.raw());
-        let frames = layout::MfnRange::new(first, pages.frames())?;
+        let frames = MfnRange::new(first, pages.frames())?;
         let claim = self.ownership.claim(frames, Owner::Domain(domain.index))?;
-        let absent = |page| {
-            self.machine
-                .lookup(&domain.machine, page)
-                .map(|mapping| mapping.mfn)
-                != domain.home(page)
-        };
-        if !each(pages).all(absent) {
+        let at_home = each(pages)
+            .filter(|page| self.is_home(domain, *page))
+            .count() as u64;
+        if at_home == pages.frames() {
+            // They may be among those that were left.
+            given_back.left = given_back.left.checked_sub(at_home)?;
+            return Some(());
+        }
+        if at_home != 0 {
             return None;
         }
         self.machine
             .map(&domain.machine, pages.start(), &claim, Access::Ram)
             .ok()?;
-        *given_back = given_back.saturating_sub(pages.frames());
+        given_back.absent = given_back.absent.saturating_sub(pages.frames());
         Some(())
+    }
+
+    /// Whether a page of RAM has its own frame mapped.
+    pub(super) fn is_home(&self, domain: &Domain<M>, page: Gfn) -> bool {
+        let mapped = self
+            .machine
+            .lookup(&domain.machine, page)
+            .map(|mapping| mapping.mfn);
+        mapped.is_some() && mapped == domain.home(page)
     }
 }
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use hypervisor::{BuildError, DomainIndex, Setup, System};
 use layout::{
     Architecture, Bank, Capabilities, Copy, DomainPlan, FRAME_SIZE, Gfn, GuestAddress, GuestRange,
-    HostDevice, HostMap, HypervisorPlan, Identity, Item, Kind, Limits, MachineRange, Mfn, MfnRange,
-    OnConflict, Placement, Plan, Policies, Scrub,
+    HostDevice, HostMap, HypervisorPlan, Identity, Item, Kind, Limits, MachineAddress,
+    MachineRange, Mfn, MfnRange, OnConflict, Placement, Plan, Policies, Scrub,
 };
 
 use crate::guest::Guest;
@@ -52,6 +52,8 @@ pub struct DomainSpec {
     pub limits: Limits,
     /// Bytes of its device tree; the plan has one frame for it.
     pub tree_bytes: usize,
+    /// How often stage 2 can take pages out before its tables are used up.
+    pub splits: u64,
 }
 
 impl DomainSpec {
@@ -69,6 +71,7 @@ impl DomainSpec {
                 max_grant_frames: 2,
             },
             tree_bytes: 64,
+            splits: u64::MAX,
         }
     }
 }
@@ -145,7 +148,7 @@ fn setups(plan: &Plan, specs: &[DomainSpec]) -> Vec<Setup<Fake>> {
             let mut tree = format!("tree of {}", domain.name).into_bytes();
             tree.resize(spec.tree_bytes, 0);
             let pages = usize::try_from(domain.frames() + 1 + SPARE_PAGES).unwrap_or(usize::MAX);
-            let machine = Arc::new(FakeDomain::new(pages));
+            let machine = Arc::new(FakeDomain::new(pages, spec.splits));
             let vcpus = domain.cpus.iter().map(|_| FakeVcpu::of(&machine)).collect();
             Setup {
                 machine,
@@ -156,12 +159,12 @@ fn setups(plan: &Plan, specs: &[DomainSpec]) -> Vec<Setup<Fake>> {
         .collect()
 }
 
-/// RAM as firmware leaves it: each word has a value of its own.
+/// RAM as firmware leaves it: each frame has something of its own in it.
 fn fill(machine: &Fake, ram: MfnRange) {
-    for at in (ram.bytes().start().raw()..ram.bytes().end().raw()).step_by(8) {
-        if let Some(word) = machine.memory().word(layout::MachineAddress::new(at)) {
-            word.store(at | 0xf << 60, std::sync::atomic::Ordering::SeqCst);
-        }
+    for at in (ram.bytes().start().raw()..ram.bytes().end().raw()).step_by(512) {
+        machine
+            .memory()
+            .write(MachineAddress::new(at), &(at | 0xf << 60).to_le_bytes());
     }
 }
 

@@ -1,9 +1,10 @@
 //! A scripted guest: what a kernel would do on one vCPU, step by step.
 
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 
 use hypervisor::{Caller, Direction, Machine, Next};
-use layout::{GuestAddress, MachineAddress};
+use layout::{FRAME_SIZE, GuestAddress, MachineAddress};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::machine::{Fake, VcpuState};
@@ -87,12 +88,10 @@ impl<'a> Guest<'a> {
     /// # Panics
     /// If the guest itself couldn't.
     pub fn put<T: IntoBytes + Immutable + ?Sized>(&self, at: u64, value: &T) {
-        for (at, byte) in (at..).zip(value.as_bytes()) {
-            let machine = self
-                .translate(at, Direction::ToGuest)
-                .expect("writable memory");
-            self.machine().memory().set_byte(machine, *byte);
-        }
+        let bytes = value.as_bytes();
+        self.pages(at, bytes.len(), Direction::ToGuest, |machine, range| {
+            self.machine().memory().write(machine, &bytes[range]);
+        });
     }
 
     /// Reads a value out of the guest's memory.
@@ -101,13 +100,32 @@ impl<'a> Guest<'a> {
     /// If the guest itself couldn't.
     pub fn get<T: FromBytes + IntoBytes>(&self, at: u64) -> T {
         let mut value = T::new_zeroed();
-        for (at, byte) in (at..).zip(value.as_mut_bytes()) {
-            let machine = self
-                .translate(at, Direction::FromGuest)
-                .expect("readable memory");
-            *byte = self.machine().memory().byte(machine);
-        }
+        let bytes = value.as_mut_bytes();
+        self.pages(at, bytes.len(), Direction::FromGuest, |machine, range| {
+            self.machine().memory().read(machine, &mut bytes[range]);
+        });
         value
+    }
+
+    /// Cuts a buffer into what lies on one page each.
+    fn pages(
+        &self,
+        at: u64,
+        length: usize,
+        direction: Direction,
+        mut visit: impl FnMut(MachineAddress, Range<usize>),
+    ) {
+        let mut done = 0;
+        while done < length {
+            let address = at + done as u64;
+            let left = FRAME_SIZE - address % FRAME_SIZE;
+            let now = usize::try_from(left).map_or(length - done, |left| left.min(length - done));
+            let machine = self
+                .translate(address, direction)
+                .expect("memory of the guest");
+            visit(machine, done..done + now);
+            done += now;
+        }
     }
 
     /// The machine address behind a guest's.

@@ -46,6 +46,8 @@ pub struct FakeDomain {
     stage2: Mutex<BTreeMap<Gfn, Mapping>>,
     /// Pages that stage 2 can hold: the fake's idea of tables.
     limit: usize,
+    /// How many more times pages can be taken out.
+    splits: AtomicU64,
 }
 
 /// What a vCPU does.
@@ -76,11 +78,12 @@ pub struct FakeVcpu {
 }
 
 impl FakeDomain {
-    /// A domain with nothing mapped and room for so many pages.
-    pub fn new(limit: usize) -> Self {
+    /// A domain with nothing mapped, room for so many pages, and tables for taking pages out so many times.
+    pub fn new(limit: usize, splits: u64) -> Self {
         Self {
             stage2: Mutex::new(BTreeMap::new()),
             limit,
+            splits: AtomicU64::new(splits),
         }
     }
 
@@ -201,20 +204,14 @@ impl Machine for Fake {
     }
 
     fn read(&self, claim: &Claim, offset: u64, bytes: &mut [u8]) {
-        let Some(start) = claim.address(offset, bytes.len() as u64) else {
-            return;
-        };
-        for (at, byte) in (start.raw()..).zip(bytes) {
-            *byte = self.memory().byte(MachineAddress::new(at));
+        if let Some(start) = claim.address(offset, bytes.len() as u64) {
+            self.memory().read(start, bytes);
         }
     }
 
     fn write(&self, claim: &Claim, offset: u64, bytes: &[u8]) {
-        let Some(start) = claim.address(offset, bytes.len() as u64) else {
-            return;
-        };
-        for (at, byte) in (start.raw()..).zip(bytes) {
-            self.memory().set_byte(MachineAddress::new(at), *byte);
+        if let Some(start) = claim.address(offset, bytes.len() as u64) {
+            self.memory().write(start, bytes);
         }
     }
 
@@ -229,17 +226,13 @@ impl Machine for Fake {
     }
 
     fn copy(&self, from: &Claim, from_offset: u64, to: &Claim, to_offset: u64, bytes: u64) {
-        let (Some(from), Some(to)) = (
-            from.address(from_offset, bytes),
-            to.address(to_offset, bytes),
-        ) else {
-            return;
-        };
-        let copied: Vec<u8> = (0..bytes)
-            .map(|index| self.memory().byte(MachineAddress::new(from.raw() + index)))
-            .collect();
-        for (at, byte) in (to.raw()..).zip(copied) {
-            self.memory().set_byte(MachineAddress::new(at), byte);
+        let ends = from
+            .address(from_offset, bytes)
+            .zip(to.address(to_offset, bytes));
+        if let Some((from, to)) = ends {
+            let mut copied = vec![0; usize::try_from(bytes).unwrap_or(0)];
+            self.memory().read(from, &mut copied);
+            self.memory().write(to, &copied);
         }
     }
 
@@ -289,6 +282,11 @@ impl Machine for Fake {
     }
 
     fn unmap(&self, domain: &Self::Domain, pages: GfnRange) -> Result<(), MapError> {
+        let take = |left: u64| left.checked_sub(1);
+        domain
+            .splits
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, take)
+            .map_err(|_| MapError::OutOfTables)?;
         let mut stage2 = lock(&domain.stage2);
         for index in 0..pages.frames() {
             stage2.remove(&pages.start().offset(index));

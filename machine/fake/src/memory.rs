@@ -34,29 +34,48 @@ impl Memory {
         self.words.get(usize::try_from(offset / 8).ok()?)
     }
 
-    /// Reads a byte. Where there is no RAM it is all ones.
-    pub fn byte(&self, address: MachineAddress) -> u8 {
-        let shift = address.raw() % 8 * 8;
-        self.word(address).map_or(0xff, |word| {
-            word.load(Ordering::SeqCst).to_le_bytes()[(shift / 8) as usize]
-        })
+    /// Reads bytes, word by word. Where there is no RAM they stay as they are.
+    pub fn read(&self, address: MachineAddress, bytes: &mut [u8]) {
+        let mut at = address.raw();
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let skip = (at % 8) as usize;
+            let (now, later) = rest.split_at_mut(rest.len().min(8 - skip));
+            if let Some(word) = self.word(MachineAddress::new(at)) {
+                now.copy_from_slice(
+                    &word.load(Ordering::SeqCst).to_le_bytes()[skip..skip + now.len()],
+                );
+            }
+            at += now.len() as u64;
+            rest = later;
+        }
     }
 
-    /// Writes a byte, and leaves its neighbours alone even if they change meanwhile.
-    pub fn set_byte(&self, address: MachineAddress, value: u8) {
-        let shift = address.raw() % 8 * 8;
-        if let Some(word) = self.word(address) {
-            let with = |old: u64| Some(old & !(0xff << shift) | u64::from(value) << shift);
-            let _ = word.fetch_update(Ordering::SeqCst, Ordering::SeqCst, with);
+    /// Writes bytes, word by word; the neighbours of a part of a word are left alone even if they change meanwhile.
+    pub fn write(&self, address: MachineAddress, bytes: &[u8]) {
+        let mut at = address.raw();
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let skip = (at % 8) as usize;
+            let (now, later) = rest.split_at(rest.len().min(8 - skip));
+            if let Some(word) = self.word(MachineAddress::new(at)) {
+                let with = |old: u64| {
+                    let mut new = old.to_le_bytes();
+                    new[skip..skip + now.len()].copy_from_slice(now);
+                    Some(u64::from_le_bytes(new))
+                };
+                let _ = word.fetch_update(Ordering::SeqCst, Ordering::SeqCst, with);
+            }
+            at += now.len() as u64;
+            rest = later;
         }
     }
 
     /// The bytes of some frames.
     pub fn bytes(&self, frames: MfnRange) -> Vec<u8> {
-        let start = frames.bytes().start().raw();
-        (start..start + frames.bytes().size())
-            .map(|at| self.byte(MachineAddress::new(at)))
-            .collect()
+        let mut bytes = vec![0xff; usize::try_from(frames.bytes().size()).unwrap_or(0)];
+        self.read(frames.bytes().start(), &mut bytes);
+        bytes
     }
 
     /// A sum over a frame's words that tells changes of a frame apart.

@@ -296,3 +296,29 @@ fn stage_2_ends_at_its_budget() {
     assert_eq!(results.iter().filter(|result| **result == 0).count(), 24);
     assert!(results[24..].iter().all(|result| *result == -12));
 }
+
+#[test]
+fn giving_back_works_without_tables_too() {
+    let mut spec = DomainSpec::new("control", HARDWARE, true);
+    spec.splits = 1;
+    let board = Board::boot(&[spec]);
+    let guest = board.guest(0, 0);
+    let ram = guest.ram() >> 12;
+    assert_eq!(
+        change(guest, DECREASE_RESERVATION, &[ram + 5, ram + 6, ram + 7], 0),
+        3
+    );
+    assert_eq!(mapped(guest, ram + 5), None);
+    assert!(
+        mapped(guest, ram + 6).is_some(),
+        "left where it is, since nobody else gets it"
+    );
+    assert_eq!(reservation(guest, CURRENT_RESERVATION), 13);
+    assert_eq!(
+        change(guest, POPULATE_PHYSMAP, &[ram + 7, ram + 6, ram + 5], 0),
+        3
+    );
+    assert_eq!(reservation(guest, CURRENT_RESERVATION), 16);
+    assert_eq!(change(guest, POPULATE_PHYSMAP, &[ram + 6], 0), 0);
+    board.check();
+}

@@ -7,7 +7,7 @@ use alloc::collections::BTreeSet;
 use crate::address::{FRAME_SHIFT, FRAME_SIZE};
 use crate::host::{BootKind, HostMap};
 use crate::planner::ground::registers;
-use crate::planner::sets::SUPERPAGE;
+use crate::planner::sets::{SUPERPAGE, normalise_bytes};
 use crate::request::{DomainRequest, Limits, SystemRequest};
 
 const KIB: u64 = 1 << 10;
@@ -49,7 +49,8 @@ pub fn hypervisor_bytes(host: &HostMap, request: &SystemRequest) -> u64 {
         .fold(0_u64, |sum, domain| sum + u64::from(domain.cpus.value));
     let host_cpus = u64::try_from(host.cpus.len()).unwrap_or(u64::MAX);
     let cpus = cpus.clamp(1, host_cpus.max(1));
-    let own_tables = (ROOT_TABLES + TABLES_AT_EDGES * count(host.ram.len()) + device_tables(host))
+    let banks = normalise_bytes(host.ram.iter().map(|bank| bank.range).collect());
+    let own_tables = (ROOT_TABLES + TABLES_AT_EDGES * count(banks.len()) + device_tables(host))
         .saturating_mul(FRAME_SIZE);
     let fixed = CORE + CONTROLLER + cpus * EACH_CPU;
     let domains = request

@@ -13,7 +13,7 @@ use alloc::vec::Vec;
 
 use super::home::{Home, Place};
 use super::modules;
-use super::place::{MOST_EXTENTS, Task, Want};
+use super::place::{MOST_EXTENTS, Task};
 use super::sets::{self, align_down, frames};
 use crate::address::{FRAME_SIZE, Mfn, MfnRange};
 
@@ -152,6 +152,7 @@ fn keep(states: &mut Vec<State>, next: State) {
 
 /// Gives every domain the frames that it lacks beside its pieces, lowest limit first. A domain
 /// with a lower limit can't take too much: what it may use, those after it may use as well.
+/// Whoever wants the rest is first given what it can't do without, and in the end what is left.
 fn fill(task: &Task<'_>, state: &State) -> Option<Found> {
     let home = state.home?;
     let taken = state
@@ -160,29 +161,42 @@ fn fill(task: &Task<'_>, state: &State) -> Option<Found> {
         .map(|(_, piece)| *piece)
         .chain([home.region]);
     let mut free = sets::subtract(task.free, &sets::normalise(taken.collect()));
-    let mut owned: Vec<Option<Vec<MfnRange>>> = vec![None; task.wants.len()];
-    let mut order: Vec<usize> = (0..task.wants.len()).collect();
-    order.sort_by_key(|at| (task.wants[*at].frames.is_none(), task.wants[*at].limit, *at));
-    for at in order {
-        let own = state
-            .pieces
-            .iter()
-            .filter(|(want, _)| *want == at)
-            .map(|(_, piece)| *piece);
-        let share = grow(&task.wants[at], sets::normalise(own.collect()), &mut free)?;
-        owned[at] = (share.len() <= MOST_EXTENTS).then_some(share);
+    let mut owned: Vec<Vec<MfnRange>> = vec![Vec::new(); task.wants.len()];
+    for (want, piece) in &state.pieces {
+        owned[*want].push(*piece);
     }
-    Some((home, owned))
+    let mut order: Vec<usize> = (0..task.wants.len()).collect();
+    order.sort_by_key(|at| (task.wants[*at].limit, *at));
+    for &at in &order {
+        let want = &task.wants[at];
+        let own = sets::normalise(core::mem::take(&mut owned[at]));
+        let demand = want.frames.unwrap_or(want.modules.least_frames());
+        // Pieces of one domain may share a frame at their edges.
+        let missing = demand.max(sets::total(&own)) - sets::total(&own);
+        owned[at] = grow(want.limit, missing, own, &mut free)?;
+    }
+    for at in order
+        .into_iter()
+        .filter(|at| task.wants[*at].frames.is_none())
+    {
+        let want = &task.wants[at];
+        let own = core::mem::take(&mut owned[at]);
+        let room = sets::total(&sets::below(&free, want.limit));
+        let missing = room.min(want.most.saturating_sub(sets::total(&own)));
+        owned[at] = grow(want.limit, missing, own, &mut free)?;
+    }
+    let fits = |share: Vec<MfnRange>| (share.len() <= MOST_EXTENTS).then_some(share);
+    Some((home, owned.into_iter().map(fits).collect()))
 }
 
-/// Adds frames to `own` until the domain has what it wants: neighbours first, then the largest
-/// extents.
-fn grow(want: &Want<'_>, own: Vec<MfnRange>, free: &mut Vec<MfnRange>) -> Option<Vec<MfnRange>> {
-    let mut available = sets::below(free, want.limit);
-    let mut missing = match want.frames {
-        Some(count) => count.checked_sub(sets::total(&own))?,
-        None => sets::total(&available).min(want.most),
-    };
+/// Adds `missing` frames below `limit` to `own`: neighbours first, then the largest extents.
+fn grow(
+    limit: Mfn,
+    mut missing: u64,
+    own: Vec<MfnRange>,
+    free: &mut Vec<MfnRange>,
+) -> Option<Vec<MfnRange>> {
+    let mut available = sets::below(free, limit);
     available.sort_by_key(|extent| {
         let touches = own
             .iter()

@@ -45,19 +45,22 @@ pub(crate) fn check(
         }
         check_sum(index, domain, report);
     }
+    named.sort_by_key(|one| (one.range, one.domain));
+    let (vacant, free) = unclaimed(ground, request, &named);
     let check = Check {
         ground,
         request,
-        free: unclaimed(ground, request, &named),
+        named: &named,
+        vacant,
+        free,
     };
     for one in &named {
         check.against_host(one, report);
         check.against_boot(one, report);
         check.against_limit(one, report);
     }
-    named.sort_by_key(|one| (one.range, one.domain));
-    check.against_each_other(&named, report);
-    check.kernel_bases(&named, report);
+    check.against_each_other(report);
+    check.kernel_bases(report);
     let mut owned = vec![Vec::new(); request.domains.len()];
     for one in &named {
         owned[one.domain].push(one.range);
@@ -65,14 +68,20 @@ pub(crate) fn check(
     owned.into_iter().map(sets::normalise).collect()
 }
 
-/// RAM on which nothing lies and that no range names.
-fn unclaimed(ground: &Ground<'_>, request: &SystemRequest, named: &[Named]) -> Vec<MfnRange> {
+/// RAM on which nothing lies, and what of it no range names.
+fn unclaimed(
+    ground: &Ground<'_>,
+    request: &SystemRequest,
+    named: &[Named],
+) -> (Vec<MfnRange>, Vec<MfnRange>) {
     let boot = ground.host.boot.iter().map(|boot| boot.range);
-    let taken = boot
+    let boot = boot
         .chain(modules(request).map(|it| it.2))
         .map(|range| range.frames_touched());
-    let taken = taken.chain(named.iter().map(|one| one.range));
-    sets::subtract(&ground.usable, &sets::normalise(taken.collect()))
+    let vacant = sets::subtract(&ground.usable, &sets::normalise(boot.collect()));
+    let named = sets::normalise(named.iter().map(|one| one.range).collect());
+    let free = sets::subtract(&vacant, &named);
+    (vacant, free)
 }
 
 fn stated_side(index: usize, domain: &DomainRequest, stated: &StaticRange) -> Side {
@@ -212,6 +221,11 @@ fn check_sum(index: usize, domain: &DomainRequest, report: &mut Report) {
 struct Check<'a> {
     ground: &'a Ground<'a>,
     request: &'a SystemRequest,
+    /// All ranges, by address.
+    named: &'a [Named],
+    /// RAM on which nothing lies.
+    vacant: Vec<MfnRange>,
+    /// RAM on which nothing lies and that no range names.
     free: Vec<MfnRange>,
 }
 
@@ -222,11 +236,20 @@ impl Check<'_> {
 
     /// The nearest range of the same size that would be good.
     fn elsewhere(&self, one: &Named) -> String {
+        // Its own range is free for it, as far as no other reaches into it.
+        let others = self
+            .named
+            .iter()
+            .filter(|other| !core::ptr::eq(*other, one));
+        let others = others.filter_map(|other| other.range.intersection(&one.range));
+        let own = sets::intersect(&[one.range], &self.vacant);
+        let own = sets::subtract(&own, &sets::normalise(others.collect()));
+        let free = sets::normalise([self.free.as_slice(), &own].concat());
         let start = one.range.start().raw();
-        if let Some(range) = nearest_free(&self.free, one.range.frames(), start, SUPERPAGE) {
+        if let Some(range) = nearest_free(&free, one.range.frames(), start, SUPERPAGE) {
             return format!("the nearest free range of that size: {}", as_static(&range));
         }
-        match largest_free(&self.free, SUPERPAGE) {
+        match largest_free(&free, SUPERPAGE) {
             Some(range) => format!("the largest free range: {}", as_static(&range)),
             None => String::from("no RAM is free: less memory for another domain"),
         }
@@ -362,10 +385,10 @@ impl Check<'_> {
         }
     }
 
-    /// `named` is sorted by address, so what reaches into a range began before it.
-    fn against_each_other(&self, named: &[Named], report: &mut Report) {
+    /// Ranges are sorted by address, so what reaches into a range began before it.
+    fn against_each_other(&self, report: &mut Report) {
         let mut reaching: Vec<&Named> = Vec::new();
-        for one in named {
+        for one in self.named {
             reaching.retain(|other| other.range.overlaps(&one.range));
             for other in reaching.iter().take(MOST_REPEATS) {
                 self.overlap(other, one, report);
@@ -395,7 +418,7 @@ impl Check<'_> {
 
     /// A direct-mapped kernel runs at machine addresses, so one range must begin at its
     /// alignment. A domain that isn't direct-mapped only loses superpages.
-    fn kernel_bases(&self, named: &[Named], report: &mut Report) {
+    fn kernel_bases(&self, report: &mut Report) {
         for (index, domain) in self.request.domains.iter().enumerate() {
             let align = domain
                 .kernel
@@ -403,7 +426,11 @@ impl Check<'_> {
                 .map_or(1, |kernel| kernel.alignment)
                 .max(FRAME_SIZE);
             let frames = align >> FRAME_SHIFT;
-            let mut own = named.iter().filter(|one| one.domain == index).peekable();
+            let mut own = self
+                .named
+                .iter()
+                .filter(|one| one.domain == index)
+                .peekable();
             if own.peek().is_none() || own.clone().any(|one| one.range.start().raw() % frames == 0)
             {
                 continue;

@@ -1,10 +1,7 @@
 //! Plans for machines as they are.
 
-mod common;
-
-use common::*;
-use layout::*;
-use terrane_layout as layout;
+use crate::common::*;
+use terrane_layout::*;
 
 fn planned(host: &HostMap, request: &SystemRequest) -> Outcome {
     let outcome = plan(host, request);

@@ -1,8 +1,6 @@
 //! Machines and requests for tests.
-#![allow(dead_code, reason = "each test binary uses a part")]
 
-use layout::*;
-use terrane_layout as layout;
+use terrane_layout::*;
 
 pub const KIB: u64 = 1 << 10;
 pub const MIB: u64 = 1 << 20;
@@ -10,10 +8,6 @@ pub const GIB: u64 = 1 << 30;
 
 pub fn bytes(start: u64, size: u64) -> MachineRange {
     MachineRange::new(MachineAddress::new(start), size).expect("a test's range")
-}
-
-pub fn frames(start: u64, size: u64) -> MfnRange {
-    bytes(start, size).frames_inside()
 }
 
 /// A machine as QEMU's `virt` with RAM at 1 GiB: hypervisor, tree and container where its

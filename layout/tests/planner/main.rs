@@ -1,0 +1,8 @@
+//! What the planner promises, on machines real and made up.
+
+mod common;
+mod conflicts;
+mod machines;
+mod oracle;
+mod properties;
+mod scale;

@@ -66,6 +66,9 @@ pub extern "C" fn start(tree: u64, image: u64, loaded: u64, failure: u64) -> ! {
     let uart = bytes
         .and_then(|bytes| Fdt::new(bytes).ok())
         .and_then(|tree| Uart::of_tree(&tree));
+    if let Some(uart) = uart {
+        uart.enable();
+    }
     let early = |text: &str| {
         if let Some(mut uart) = uart {
             let _ = uart.write_str(text);

@@ -109,10 +109,11 @@ pub fn launch(tree_address: u64, bytes: &'static [u8], image: &Image, loaded: u6
     let system_tree = system_tree.as_ref().unwrap_or(&tree);
 
     let mut origins = Origins::new();
-    let console = system_tree
+    let named = system_tree
         .find("/chosen")
         .and_then(|chosen| chosen.string("terrane,console"));
-    let host = host::read(&tree, &boot, console, &mut origins);
+    let console = host::resolve_console(&tree, named);
+    let host = host::read(&tree, &boot, console.as_deref(), &mut origins);
     firmware::set_conduit(host.psci);
     map_host(&host, image);
     let header = |module: MachineRange| header_of(&host, module);

@@ -29,8 +29,11 @@ pub struct Uart {
 mod pl011 {
     pub const DATA: u64 = 0x00;
     pub const FLAGS: u64 = 0x18;
+    pub const CONTROL: u64 = 0x30;
     pub const INTERRUPT_MASK: u64 = 0x38;
     pub const INTERRUPT_CLEAR: u64 = 0x44;
+    /// UART, transmitter and receiver on.
+    pub const CONTROL_ON: u32 = 1 | 1 << 8 | 1 << 9;
     pub const RECEIVE_EMPTY: u32 = 1 << 4;
     pub const TRANSMIT_FULL: u32 = 1 << 5;
     /// Receive and receive timeout.
@@ -95,6 +98,16 @@ impl Uart {
             return None;
         };
         Some(Self { base, model })
+    }
+
+    /// Switches it on where the boot loader left it off, as one without a console of its own does.
+    pub fn enable(&self) {
+        if self.model == Model::Pl011 {
+            let control = self.read(pl011::CONTROL);
+            if control & pl011::CONTROL_ON != pl011::CONTROL_ON {
+                self.write(pl011::CONTROL, control | pl011::CONTROL_ON);
+            }
+        }
     }
 
     /// Machine address of the first register.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use hypervisor::{BuildError, DomainIndex, Setup, System};
 use layout::{
     Architecture, Bank, Capabilities, Copy, DomainPlan, FRAME_SIZE, Gfn, GuestAddress, GuestRange,
-    HostDevice, HostMap, HypervisorPlan, Identity, Item, Kind, Limits, MachineAddress,
-    MachineRange, Mfn, MfnRange, OnConflict, Placement, Plan, Policies, Scrub,
+    HostDevice, HostMap, HypervisorPlan, Identity, Item, Kind, Limits, MachineRange, Mfn, MfnRange,
+    OnConflict, Placement, Plan, Policies, Scrub,
 };
 
 use crate::guest::Guest;
@@ -115,7 +115,6 @@ impl Board {
         let (host, plan) = plan(specs, scrub);
         let ram = MfnRange::between(Mfn::new(RAM_START), end_of_ram(&plan));
         let machine = Fake::new(ram);
-        fill(&machine, ram);
         let system = System::new(machine, &host, plan.clone(), setups(&plan, specs))?;
         system.boot();
         Ok(Self { system })
@@ -157,15 +156,6 @@ fn setups(plan: &Plan, specs: &[DomainSpec]) -> Vec<Setup<Fake>> {
             }
         })
         .collect()
-}
-
-/// RAM as firmware leaves it: each frame has something of its own in it.
-fn fill(machine: &Fake, ram: MfnRange) {
-    for at in (ram.bytes().start().raw()..ram.bytes().end().raw()).step_by(512) {
-        machine
-            .memory()
-            .write(MachineAddress::new(at), &(at | 0xf << 60).to_le_bytes());
-    }
 }
 
 fn end_of_ram(plan: &Plan) -> Mfn {

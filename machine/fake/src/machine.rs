@@ -217,12 +217,7 @@ impl Machine for Fake {
 
     fn clear(&self, claim: &Claim) {
         lock(&self.cleared).push(claim.frames());
-        let bytes = claim.frames().bytes();
-        for at in (bytes.start().raw()..bytes.end().raw()).step_by(8) {
-            if let Some(word) = self.memory().word(MachineAddress::new(at)) {
-                word.store(0, Ordering::SeqCst);
-            }
-        }
+        self.memory().clear(claim.frames());
     }
 
     fn copy(&self, from: &Claim, from_offset: u64, to: &Claim, to_offset: u64, bytes: u64) {

@@ -246,12 +246,11 @@ fn shared_window(kernel: &GuestRange, size: u64) -> GuestRange {
 fn in_place(item: &Item, banks: &[Bank], ram: &Ram) -> Option<GuestAddress> {
     let bank = banks
         .iter()
-        .find(|bank| bank.machine().bytes().covers(&item.source))?;
+        .find(|bank| !item.source.is_empty() && bank.machine().bytes().covers(&item.source))?;
     let offset = item.source.start().raw() - bank.mfn.address().raw();
     let address = bank.gfn.address().checked_add(offset)?;
     let range = GuestRange::new(address, item.size)?;
-    let aligned = item.source.is_empty()
-        || address.raw().checked_sub(item.offset).is_some_and(|base| base % item.align == 0)
+    let aligned = address.raw().checked_sub(item.offset).is_some_and(|base| base % item.align == 0)
         // A ramdisk may begin at any byte.
         || (item.offset == 0 && item.align == FRAME_SIZE);
     (aligned && item.bounds.covers(&range) && ram.covers(&range)).then_some(address)

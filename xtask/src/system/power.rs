@@ -77,7 +77,6 @@ pub fn scenarios() -> Vec<Scenario> {
     probes
         .chain([
             Scenario::new("power-linux-reboots", linux_reboots),
-            Scenario::new("power-linux-panics", linux_panics),
             Scenario::new("power-restart-after-poweroff", restart_after_poweroff),
         ])
         .collect()
@@ -167,19 +166,4 @@ fn twice(context: &Context, folder: &Path, policy: &str, first: &str) -> Result<
     ran.expect_line("control: powered off")?;
     ran.expect_status(0)?;
     Ok(ran.console(linux::NAME))
-}
-
-/// A panic of Linux is a crash of the domain, told as such.
-fn linux_panics(context: &Context, folder: &Path) -> Result<()> {
-    let mut manifest = Manifest::new("virt,gic-version=3", "cortex-a57", 1, "512MiB");
-    let domain = linux::domain(
-        context,
-        folder,
-        Kernel::Bookworm,
-        "echo c >/proc/sysrq-trigger\nsleep 60\n",
-    )?;
-    manifest.domain(domain.key("on-crash", "\"stop\""));
-    let ran = Boot::new(&manifest).run(context, folder)?;
-    ran.expect_line("control: crashed")?;
-    ran.expect_status(4)
 }

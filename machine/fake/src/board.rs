@@ -25,6 +25,8 @@ const HYPERVISOR: u64 = 4;
 const GAP: u64 = 1;
 /// Frames of a boot module.
 const MODULE: u64 = 1;
+/// Bytes of it.
+const MODULE_BYTES: u64 = 1024;
 /// Frames that stage 2 can hold beyond the domain's RAM and device.
 const SPARE_PAGES: u64 = 24;
 
@@ -194,6 +196,8 @@ fn plan(specs: &[DomainSpec], scrub: Scrub) -> (HostMap, Plan) {
         let ram = take(spec.frames);
         let module = take(MODULE);
         kept.push(module);
+        let bytes =
+            |frames: MfnRange| MachineRange::saturating(frames.bytes().start(), MODULE_BYTES);
         let device = Mfn::new(DEVICES + index as u64).address();
         host.devices.push(HostDevice {
             path: format!("/device@{index}"),
@@ -211,16 +215,16 @@ fn plan(specs: &[DomainSpec], scrub: Scrub) -> (HostMap, Plan) {
         let page = |index: u64| gfn.offset(index).address();
         let kernel = Placement {
             address: page(1),
-            size: MODULE * FRAME_SIZE,
-            source: module.bytes(),
+            size: MODULE_BYTES,
+            source: bytes(module),
             in_place: false,
         };
         let to = MfnRange::between(ram.start().offset(1), ram.start().offset(1 + MODULE));
         copies.push(Copy {
             domain: index,
             item: Item::Kernel,
-            source: module.bytes(),
-            destination: [to.bytes()].into(),
+            source: bytes(module),
+            destination: [bytes(to)].into(),
         });
         domains.push(DomainPlan {
             index,

@@ -5,7 +5,7 @@
 //! where each word costs, a test pays for what it uses.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use layout::{FRAME_SIZE, MachineAddress, Mfn, MfnRange};
 
@@ -21,24 +21,43 @@ type Frame = [AtomicU64; WORDS];
 pub struct Memory {
     frames: MfnRange,
     words: Vec<OnceLock<Box<Frame>>>,
+    /// Frames that were cleared before anybody touched them.
+    cleared: Vec<AtomicBool>,
 }
 
 impl Memory {
     /// RAM as firmware leaves it.
     pub fn new(frames: MfnRange) -> Self {
         let words = (0..frames.frames()).map(|_| OnceLock::new()).collect();
-        Self { frames, words }
+        let cleared = (0..frames.frames())
+            .map(|_| AtomicBool::new(false))
+            .collect();
+        Self {
+            frames,
+            words,
+            cleared,
+        }
+    }
+
+    fn index(&self, mfn: Mfn) -> Option<usize> {
+        let index = mfn.raw().checked_sub(self.frames.start().raw())?;
+        usize::try_from(index)
+            .ok()
+            .filter(|index| *index < self.words.len())
     }
 
     /// The words of a frame; `None` if there is no RAM.
     pub fn frame(&self, mfn: Mfn) -> Option<&Frame> {
-        let index = mfn.raw().checked_sub(self.frames.start().raw())?;
-        let frame = self.words.get(usize::try_from(index).ok()?)?;
-        Some(
-            frame.get_or_init(|| {
-                Box::new(std::array::from_fn(|word| AtomicU64::new(left(mfn, word))))
-            }),
-        )
+        let index = self.index(mfn)?;
+        Some(self.words[index].get_or_init(|| {
+            let frame = Box::new([const { AtomicU64::new(0) }; WORDS]);
+            if !self.cleared[index].load(Ordering::SeqCst) {
+                for word in (0..WORDS).step_by(TRACE) {
+                    frame[word].store(left(mfn, word), Ordering::SeqCst);
+                }
+            }
+            frame
+        }))
     }
 
     /// The word that holds this byte; `None` if there is no RAM.
@@ -86,9 +105,16 @@ impl Memory {
 
     /// Fills frames with zeroes.
     pub fn clear(&self, frames: MfnRange) {
-        let numbers = (0..frames.frames()).map(|index| frames.start().offset(index));
-        for word in numbers.filter_map(|mfn| self.frame(mfn)).flatten() {
-            word.store(0, Ordering::SeqCst);
+        for index in (0..frames.frames()).filter_map(|skip| self.index(frames.start().offset(skip)))
+        {
+            self.cleared[index].store(true, Ordering::SeqCst);
+            for word in self.words[index]
+                .get()
+                .into_iter()
+                .flat_map(|frame| frame.iter())
+            {
+                word.store(0, Ordering::SeqCst);
+            }
         }
     }
 
@@ -99,28 +125,28 @@ impl Memory {
         bytes
     }
 
-    /// A sum over a frame's words that tells changes of a frame apart. A frame that nobody has
-    /// touched needs no summing: it is as firmware left it.
-    pub fn digest(&self, mfn: Mfn) -> u64 {
-        let index = mfn.raw().wrapping_sub(self.frames.start().raw());
-        let touched = usize::try_from(index)
-            .ok()
-            .and_then(|index| self.words.get(index)?.get());
-        let word = |index: usize| match touched {
-            Some(frame) => frame[index].load(Ordering::SeqCst),
-            None => left(mfn, index),
+    /// What a frame holds, touched or not; empty if there is no RAM.
+    pub fn contents(&self, mfn: Mfn) -> Vec<u64> {
+        let Some(index) = self.index(mfn) else {
+            return Vec::new();
         };
-        let add =
-            |sum: u64, index| sum.rotate_left(5).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ word(index);
-        (0..WORDS).fold(0, add)
+        if let Some(frame) = self.words[index].get() {
+            return frame
+                .iter()
+                .map(|word| word.load(Ordering::SeqCst))
+                .collect();
+        }
+        let mut words = vec![0; WORDS];
+        if !self.cleared[index].load(Ordering::SeqCst) {
+            for word in (0..WORDS).step_by(TRACE) {
+                words[word] = left(mfn, word);
+            }
+        }
+        words
     }
 }
 
-/// What firmware left in a word.
+/// What firmware left in one word of many: the frame's address, marked as garbage.
 fn left(mfn: Mfn, word: usize) -> u64 {
-    if word.is_multiple_of(TRACE) {
-        (mfn.raw() * FRAME_SIZE + word as u64) | 0xf << 60
-    } else {
-        0
-    }
+    (mfn.raw() * FRAME_SIZE + word as u64) | 0xf << 60
 }

@@ -101,13 +101,13 @@ fn act(guest: Guest<'_>, deed: &Deed) {
 }
 
 /// What a domain's RAM holds, whether it is mapped or not.
-fn ram(board: &Board, domain: usize) -> Vec<u64> {
+fn ram(board: &Board, domain: usize) -> Vec<Vec<u64>> {
     let banks = &board.system.domains()[domain].plan().banks;
     let frames = banks
         .iter()
         .flat_map(|bank| (0..bank.frames).map(|index| bank.mfn.offset(index)));
     frames
-        .map(|frame| board.machine().memory().digest(frame))
+        .map(|frame| board.machine().memory().contents(frame))
         .collect()
 }
 
@@ -163,8 +163,10 @@ fn every_hypercall_takes_garbage() {
         1 << 63,
         u64::MAX,
     ];
-    let operations: u64 = if cfg!(miri) { 4 } else { 34 };
-    for number in (0..number::COUNT + 2).filter(|number| *number != number::SCHED_OP) {
+    // Under Miri only the hypercalls that do something, and few operations of them.
+    let (operations, step) = if cfg!(miri) { (2, 6) } else { (34, 1) };
+    let numbers = (0..number::COUNT + 2).step_by(step);
+    for number in numbers.filter(|number| *number != number::SCHED_OP) {
         let board = Board::two();
         let before = ram(&board, 0);
         let guest = board.guest(1, 0);

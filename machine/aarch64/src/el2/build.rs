@@ -8,7 +8,7 @@ use aarch64_cpu::registers::{CNTFRQ_EL0, ID_AA64MMFR0_EL1, MPIDR_EL1, Readable};
 use hypervisor::{BuildError, Setup, System};
 use layout::{DomainPlan, MachineRange};
 use manifest::tree::blob::Tree;
-use manifest::tree::guest::{self, GuestFrames};
+use manifest::tree::guest::{self, GuestFrames, GuestGic};
 use manifest::tree::host::{Gic as HostGic, GicVersion, Host};
 use manifest::tree::writer::TooLarge;
 
@@ -230,10 +230,15 @@ fn setup(
         .zip(&affinities)
         .map(|(cpu, &affinity)| VcpuConfig { cpu, affinity })
         .collect();
-    let interrupts = interrupts(gic, host, domain, all, places.clone())?;
-    let interface = gic
-        .guest_interface()
-        .map(|(guest, machine)| (guest.start, machine.start, guest.bytes.min(machine.bytes)));
+    let seen = guest::gic(host, domain).ok_or(Error::NoController)?;
+    let interface = match (&seen.frames, gic.guest_interface()) {
+        (GuestFrames::CpuInterface(guest), Some((_, machine))) => {
+            let bytes = guest.size().min(machine.bytes);
+            Some((guest.start().raw(), machine.start, bytes))
+        }
+        _ => None,
+    };
+    let interrupts = interrupts(gic, host, domain, all, places.clone(), seen)?;
     let shape = Shape::new(ID_AA64MMFR0_EL1.get());
     // SAFETY: the plan has these frames for the domain's tables and nothing else; all RAM is mapped.
     let machine = unsafe { Domain::new(shape, vmid, domain.tables, interrupts, interface) }
@@ -292,8 +297,8 @@ fn interrupts(
     domain: &DomainPlan,
     all: &[DomainPlan],
     vcpus: Vec<VcpuConfig>,
+    seen: GuestGic,
 ) -> Result<&'static Interrupts, Error> {
-    let seen = guest::gic(host, domain).ok_or(Error::NoController)?;
     let distributor = Window {
         start: seen.distributor.start().raw(),
         bytes: seen.distributor.size(),

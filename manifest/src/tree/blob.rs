@@ -138,8 +138,8 @@ pub struct Property<'a> {
 pub struct Tree<'a> {
     nodes: Vec<Record<'a>>,
     properties: Vec<Property<'a>>,
-    /// `(phandle, node)`, sorted.
-    phandles: Vec<(u32, u32)>,
+    /// The phandle in the upper half, its node in the lower; sorted.
+    phandles: Vec<u64>,
     reservations: Vec<(u64, u64)>,
     total_bytes: usize,
     used_bytes: usize,
@@ -199,12 +199,15 @@ impl<'a> Tree<'a> {
             total_bytes: total,
             used_bytes: HEADER_BYTES + structure_size + strings_size,
         };
-        tree.phandles = tree
-            .nodes()
-            .filter_map(|node| Some((node.u32("phandle")?, node.index)))
-            .collect();
         // Sorting by node too: of two nodes with one phandle, the first is found, always the same.
-        tree.phandles.sort_unstable();
+        let phandles = tree
+            .nodes()
+            .filter_map(|node| Some((node.u32("phandle")?, node.index)));
+        let mut phandles: Vec<u64> = phandles
+            .map(|(phandle, node)| u64::from(phandle) << 32 | u64::from(node))
+            .collect();
+        phandles.sort_unstable();
+        tree.phandles = phandles;
         Ok(tree)
     }
 
@@ -247,9 +250,11 @@ impl<'a> Tree<'a> {
     /// The node with this phandle.
     #[must_use]
     pub fn by_phandle(&self, phandle: u32) -> Option<Node<'_, 'a>> {
-        let at = self.phandles.partition_point(|&(other, _)| other < phandle);
-        let &(found, index) = self.phandles.get(at)?;
-        (found == phandle).then_some(Node { tree: self, index })
+        let wanted = u64::from(phandle) << 32;
+        let at = self.phandles.partition_point(|&entry| entry < wanted);
+        let found = self.phandles.get(at)? ^ wanted;
+        let index = u32::try_from(found).ok()?;
+        Some(Node { tree: self, index })
     }
 
     /// The header's `totalsize`, in bytes; boot loaders leave room in it for their own edits.

@@ -5,8 +5,6 @@
 //!
 //! Source of the format: Devicetree Specification 0.4, chapter 5.
 
-use alloc::collections::BTreeMap;
-use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -38,7 +36,8 @@ impl fmt::Display for TooLarge {
 pub struct Writer {
     structure: Vec<u8>,
     strings: Vec<u8>,
-    string_offsets: BTreeMap<String, u32>,
+    /// Where each name begins in `strings`, sorted by name.
+    names: Vec<u32>,
     depth: usize,
 }
 
@@ -90,14 +89,23 @@ impl Writer {
     }
 
     fn name_offset(&mut self, name: &str) -> u32 {
-        if let Some(&offset) = self.string_offsets.get(name) {
-            return offset;
+        let strings = &self.strings;
+        // A name ends with NUL and has none inside, so that comparing with it included is comparing the names.
+        let wanted = name.as_bytes().iter().chain(&[0]);
+        let place = self.names.binary_search_by(|&offset| {
+            let known = strings.get(offset as usize..).unwrap_or_default();
+            known.iter().take(name.len() + 1).cmp(wanted.clone())
+        });
+        match place {
+            Ok(place) => self.names.get(place).copied().unwrap_or(0),
+            Err(place) => {
+                let offset = u32::try_from(self.strings.len()).unwrap_or(u32::MAX);
+                self.strings.extend_from_slice(name.as_bytes());
+                self.strings.push(0);
+                self.names.insert(place, offset);
+                offset
+            }
         }
-        let offset = u32::try_from(self.strings.len()).unwrap_or(u32::MAX);
-        self.strings.extend_from_slice(name.as_bytes());
-        self.strings.push(0);
-        self.string_offsets.insert(String::from(name), offset);
-        offset
     }
 
     /// A property without value: a flag.

@@ -67,11 +67,15 @@ pub fn all(node: Node<'_, '_>, gic: &Gic) -> Vec<u32> {
 
 /// The interrupts of `node` that all CPUs share (SPIs), sorted, each once.
 pub fn shared(node: Node<'_, '_>, gic: &Gic) -> Vec<u32> {
-    let mut interrupts = all(node, gic);
-    interrupts.retain(|&intid| (FIRST_SHARED..1020).contains(&intid) || intid >= 4096);
-    interrupts.sort_unstable();
-    interrupts.dedup();
-    interrupts
+    let mut sorted = Vec::new();
+    for intid in all(node, gic) {
+        if ((FIRST_SHARED..1020).contains(&intid) || intid >= 4096)
+            && let Err(place) = sorted.binary_search(&intid)
+        {
+            sorted.insert(place, intid);
+        }
+    }
+    sorted
 }
 
 fn from_interrupts(parent: Node<'_, '_>, value: &[u8], gic: &Gic, found: &mut Vec<u32>) {

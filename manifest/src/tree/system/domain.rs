@@ -140,7 +140,10 @@ impl Reader<'_, '_> {
                 continue;
             };
             match self.cell(vcpu, "id").zip(wanted.parse().ok()) {
-                Some(pin) => pinned.push(pin),
+                Some((id, cpu)) => {
+                    let place = pinned.partition_point(|&(other, _)| other <= id);
+                    pinned.insert(place, (id, cpu));
+                }
                 None => {
                     let what = format!("hard-affinity = \"{wanted}\"");
                     self.problem(
@@ -152,7 +155,6 @@ impl Reader<'_, '_> {
                 }
             }
         }
-        pinned.sort_unstable();
         (!pinned.is_empty()).then(|| pinned.into_iter().map(|(_, cpu)| cpu).collect())
     }
 

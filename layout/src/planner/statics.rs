@@ -105,7 +105,7 @@ fn form(
     let StaticRange { start, size, .. } = stated;
     if size == 0 {
         let why = String::from("the range is empty");
-        let help = String::from("a size of at least 4KiB, or leave the range out");
+        let help = String::from("size = \"256MiB\", or leave the range out");
         report.error(Code::MemoryZero, &[index], vec![own], why, help);
         return None;
     }
@@ -129,8 +129,10 @@ fn form(
     }
     if range.is_none() {
         let why = String::from("the range ends at or above 2^64");
-        let most = align_down(u64::MAX - start, FRAME_SIZE);
-        let help = format!("a size of at most {most:#x} there, and RAM is much lower");
+        let help = format!(
+            "leave static-mem out and the planner chooses the place: memory = \"{}\"",
+            Size(size)
+        );
         report.error(Code::StaticWraps, &[index], vec![own], why, help);
     }
     range

@@ -72,11 +72,15 @@ impl Findings {
             .any(|found| found.severity == Severity::Error)
     }
 
-    /// Writes all of them.
+    /// Writes all of them in the order of their places; those without one come last.
     ///
     /// # Errors
     /// The stream can't be written.
-    pub fn emit(&self, json: bool, stream: Stream) -> io::Result<()> {
+    pub fn emit(&mut self, json: bool, stream: Stream) -> io::Result<()> {
+        self.diagnostics.sort_by_key(|found| {
+            let place = found.sides.first().and_then(|side| side.place.as_ref());
+            place.map_or((usize::MAX, 0), |place| (place.line, place.column))
+        });
         let form = if json { Form::Json } else { Form::Text };
         diagnostics::emit(&self.diagnostics, &self.sources, form, stream)
     }

@@ -86,8 +86,13 @@ fn static_memory_that_no_domain_can_have() {
             "static-misaligned-kernel",
             "start = 0x70200000",
         ),
-        (0x7000_0000, 0, "memory-zero", "4KiB"),
-        (u64::MAX - 0xfff, 0x2000, "static-wraps", "RAM"),
+        (0x7000_0000, 0, "memory-zero", "size = \"256MiB\""),
+        (
+            u64::MAX - 0xfff,
+            0x2000,
+            "static-wraps",
+            "memory = \"8KiB\"",
+        ),
         (
             u64::MAX - 0xffff,
             0xf000,

@@ -23,7 +23,7 @@ pub const MAGIC: u32 = 0xd00d_feed;
 pub const MAX_BYTES: usize = 2 << 20;
 
 /// How deep nodes may nest. Trees of real boards stay below 12.
-pub const MAX_DEPTH: usize = 64;
+pub const MAX_DEPTH: usize = 32;
 
 const HEADER_BYTES: usize = 40;
 const TOKEN_BEGIN_NODE: u32 = 1;
@@ -74,7 +74,7 @@ impl fmt::Display for TreeError {
             TreeErrorKind::Block => "a block of the header lies outside the blob",
             TreeErrorKind::Token => "the structure block has a token where none may stand",
             TreeErrorKind::Value => "a name or value is malformed",
-            TreeErrorKind::Depth => "nodes nest deeper than 64",
+            TreeErrorKind::Depth => "nodes nest deeper than 32",
         };
         write!(f, "{what} (at byte {:#x})", self.offset)
     }

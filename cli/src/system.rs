@@ -130,6 +130,14 @@ impl System {
 
 fn load(path: &Path, findings: &mut Findings) -> Result<Manifest, Exit> {
     let name = path.display().to_string();
+    let extension = path.extension().and_then(|extension| extension.to_str());
+    if let Some("dtb" | "dts") = extension {
+        let message = format!("{name}: a device tree as manifest is not built yet");
+        let found = Diagnostic::error(layout::Code::NotBuiltYet.as_str(), message).with_help(
+            "describe the domains in TOML; docs/system-tree.md says which key is which property",
+        );
+        return Err(findings.give_up(found, Exit::Conflicts));
+    }
     match toml::load(path) {
         Ok(manifest) => {
             findings.add_source(name, manifest.text.clone());

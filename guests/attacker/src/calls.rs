@@ -70,7 +70,7 @@ pub fn every_function(target: &Target, random: &mut Random) {
         }
     }
     for _ in 0..4096 {
-        let function = random.next();
+        let function = random.word();
         attempt(function, random);
     }
     // A standby suspend returns at the next interrupt.
@@ -80,7 +80,7 @@ pub fn every_function(target: &Target, random: &mut Random) {
 
 fn pointer(target: &Target, random: &mut Random) -> u64 {
     let above = target.top.wrapping_add(random.below(1 << 32));
-    let page = random.next() & 0xffff_ffff_f000;
+    let page = random.word() & 0xffff_ffff_f000;
     random.pick(&[0, 1, above, u64::MAX, page]).unwrap_or(0)
 }
 
@@ -88,7 +88,7 @@ fn pointer(target: &Target, random: &mut Random) -> u64 {
 pub fn cpus_to_nowhere(facts: &Facts) {
     const NOWHERE: [u64; 4] = [0, 0x7f_ffff_f000, 0xffff_ffff_ffff_f000, 3];
     let on =
-        |affinity: u64, entry: u64| call::smccc(psci::CPU_ON, [affinity, entry, 0]) as u32 as i32;
+        |affinity: u64, entry: u64| psci::answer(call::smccc(psci::CPU_ON, [affinity, entry, 0]));
     if on(cpu::affinity(), NOWHERE[1]) == 0 {
         violation(format_args!("CPU_ON of the CPU that runs"));
     }

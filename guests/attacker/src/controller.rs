@@ -64,20 +64,25 @@ fn frame(range: Range, random: &mut Random) -> u64 {
     count
 }
 
+/// Makes one instruction with x0 as address and x1 as value or result. An abort goes to the vectors.
+macro_rules! access {
+    ($instruction:literal, $address:expr, $value:expr) => {
+        // SAFETY: the address is in a frame of the interrupt controller, where no Rust value lies; its tables, if the
+        // guest manages to name some, are refused where it doesn't own them, and the guest ends soon after.
+        unsafe { asm!($instruction, in("x0") $address, inout("x1") $value => _, options(nostack)) }
+    };
+}
+
 /// A load or a store of 1, 2, 4 or 8 bytes.
 fn access(address: u64, value: u64, kind: u64) {
-    // SAFETY: the address is in a frame of the interrupt controller, where no Rust value lies; its tables, if the guest
-    // manages to name some, are refused where it doesn't own them, and the guest ends soon after.
-    unsafe {
-        match kind {
-            0 => asm!("ldrb {0:w}, [{1}]", out(reg) _, in(reg) address, options(nostack)),
-            1 => asm!("ldrh {0:w}, [{1}]", out(reg) _, in(reg) address, options(nostack)),
-            2 => asm!("ldr {0:w}, [{1}]", out(reg) _, in(reg) address, options(nostack)),
-            3 => asm!("ldr {0}, [{1}]", out(reg) _, in(reg) address, options(nostack)),
-            4 => asm!("strb {0:w}, [{1}]", in(reg) value, in(reg) address, options(nostack)),
-            5 => asm!("strh {0:w}, [{1}]", in(reg) value, in(reg) address, options(nostack)),
-            6 => asm!("str {0:w}, [{1}]", in(reg) value, in(reg) address, options(nostack)),
-            _ => asm!("str {0}, [{1}]", in(reg) value, in(reg) address, options(nostack)),
-        }
+    match kind {
+        0 => access!("ldrb w1, [x0]", address, value),
+        1 => access!("ldrh w1, [x0]", address, value),
+        2 => access!("ldr w1, [x0]", address, value),
+        3 => access!("ldr x1, [x0]", address, value),
+        4 => access!("strb w1, [x0]", address, value),
+        5 => access!("strh w1, [x0]", address, value),
+        6 => access!("str w1, [x0]", address, value),
+        _ => access!("str x1, [x0]", address, value),
     }
 }

@@ -59,7 +59,12 @@ fn run(boot: Boot) {
     say!("attacker: begin seed={seed} top={:#x}", target.top);
     // With the MMU on, the guest's own tables would decide which addresses it can name.
     memory::turn_off_here();
-    watchdog::start(facts);
+    let watched = watchdog::start(facts);
+    if !watched {
+        violation(format_args!(
+            "no timer interrupt: nothing that waits is tried"
+        ));
+    }
 
     let wants = |name| {
         arguments::value(words, "only").is_none_or(|list| list.split(',').any(|one| one == name))
@@ -76,16 +81,18 @@ fn run(boot: Boot) {
         instructions::without_syndrome(&target, &mut random);
         instructions::fetches(&target);
         instructions::maintenance(&mut random);
-        instructions::waits();
+        if watched {
+            instructions::waits();
+        }
     }
     if wants("sysregs") {
         registers = sysregs::every_encoding(&mut random);
     }
-    if wants("calls") {
+    if watched && wants("calls") {
         calls::every_immediate();
         calls::every_function(&target, &mut random);
     }
-    if wants("hypercalls") && facts.xen.is_some() {
+    if watched && wants("hypercalls") && facts.xen.is_some() {
         calls_made = hypercalls::every_number(&target, &mut random);
     }
     if wants("controller") {

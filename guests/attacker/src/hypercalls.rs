@@ -146,7 +146,7 @@ fn wild_pointer(target: &Target, random: &mut Random) -> u64 {
             target.top,
             random.below(target.top.max(1)),
             u64::MAX - random.below(32),
-            1 << 63 | random.next(),
+            1 << 63 | random.word(),
             random.edge(),
         ];
         let pointer = random.pick(&choices).unwrap_or(0);
@@ -171,7 +171,7 @@ fn word(target: &Target, random: &mut Random) -> u64 {
         area(),
         wild_pointer(target, random),
         random.edge(),
-        random.next(),
+        random.word(),
     ];
     let word = random.pick(&choices).unwrap_or(0);
     let frame = Range {

@@ -76,7 +76,7 @@ pub fn without_syndrome(target: &Target, random: &mut Random) {
             });
             for form in FORMS.iter().filter(|_| !touches_own) {
                 watchdog::progress(at << 8 | count & 0xff);
-                faults += code::run(&[*form], [at, random.next(), 0, 0, 0, 0, 0, 0, 0]);
+                faults += code::run(&[*form], [at, random.word(), 0, 0, 0, 0, 0, 0, 0]);
                 count += 1;
             }
         }
@@ -105,7 +105,7 @@ pub fn fetches(target: &Target) {
 /// Cache maintenance by set and way, of all levels and none; address translation of strange addresses.
 pub fn maintenance(random: &mut Random) {
     for _ in 0..512 {
-        let way = random.next() & 0xffff_fffe;
+        let way = random.word() & 0xffff_fffe;
         watchdog::progress(way);
         // Clean and invalidate only: to invalidate alone would drop this guest's own data, on a machine with caches.
         // SAFETY: cleaning changes no contents.

@@ -91,7 +91,7 @@ pub fn sample(target: &Target, random: &mut Random) -> u64 {
     let mut tally = Tally::default();
     for _ in 0..SAMPLES {
         let width = 30 + random.below(bits - 29);
-        let address = random.next() % (1 << width) & !0xfff;
+        let address = random.below(1 << width) & !0xfff;
         if address >= target.top && !target.is_given(address) {
             tally.attempt(address);
         }

@@ -92,7 +92,7 @@ fn registers(op0: u32, op1: u32, crn: u32, random: &mut Random) -> (u64, u64) {
     }
     let expected = touched * 5;
     cpu::mask_interrupts();
-    let faults = code::run(&words, [u64::MAX, random.next(), 0, 0, 0, 0, 0, 0, 0]);
+    let faults = code::run(&words, [u64::MAX, random.word(), 0, 0, 0, 0, 0, 0, 0]);
     watchdog::rearm();
     // op1 4, 5 and 6 are for EL2 and EL3, save what implementations define (CRn 11 and 15). op1 7 is EL3's too.
     if op1 >= 4 && crn != 11 && crn != 15 && faults != expected {

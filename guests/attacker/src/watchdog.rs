@@ -29,12 +29,14 @@ pub fn ticks() -> u64 {
     TICKS.load(Ordering::Relaxed)
 }
 
-/// Starts the timer and takes its interrupts.
-pub fn start(facts: &'static Facts) {
+/// Starts the timer and takes its interrupts. Says whether one came within two seconds; without the watchdog nothing may
+/// be tried that waits.
+pub fn start(facts: &'static Facts) -> bool {
     FACTS.call_once(|| facts);
     on_interrupt(interrupt);
     ACTIVE.store(1, Ordering::Relaxed);
     rearm();
+    cpu::wait_for(2000, || ticks() > 0)
 }
 
 /// Brings the interrupt controller and the timer into order again after an attack on them.

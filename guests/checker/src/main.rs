@@ -36,13 +36,9 @@ fn main() -> ExitCode {
         eprintln!("checker: {:#}", power::end(end));
         return ExitCode::FAILURE;
     }
-    let all_good = words
-        .iter()
-        .map(|word| checks::run(word, first))
-        .fold(true, |good, outcome| good && outcome);
-    if all_good {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
+    let failed = words.iter().filter(|word| !checks::run(word, first));
+    match failed.count() {
+        0 => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
     }
 }

@@ -42,7 +42,7 @@ const PATIENCE: u64 = 2000;
 
 /// Taken interrupts by number, of private and software-generated ones, over all CPUs.
 static TAKEN: [AtomicU32; 32] = [const { AtomicU32::new(0) }; 32];
-static SHARED: Once<&'static SharedInfo> = Once::new();
+static SHARED: Once<SharedInfo> = Once::new();
 static FACTS: Once<&'static Facts> = Once::new();
 
 /// Writes its own address to the first and last word of every superpage of RAM, then reads all back.
@@ -194,7 +194,7 @@ pub fn event_channel(facts: &Facts) -> Result<(), Wrong> {
         .ok_or(Wrong::Missing("event channel interrupt"))?;
     let failed = |what| move |error: xen::Error| Wrong::Hypercall(what, error.0);
     let shared = SharedInfo::map().map_err(failed("add_to_physmap"))?;
-    SHARED.call_once(|| shared);
+    let shared = SHARED.call_once(|| shared);
     gic::enable(upcall);
     let port = xen::bind_ipi(0).map_err(failed("bind_ipi"))?;
     shared.unmask(port);

@@ -22,6 +22,12 @@ pub mod psci {
     pub const SYSTEM_OFF: u32 = 0x8400_0008;
     /// SYSTEM_RESET.
     pub const SYSTEM_RESET: u32 = 0x8400_0009;
+
+    /// What x0 says: PSCI's results are signed and 32 bits wide, 0 for success, negative for an error.
+    pub fn answer(x0: u64) -> i32 {
+        let [a, b, c, d, ..] = x0.to_le_bytes();
+        i32::from_le_bytes([a, b, c, d])
+    }
 }
 
 /// Remembers how the tree says that PSCI is called; without a word it's `hvc`.

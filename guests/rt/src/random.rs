@@ -11,7 +11,7 @@ impl Random {
     }
 
     /// The next 64 bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn word(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -21,7 +21,7 @@ impl Random {
 
     /// A number below `bound`; 0 if `bound` is 0.
     pub fn below(&mut self, bound: u64) -> u64 {
-        self.next().checked_rem(bound).unwrap_or(0)
+        self.word().checked_rem(bound).unwrap_or(0)
     }
 
     /// One of `choices`, or `None` if there is none.
@@ -37,8 +37,8 @@ impl Random {
             0 => self.below(8),
             1 => (1u64 << self.below(64)).wrapping_add(near),
             2 => u64::MAX.wrapping_sub(self.below(4096)),
-            3 => self.next() >> self.below(64),
-            _ => self.next(),
+            3 => self.word() >> self.below(64),
+            _ => self.word(),
         }
     }
 }
@@ -51,7 +51,7 @@ mod tests {
     fn a_seed_repeats_and_two_seeds_differ() {
         let draw = |seed| {
             let mut random = Random::new(seed);
-            [random.next(), random.edge(), random.below(10)]
+            [random.word(), random.edge(), random.below(10)]
         };
         assert_eq!(draw(7), draw(7));
         assert_ne!(draw(7), draw(8));

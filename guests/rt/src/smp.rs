@@ -48,7 +48,7 @@ pub fn start(number: usize, affinity: u64, main: fn(usize)) -> i32 {
     memory::clean(&raw const *start as u64, size_of::<Start>() as u64);
     cpu::barrier();
     let entry = terrane_guest_secondary as *const () as u64;
-    answer(smccc(
+    psci::answer(smccc(
         psci::CPU_ON,
         [affinity, entry, &raw const *start as u64],
     ))
@@ -56,12 +56,7 @@ pub fn start(number: usize, affinity: u64, main: fn(usize)) -> i32 {
 
 /// PSCI AFFINITY_INFO: 0 on, 1 off, 2 on its way, negative for an error.
 pub fn state(affinity: u64) -> i32 {
-    answer(smccc(psci::AFFINITY_INFO, [affinity, 0, 0]))
-}
-
-/// PSCI results are 32 bits wide, signed.
-fn answer(result: u64) -> i32 {
-    (result as u32).cast_signed()
+    psci::answer(smccc(psci::AFFINITY_INFO, [affinity, 0, 0]))
 }
 
 /// Where Rust begins on another CPU.

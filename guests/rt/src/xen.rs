@@ -1,31 +1,24 @@
 //! The hypercalls that the guests use, with arguments that the hypervisor can read in place (memory is mapped 1:1).
 
-use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use abi::grant_table::{self, QuerySize};
+use abi::memory::{self, AddToPhysmap};
+use abi::shared_info::{Layout, UPCALL_PENDING, VCPU_PENDING_SELECTOR, VCPU_UPCALL_WORD};
+use abi::version::{self, FeatureInfo};
+use abi::{DomainId, PAGE_SIZE, console, event_channel, number, sched};
 
 use crate::call::hypercall;
 
-/// Hypercall numbers (xen/include/public/xen.h).
-mod number {
-    pub const MEMORY_OP: u64 = 12;
-    pub const XEN_VERSION: u64 = 17;
-    pub const CONSOLE_IO: u64 = 18;
-    pub const GRANT_TABLE_OP: u64 = 20;
-    pub const SCHED_OP: u64 = 29;
-    pub const EVENT_CHANNEL_OP: u64 = 32;
-}
-
-/// The domain that calls (DOMID_SELF).
-const SELF: u16 = 0x7ff0;
-
-/// Why a domain shuts down (xen/include/public/sched.h).
+/// Why a domain shuts down.
 #[derive(Clone, Copy, Debug)]
 pub enum Shutdown {
     /// SHUTDOWN_poweroff.
-    PowerOff = 0,
+    PowerOff,
     /// SHUTDOWN_reboot.
-    Reboot = 1,
+    Reboot,
     /// SHUTDOWN_crash.
-    Crash = 3,
+    Crash,
 }
 
 /// An error of Xen's ABI: a negative errno.
@@ -38,40 +31,53 @@ fn checked(result: i64) -> Result<u64, Error> {
 
 /// Calls `number` with a command and a structure that the hypervisor may read and write.
 fn with<T>(number: u64, command: u64, argument: &mut T) -> Result<u64, Error> {
-    // SAFETY: the one pointer is to `argument`, lent for the call; `T` is made of integers, so any bytes are valid.
-    checked(unsafe { hypercall(number, [command, &raw mut *argument as u64, 0, 0, 0]) })
+    let address = &raw mut *argument as u64;
+    // SAFETY: the one pointer is to `argument`, lent for the call; `T` is made of integers, so any bytes are valid. The
+    // third argument is the count of structures that GNTTABOP wants; the other calls ignore it.
+    checked(unsafe { hypercall(number, [command, address, 1, 0, 0]) })
 }
 
 /// CONSOLEIO_write. Gives the raw result: negative when the hypervisor has no console for this domain.
 pub fn console_write(bytes: &[u8]) -> i64 {
+    let arguments = [
+        console::WRITE,
+        bytes.len() as u64,
+        bytes.as_ptr() as u64,
+        0,
+        0,
+    ];
     // SAFETY: the hypervisor only reads through the pointer.
-    unsafe {
-        hypercall(
-            number::CONSOLE_IO,
-            [0, bytes.len() as u64, bytes.as_ptr() as u64, 0, 0],
-        )
-    }
+    unsafe { hypercall(number::CONSOLE_IO, arguments) }
 }
 
 /// XENVER_version: major in the upper half, minor in the lower.
 pub fn version() -> i64 {
     // SAFETY: no pointer.
-    unsafe { hypercall(number::XEN_VERSION, [0; 5]) }
+    unsafe { hypercall(number::XEN_VERSION, [version::VERSION, 0, 0, 0, 0]) }
 }
 
 /// XENVER_get_features, one word of 32 flags.
 ///
 /// # Errors
 /// The hypervisor's.
-pub fn features(word: u32) -> Result<u32, Error> {
-    let mut argument = [word, 0];
-    with(number::XEN_VERSION, 6, &mut argument)?;
-    Ok(argument[1])
+pub fn features(index: u32) -> Result<u32, Error> {
+    let mut info = FeatureInfo { index, word: 0 };
+    with(number::XEN_VERSION, version::GET_FEATURES, &mut info)?;
+    Ok(info.word)
 }
 
 /// SCHEDOP_shutdown. Comes back only when it is refused.
 pub fn shutdown(reason: Shutdown) -> Error {
-    match with(number::SCHED_OP, 2, &mut (reason as u32)) {
+    let reason = match reason {
+        Shutdown::PowerOff => sched::REASON_POWEROFF,
+        Shutdown::Reboot => sched::REASON_REBOOT,
+        Shutdown::Crash => sched::REASON_CRASH,
+    };
+    match with(
+        number::SCHED_OP,
+        sched::SHUTDOWN,
+        &mut sched::Shutdown { reason },
+    ) {
         Ok(value) => Error(value.cast_signed()),
         Err(error) => error,
     }
@@ -82,93 +88,82 @@ pub fn shutdown(reason: Shutdown) -> Error {
 /// # Errors
 /// The hypervisor's, from the call or in the structure's status.
 pub fn grant_frames() -> Result<(u32, u32), Error> {
-    #[repr(C)]
-    struct QuerySize {
-        domain: u16,
-        frames: u32,
-        most: u32,
-        status: i16,
-    }
     let mut query = QuerySize {
-        domain: SELF,
+        domain: DomainId::SELF,
+        reserved: 0,
         frames: 0,
-        most: 0,
+        max_frames: 0,
         status: 0,
+        reserved2: 0,
     };
-    // SAFETY: as in `with`; this call has a count as its third argument.
-    checked(unsafe { hypercall(number::GRANT_TABLE_OP, [6, &raw mut query as u64, 1, 0, 0]) })?;
+    with(number::GRANT_TABLE_OP, grant_table::QUERY_SIZE, &mut query)?;
     match query.status {
-        0 => Ok((query.frames, query.most)),
+        0 => Ok((query.frames, query.max_frames)),
         status => Err(Error(i64::from(status))),
     }
 }
 
-/// The head of `struct shared_info` on Arm: one legacy `vcpu_info` (48 bytes), then pending and mask bits of 4,096
-/// event channels (xen/include/public/xen.h, arch-arm.h).
-#[repr(C)]
-pub struct SharedInfo {
-    upcall_pending: AtomicU8,
-    _pad: [u8; 7],
-    pending_selector: AtomicU64,
-    _time: [u64; 4],
-    pending: [AtomicU64; 64],
-    mask: [AtomicU64; 64],
-}
+/// 64-bit words in a page.
+const WORDS: usize = 512;
+const _: () = assert!(WORDS as u64 * 8 == PAGE_SIZE);
 
-/// A page-aligned page of the image, to have the shared info page put in its place.
+/// A page of words that the hypervisor may change at any time.
 #[repr(C, align(4096))]
-struct Page([AtomicU64; 512]);
-static SHARED: Page = Page([const { AtomicU64::new(0) }; 512]);
+struct Page([AtomicU64; WORDS]);
+
+/// A page of the image, to have the shared info page put in its place.
+static SHARED: Page = Page([const { AtomicU64::new(0) }; WORDS]);
+
+/// The shared info page, where the first vCPU has its record.
+pub struct SharedInfo(&'static Page);
 
 impl SharedInfo {
     /// XENMEM_add_to_physmap of the shared info page over a page of this image, as Linux does it.
     ///
     /// # Errors
     /// The hypervisor's.
-    pub fn map() -> Result<&'static Self, Error> {
-        #[repr(C)]
-        struct AddToPhysmap {
-            domain: u16,
-            size: u16,
-            space: u32,
-            index: u64,
-            frame: u64,
-        }
-        let page = &raw const SHARED;
+    pub fn map() -> Result<Self, Error> {
         let mut request = AddToPhysmap {
-            domain: SELF,
+            domain: DomainId::SELF,
             size: 0,
-            space: 0,
+            space: memory::SPACE_SHARED_INFO,
             index: 0,
-            frame: page as u64 >> 12,
+            gpfn: &raw const SHARED as u64 / PAGE_SIZE,
         };
-        with(number::MEMORY_OP, 7, &mut request)?;
-        // SAFETY: the page is static, aligned, larger than `SharedInfo`, and both are atomics, so that the hypervisor
-        // may change it at any time.
-        Ok(unsafe { &*page.cast() })
+        with(number::MEMORY_OP, memory::ADD_TO_PHYSMAP, &mut request)?;
+        Ok(Self(&SHARED))
+    }
+
+    /// The word at a byte offset; offsets are the layout's own, or checked against the number of ports.
+    fn word(&self, offset: u64) -> &AtomicU64 {
+        let [first, ..] = &self.0.0;
+        let index = usize::try_from(offset / 8).unwrap_or(usize::MAX);
+        self.0.0.get(index).unwrap_or(first)
     }
 
     /// Clears "an upcall is due". Says whether it was set.
     pub fn take_upcall(&self) -> bool {
-        self.upcall_pending.swap(0, Ordering::SeqCst) != 0
+        let old = self
+            .word(VCPU_UPCALL_WORD)
+            .fetch_and(!UPCALL_PENDING, Ordering::SeqCst);
+        old & UPCALL_PENDING != 0
     }
 
     /// Clears a channel's pending bit and its word's in the selector. Says whether it was set.
     pub fn take_pending(&self, port: u32) -> bool {
-        let Some(word) = self.pending.get(port as usize / 64) else {
-            return false;
-        };
-        self.pending_selector
+        let port = u64::from(port % event_channel::PORTS);
+        self.word(VCPU_PENDING_SELECTOR)
             .fetch_and(!(1 << (port / 64)), Ordering::SeqCst);
         let bit = 1 << (port % 64);
+        let word = self.word(Layout::ARM.pending + port / 64 * 8);
         word.fetch_and(!bit, Ordering::SeqCst) & bit != 0
     }
 
     /// Clears a channel's mask bit, before anything is sent to it.
     pub fn unmask(&self, port: u32) {
-        if let Some(word) = self.mask.get(port as usize / 64) {
-            word.fetch_and(!(1 << (port % 64)), Ordering::SeqCst);
-        }
+        let port = u64::from(port % event_channel::PORTS);
+        let word = self.word(Layout::ARM.mask + port / 64 * 8);
+        word.fetch_and(!(1 << (port % 64)), Ordering::SeqCst);
     }
 }
 
@@ -177,9 +172,13 @@ impl SharedInfo {
 /// # Errors
 /// The hypervisor's.
 pub fn bind_ipi(vcpu: u32) -> Result<u32, Error> {
-    let mut argument = [vcpu, 0];
-    with(number::EVENT_CHANNEL_OP, 7, &mut argument)?;
-    Ok(argument[1])
+    let mut argument = event_channel::BindIpi { vcpu, port: 0 };
+    with(
+        number::EVENT_CHANNEL_OP,
+        event_channel::BIND_IPI,
+        &mut argument,
+    )?;
+    Ok(argument.port)
 }
 
 /// EVTCHNOP_send.
@@ -187,7 +186,8 @@ pub fn bind_ipi(vcpu: u32) -> Result<u32, Error> {
 /// # Errors
 /// The hypervisor's.
 pub fn send(port: u32) -> Result<(), Error> {
-    with(number::EVENT_CHANNEL_OP, 4, &mut { port }).map(|_| ())
+    let mut argument = event_channel::Port { port };
+    with(number::EVENT_CHANNEL_OP, event_channel::SEND, &mut argument).map(drop)
 }
 
 /// EVTCHNOP_close.
@@ -195,5 +195,11 @@ pub fn send(port: u32) -> Result<(), Error> {
 /// # Errors
 /// The hypervisor's.
 pub fn close(port: u32) -> Result<(), Error> {
-    with(number::EVENT_CHANNEL_OP, 3, &mut { port }).map(|_| ())
+    let mut argument = event_channel::Port { port };
+    with(
+        number::EVENT_CHANNEL_OP,
+        event_channel::CLOSE,
+        &mut argument,
+    )
+    .map(drop)
 }

@@ -47,24 +47,30 @@ impl Registers {
         Ok(Self(NonNull::new(address.cast()).context("mapped at 0")?))
     }
 
+    /// Where a register is. The constants above are aligned and inside the BAR.
+    fn at<T>(&self, offset: usize) -> NonNull<T> {
+        // SAFETY: the BAR is mapped whole, and longer than every offset.
+        unsafe { self.0.add(offset) }.cast()
+    }
+
     fn read32(&self, offset: usize) -> u32 {
-        // SAFETY: the constants above are aligned and inside the BAR, which stays mapped for the program's life.
-        unsafe { self.0.add(offset).cast().read_volatile() }
+        // SAFETY: `at` gives an aligned register, mapped for the program's life.
+        unsafe { self.at::<u32>(offset).read_volatile() }
     }
 
     fn write32(&self, offset: usize, value: u32) {
         // SAFETY: as in `read32`.
-        unsafe { self.0.add(offset).cast().write_volatile(value) }
+        unsafe { self.at(offset).write_volatile(value) }
     }
 
     fn read64(&self, offset: usize) -> u64 {
         // SAFETY: as in `read32`.
-        unsafe { self.0.add(offset).cast().read_volatile() }
+        unsafe { self.at::<u64>(offset).read_volatile() }
     }
 
     fn write64(&self, offset: usize, value: u64) {
         // SAFETY: as in `read32`.
-        unsafe { self.0.add(offset).cast().write_volatile(value) }
+        unsafe { self.at(offset).write_volatile(value) }
     }
 
     /// One transfer of a page; the device takes about 100 ms for it.
@@ -87,12 +93,12 @@ impl Registers {
 
 /// A locked page of this program and its physical address.
 struct Page {
-    at: NonNull<u8>,
+    bytes: NonNull<[u8; PAGE]>,
     physical: u64,
 }
 
 impl Page {
-    fn new(fill: u8) -> Result<Self> {
+    fn new(bytes: [u8; PAGE]) -> Result<Self> {
         // SAFETY: a fresh mapping at an address of the kernel's choice.
         let address = unsafe {
             mmap_anonymous(
@@ -105,28 +111,28 @@ impl Page {
         .context("no memory")?;
         // SAFETY: the page is mapped above and never unmapped.
         unsafe { mlock(address, PAGE) }.context("cannot lock a page")?;
-        let at = NonNull::new(address.cast()).context("mapped at 0")?;
-        let mut page = Self { at, physical: 0 };
-        page.write(|_| fill);
-        page.physical = physical(address as u64)?;
+        let page = Self {
+            bytes: NonNull::new(address.cast()).context("mapped at 0")?,
+            physical: physical(address as u64)?,
+        };
+        // SAFETY: the page is mapped, and nothing refers to it; volatile, since the device reads it too.
+        unsafe { page.bytes.write_volatile(bytes) }
         Ok(page)
     }
 
-    fn write(&self, byte: impl Fn(usize) -> u8) {
-        for index in 0..PAGE {
-            // SAFETY: inside the page; volatile, since the device reads it too.
-            unsafe { self.at.add(index).write_volatile(byte(index)) }
-        }
+    /// What it holds now.
+    fn read(&self) -> [u8; PAGE] {
+        // SAFETY: the page is mapped and initialized by `new`; volatile, since the device writes it too.
+        unsafe { self.bytes.read_volatile() }
     }
+}
 
-    /// The first byte that differs from what it should be: index, what it is, what it should be.
-    fn difference(&self, byte: impl Fn(usize) -> u8) -> Option<(usize, u8, u8)> {
-        (0..PAGE).find_map(|index| {
-            // SAFETY: inside the page; volatile, since the device writes it too.
-            let seen = unsafe { self.at.add(index).read_volatile() };
-            (seen != byte(index)).then(|| (index, seen, byte(index)))
-        })
-    }
+/// The first byte that isn't what it should be: index, what it is, what it should be.
+fn difference(seen: &[u8; PAGE], wanted: &[u8; PAGE]) -> Option<(usize, u8, u8)> {
+    let pairs = seen.iter().zip(wanted).enumerate();
+    pairs
+        .map(|(index, (seen, wanted))| (index, *seen, *wanted))
+        .find(|(_, seen, wanted)| seen != wanted)
 }
 
 /// A program's address as the machine sees it, by /proc/self/pagemap (Linux: Documentation/admin-guide/mm/pagemap.rst).
@@ -164,19 +170,18 @@ pub fn check() -> Result<String> {
     );
 
     // A prime period, so that a shift by a power of two shows.
-    let pattern = |index: usize| u8::try_from(index % 251).unwrap_or(0) ^ 0x5a;
-    let from = Page::new(0)?;
-    let to = Page::new(0xee)?;
-    from.write(pattern);
+    let pattern = std::array::from_fn(|index| u8::try_from(index % 251).unwrap_or(0) ^ 0x5a);
+    let from = Page::new(pattern)?;
+    let to = Page::new([0xee; PAGE])?;
     registers.transfer(from.physical, BUFFER, 0)?;
     registers.transfer(BUFFER, to.physical, TO_MEMORY)?;
-    if let Some((index, seen, wanted)) = to.difference(pattern) {
+    if let Some((index, seen, wanted)) = difference(&to.read(), &pattern) {
         bail!(
             "byte {index} at {:#x} is {seen:#x}, not {wanted:#x}",
             to.physical
         );
     }
-    if let Some((index, ..)) = from.difference(pattern) {
+    if let Some((index, ..)) = difference(&from.read(), &pattern) {
         bail!("the source changed at byte {index}");
     }
     Ok(format!(

@@ -3,7 +3,7 @@
 //! One format in memory, that of ICH_LR<n>_EL2 (IHI 0069, 12.4.9); GICH_LR<n> of GICv2 has the same fields,
 //! narrower. The sender of a GICv2 software interrupt takes the place of the physical number, as there.
 
-use super::registers::{CpuRegister, gich};
+use super::registers::{CpuRegister, gicd, gich};
 use super::{Gic, Model, Registers};
 
 /// The contents of a list register.
@@ -14,6 +14,8 @@ const PENDING: u64 = 1 << 62;
 const ACTIVE: u64 = 1 << 63;
 const HARDWARE: u64 = 1 << 61;
 const GROUP1: u64 = 1 << 60;
+/// Without HW: a maintenance interrupt when the guest ends the interrupt.
+const WATCHED: u64 = 1 << 41;
 
 impl ListRegister {
     pub(crate) const EMPTY: Self = Self(0);
@@ -29,6 +31,12 @@ impl ListRegister {
     #[inline]
     pub(crate) const fn hardware(intid: u32, priority: u8) -> Self {
         Self(PENDING | HARDWARE | ((priority as u64) << 48) | ((intid as u64) << 32) | intid as u64)
+    }
+
+    /// As `hardware`, where the hypervisor deactivates the physical interrupt once the guest has ended this one.
+    #[inline]
+    pub(crate) const fn watched(intid: u32, priority: u8) -> Self {
+        Self(PENDING | WATCHED | ((priority as u64) << 48) | intid as u64)
     }
 
     pub(crate) const fn intid(self) -> u32 {
@@ -50,6 +58,12 @@ impl ListRegister {
 
     pub(crate) const fn is_valid(self) -> bool {
         self.0 & (PENDING | ACTIVE) != 0
+    }
+
+    /// Whether it is free: not even the end of a watched interrupt waits in it.
+    #[cfg(test)]
+    pub(crate) const fn is_free(self) -> bool {
+        !self.is_valid() && (self.is_hardware() || self.0 & WATCHED == 0)
     }
 
     pub(crate) const fn is_pending(self) -> bool {
@@ -148,6 +162,30 @@ impl<R: Registers> Gic<R> {
     #[inline]
     pub(crate) fn used_list_registers(&self) -> u64 {
         !self.interface(gich::ELRSR, CpuRegister::Elrsr) & ((1 << self.list_registers()) - 1)
+    }
+
+    /// Whether the virtual interface's own deactivation of a physical interrupt can't be relied on. QEMU's GICv2 (as of
+    /// 10.0) deactivates, but doesn't look whether the interrupt is pending again, so that the next one is lost
+    /// until something else happens. Its GICD_IIDR is that of no GICv2 of a 64-bit CPU.
+    pub(super) fn needs_watching(registers: &R, facts: &super::Facts) -> bool {
+        const QEMU: u32 = 0x43b;
+        let iidr = facts.distributor.start + gicd::IIDR;
+        matches!(facts.model, Model::V2 { .. }) && registers.read32(iidr) == QEMU
+    }
+
+    /// A bit for each list register whose watched interrupt the guest has ended.
+    #[inline]
+    pub(crate) fn ended_list_registers(&self) -> u64 {
+        match &self.facts.model {
+            Model::V2 {
+                hypervisor_interface,
+                ..
+            } if self.watches => u64::from(
+                self.registers
+                    .read32(hypervisor_interface.start + gich::EISR),
+            ),
+            _ => 0,
+        }
     }
 
     /// A list register that is free, the lowest.

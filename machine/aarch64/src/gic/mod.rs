@@ -195,8 +195,7 @@ impl Acknowledged {
         Self((raw & 0x3ff) | ((raw & 0x1c00) << 14))
     }
 
-    /// What a test says was acknowledged.
-    #[cfg(test)]
+    /// An interrupt that was acknowledged earlier, not a software interrupt.
     pub(crate) const fn of(intid: u32) -> Self {
         Self(intid)
     }
@@ -229,6 +228,8 @@ pub struct Gic<R> {
     pub(crate) lines: u32,
     /// GICD_TYPER.
     pub(crate) typer: u32,
+    /// Whether the hypervisor deactivates what a guest has ended, see `needs_watching`.
+    pub(crate) watches: bool,
     /// A bit for each SPI that the hypervisor or a domain has.
     taken: [AtomicU32; 32],
     /// Held while a register that has bits of several owners is read, changed and written (GICD_ICFGR).
@@ -265,6 +266,7 @@ impl<R: Registers> Gic<R> {
             });
         }
         let typer = registers.read32(facts.distributor.start + gicd::TYPER);
+        let watches = Self::needs_watching(&registers, &facts);
         let lines = 32 * ((typer & 0x1f) + 1);
         let taken = core::array::from_fn(|_| AtomicU32::new(0));
         Ok(Self {
@@ -273,6 +275,7 @@ impl<R: Registers> Gic<R> {
             cpus,
             lines,
             typer,
+            watches,
             taken,
             shared: spin::Mutex::new(()),
         })

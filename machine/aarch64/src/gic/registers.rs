@@ -108,6 +108,7 @@ pub(crate) mod gich {
     pub(crate) const HCR: u64 = 0x000;
     pub(crate) const VTR: u64 = 0x004;
     pub(crate) const VMCR: u64 = 0x008;
+    pub(crate) const EISR: u64 = 0x020;
     pub(crate) const ELRSR: u64 = 0x030;
     pub(crate) const APR: u64 = 0x0f0;
     pub(crate) const LR: u64 = 0x100;

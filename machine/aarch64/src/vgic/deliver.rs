@@ -7,7 +7,7 @@ use core::sync::atomic::{Ordering, fence};
 use super::PendingSet;
 use super::{Vcpu, VirtualGic};
 use crate::gic::registers::gicd;
-use crate::gic::{FIRST_LPI, ListRegister, Registers};
+use crate::gic::{Acknowledged, FIRST_LPI, ListRegister, Registers};
 
 impl<R: Registers> VirtualGic<'_, R> {
     /// Makes an interrupt pending for the vCPU of this CPU. `sender` matters for GICv2 software interrupts only.
@@ -15,7 +15,7 @@ impl<R: Registers> VirtualGic<'_, R> {
     pub(super) fn offer(&self, vcpu: &Vcpu, intid: u32, sender: u8) {
         for (index, lr) in self.list_registers() {
             if lr.intid() == intid && lr.source() == sender {
-                self.gic.set_list_register(index, again(lr));
+                self.gic.set_list_register(index, self.again(lr));
                 return;
             }
         }
@@ -39,6 +39,7 @@ impl<R: Registers> VirtualGic<'_, R> {
     pub fn flush(&self, vcpu: usize) {
         let state = self.vcpus.get(vcpu);
         if let Some(state) = state.filter(|state| state.online.load(Ordering::Relaxed)) {
+            self.finish();
             self.fill(state);
         }
     }
@@ -79,18 +80,31 @@ impl<R: Registers> VirtualGic<'_, R> {
         }
     }
 
+    /// Deactivates the interrupts that the guest of this CPU has ended, if its virtual interface doesn't.
+    pub(super) fn finish(&self) {
+        let mut ended = self.gic.ended_list_registers();
+        while ended != 0 {
+            let index = ended.trailing_zeros() as u8;
+            ended &= ended - 1;
+            let intid = self.gic.list_register(index).intid();
+            self.gic.set_list_register(index, ListRegister::EMPTY);
+            self.gic.deactivate(Acknowledged::of(intid));
+        }
+    }
+
     /// The list registers that hold an interrupt.
     #[inline]
     pub(super) fn list_registers(&self) -> impl Iterator<Item = (u8, ListRegister)> + '_ {
         let mut used = self.gic.used_list_registers();
-        core::iter::from_fn(move || {
+        let registers = core::iter::from_fn(move || {
             if used == 0 {
                 return None;
             }
             let index = used.trailing_zeros() as u8;
             used &= used - 1;
             Some((index, self.gic.list_register(index)))
-        })
+        });
+        registers.filter(|(_, lr)| lr.is_valid())
     }
 
     /// Rewrites the list registers that `edit` changes.
@@ -155,14 +169,28 @@ impl<R: Registers> VirtualGic<'_, R> {
 
     #[inline]
     fn list_entry(&self, intid: u32, priority: u8, sender: u8) -> ListRegister {
-        let physical = self
-            .physical
-            .get(intid as usize / 32)
-            .is_some_and(|word| word & (1 << (intid % 32)) != 0);
-        if physical {
-            ListRegister::hardware(intid, priority)
+        match (self.is_physical(intid), self.gic.watches) {
+            (false, _) => ListRegister::software(intid, priority, sender),
+            (true, false) => ListRegister::hardware(intid, priority),
+            (true, true) => ListRegister::watched(intid, priority),
+        }
+    }
+
+    /// Whether an interrupt is the domain's and its state the hardware's.
+    #[inline]
+    pub(super) fn is_physical(&self, intid: u32) -> bool {
+        let word = self.physical.get(intid as usize / 32);
+        word.is_some_and(|word| word & (1 << (intid % 32)) != 0)
+    }
+
+    /// A list register whose interrupt came once more. One of the hardware can only come again after it was
+    /// deactivated, so its active state is over.
+    #[inline]
+    fn again(&self, lr: ListRegister) -> ListRegister {
+        if self.is_physical(lr.intid()) {
+            lr.with_pending().without_active()
         } else {
-            ListRegister::software(intid, priority, sender)
+            lr.with_pending()
         }
     }
 
@@ -189,7 +217,7 @@ impl<R: Registers> VirtualGic<'_, R> {
             } else {
                 vcpu.waiting(intid).remove(intid);
             }
-            self.gic.set_list_register(index, again(lr));
+            self.gic.set_list_register(index, self.again(lr));
         }
     }
 
@@ -283,15 +311,5 @@ impl Vcpu {
         } else {
             &self.lpis
         }
-    }
-}
-
-/// A list register whose interrupt came once more. One of the hardware can only come again after it was deactivated,
-/// so its active state is over.
-fn again(lr: ListRegister) -> ListRegister {
-    if lr.is_hardware() {
-        lr.with_pending().without_active()
-    } else {
-        lr.with_pending()
     }
 }

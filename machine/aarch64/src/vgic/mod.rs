@@ -316,11 +316,7 @@ impl<'g, R: Registers> VirtualGic<'g, R> {
     #[inline]
     pub fn physical(&self, vcpu: usize, acknowledged: Acknowledged) {
         let intid = acknowledged.intid();
-        let mine = self
-            .physical
-            .get(intid as usize / 32)
-            .is_some_and(|word| word & (1 << (intid % 32)) != 0)
-            || (intid >= FIRST_LPI && self.has_lpis());
+        let mine = self.is_physical(intid) || (intid >= FIRST_LPI && self.has_lpis());
         match self.vcpus.get(vcpu) {
             Some(target) if mine => self.offer(target, intid, 0),
             // Nobody's, or it raced with a change of its route: it must not stay active.
@@ -410,6 +406,7 @@ impl<'g, R: Registers> VirtualGic<'g, R> {
         };
         state.online.store(false, Ordering::Relaxed);
         self.gic.mask_guests(true);
+        self.finish();
         self.withdraw(vcpu, vcpu, 0, self.physical[0]);
         for word in 1..WORDS {
             if self.physical[word] != 0 {
@@ -419,6 +416,12 @@ impl<'g, R: Registers> VirtualGic<'g, R> {
         let private = self.gic.private_base(&self.gic.cpus[state.cpu]);
         self.silence(private, 0, self.physical[0]);
         self.hand_over_lpis(state);
+        // What the guest was about to end.
+        for (_, lr) in self.list_registers() {
+            if self.is_physical(lr.intid()) {
+                self.gic.deactivate(Acknowledged::of(lr.intid()));
+            }
+        }
         state.pending.clear();
         state
             .senders

@@ -129,6 +129,18 @@ impl Bed {
         fired.is_some()
     }
 
+    /// The guest of the running CPU ends an interrupt, and EL2 takes the maintenance interrupt.
+    fn end(&self, intid: u32, source: u8) {
+        self.fake.guest_end(intid, source);
+        if self.fake.maintenance() {
+            self.domain.flush(self.fake.cpu.get());
+            assert!(
+                !self.fake.maintenance(),
+                "the maintenance interrupt must fall"
+            );
+        }
+    }
+
     fn sgi(&self, from: usize, intid: u32, targets: u64) {
         if self.gic.is_v2() {
             self.word(gicd::SGIR, (targets as u32) << 16 | intid);
@@ -149,10 +161,10 @@ fn a_level_interrupt_is_active_until_the_guest_ends_it() {
             assert!(bed.fire(intid));
             assert!(!bed.fire(intid), "active: can't come again");
             assert_eq!(bed.fake.guest_acknowledge(), Some((intid, 0)));
-            bed.fake.guest_end(intid, 0);
+            bed.end(intid, 0);
             assert!(bed.fire(intid));
             assert_eq!(bed.fake.guest_acknowledge(), Some((intid, 0)));
-            bed.fake.guest_end(intid, 0);
+            bed.end(intid, 0);
         }
     }
 }
@@ -185,12 +197,8 @@ fn more_interrupts_than_list_registers_arrive_once_each_in_order_of_priority() {
         all.iter().for_each(|&intid| assert!(bed.fire(intid)));
         let mut seen = vec![];
         while let Some((intid, source)) = bed.fake.guest_acknowledge() {
-            bed.fake.guest_end(intid, source);
+            bed.end(intid, source);
             seen.push(intid);
-            if bed.fake.underflow() {
-                bed.domain.flush(0);
-                assert!(!bed.fake.underflow(), "the maintenance interrupt must fall");
-            }
         }
         assert_eq!(
             seen.iter().copied().collect::<BTreeSet<_>>().len(),
@@ -218,9 +226,9 @@ fn software_interrupts_reach_their_targets() {
         assert_eq!(bed.fake.guest_acknowledge(), Some((5, sender)));
         // Once more while it is active: pending and active.
         bed.sgi(1, 5, 0b10);
-        bed.fake.guest_end(5, sender);
+        bed.end(5, sender);
         assert_eq!(bed.fake.guest_acknowledge(), Some((5, sender)));
-        bed.fake.guest_end(5, sender);
+        bed.end(5, sender);
         assert_eq!(bed.fake.guest_acknowledge(), None);
         bed.fake.cpu.set(0);
         bed.domain.flush(0);
@@ -255,7 +263,7 @@ fn each_sender_of_a_gicv2_software_interrupt_counts() {
     let mut senders = vec![];
     while let Some((intid, sender)) = bed.fake.guest_acknowledge() {
         assert_eq!(intid, 1);
-        bed.fake.guest_end(intid, sender);
+        bed.end(intid, sender);
         senders.push(sender);
     }
     senders.sort_unstable();
@@ -281,14 +289,14 @@ fn the_upcall_and_a_virtual_spi_are_delivered() {
         bed.enable(34);
         bed.domain.raise(0, UPCALL, Some(0));
         assert_eq!(bed.fake.guest_acknowledge(), Some((UPCALL, 0)));
-        bed.fake.guest_end(UPCALL, 0);
+        bed.end(UPCALL, 0);
         // From another CPU: a kick, and the next look delivers.
         bed.fake.take_kicks();
         bed.domain.raise(0, 34, None);
         assert_eq!(bed.fake.take_kicks(), 1);
         bed.domain.flush(0);
         assert_eq!(bed.fake.guest_acknowledge(), Some((34, 0)));
-        bed.fake.guest_end(34, 0);
+        bed.end(34, 0);
         bed.domain.raise(0, 34, Some(0));
         bed.domain.lower(0, 34, Some(0));
         assert_eq!(bed.fake.guest_acknowledge(), None);

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::vec::Vec;
 
 use crate::gic::list::ListRegister;
-use crate::gic::registers::{gicd, gich, gicr};
+use crate::gic::registers::{gicc, gicd, gich, gicr};
 use crate::gic::{Acknowledged, CpuRegister, Facts, Gic, Model, Registers, Window};
 
 pub(crate) const DISTRIBUTOR: u64 = 0x0800_0000;
@@ -45,6 +45,8 @@ pub(crate) fn controller(v2: bool, cpus: usize) -> (Rc<Fake>, Gic<Rc<Fake>>) {
         u64::from(8 | gicd::TYPER_LPIS | (15 << 19)),
     );
     let window = |start, bytes| Window { start, bytes };
+    // QEMU's GICv2, whose list registers are watched.
+    fake.preset(DISTRIBUTOR + gicd::IIDR, if v2 { 0x43b } else { 0 });
     let model = if v2 {
         for cpu in 0..cpus {
             fake.memory
@@ -175,7 +177,7 @@ impl Fake {
 
     fn free_lists(&self) -> u64 {
         (0..LIST_REGISTERS)
-            .filter(|&index| !self.list(index).is_valid())
+            .filter(|&index| self.list(index).is_free())
             .fold(0, |free, index| free | 1 << index)
     }
 
@@ -198,9 +200,13 @@ impl Fake {
             .expect("the guest ends what it took");
         let lr = self.list(active).without_active();
         if lr.is_hardware() {
-            self.store(self.array(gicd::ICACTIVER, intid), 1 << (intid % 32));
+            self.deactivated(intid);
         }
         self.set_list(active, lr);
+    }
+
+    fn deactivated(&self, intid: u32) {
+        self.store(self.array(gicd::ICACTIVER, intid), 1 << (intid % 32));
     }
 
     fn array(&self, array: u64, intid: u32) -> u64 {
@@ -236,7 +242,18 @@ impl Fake {
     }
 
     /// Whether the maintenance interrupt is asserted.
-    pub(crate) fn underflow(&self) -> bool {
+    pub(crate) fn maintenance(&self) -> bool {
+        self.underflow() || self.ended() != 0
+    }
+
+    /// GICH_EISR: watched interrupts that the guest has ended.
+    fn ended(&self) -> u64 {
+        (0..LIST_REGISTERS)
+            .filter(|&index| !self.list(index).is_valid() && !self.list(index).is_free())
+            .fold(0, |ended, index| ended | 1 << index)
+    }
+
+    fn underflow(&self) -> bool {
         let wanted = if self.v2.get() {
             u64::from(self.load(GICH + gich::HCR))
         } else {
@@ -256,6 +273,7 @@ impl Registers for Rc<Fake> {
         assert_eq!(address % 4, 0);
         match address.checked_sub(GICH).filter(|_| self.v2.get()) {
             Some(gich::VTR) => u32::from(LIST_REGISTERS) - 1,
+            Some(gich::EISR) => self.ended() as u32,
             Some(gich::ELRSR) => self.free_lists() as u32,
             Some(offset @ gich::LR..0x140) => self.list(((offset - gich::LR) / 4) as u8).to_v2(),
             _ => self.load(address),
@@ -285,6 +303,7 @@ impl Registers for Rc<Fake> {
                     ListRegister::from_v2(value),
                 );
             }
+            _ if self.v2.get() && address == GICC + gicc::DIR => self.deactivated(value & 0x3ff),
             _ => {
                 self.store(address, value);
                 self.its_written(address, 0);
@@ -308,6 +327,9 @@ impl Registers for Rc<Fake> {
         if let CpuRegister::Lr(index) = register {
             self.set_list(index, ListRegister(value));
         } else {
+            if register == CpuRegister::Dir {
+                self.deactivated(value as u32);
+            }
             self.system
                 .borrow_mut()
                 .push((self.cpu.get(), register, value));

@@ -339,7 +339,7 @@ fn lpis_arrive_once_each_by_the_priority_of_the_guests_table() {
     while let Some((intid, _)) = bed.fake.guest_acknowledge() {
         bed.fake.guest_end(intid, 0);
         seen.push(intid);
-        if bed.fake.underflow() {
+        if bed.fake.maintenance() {
             bed.domain.flush(0);
         }
     }

@@ -269,3 +269,77 @@ fn interrupts(node: FdtNode<'_>) -> ArrayVec<u32, 8> {
         .take(8)
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{Conduit, Controller, Facts, NotATree, Range};
+
+    const GICV3: &[u8] = include_bytes!("../../../manifest/tests/trees/virt-gicv3.dtb");
+    const GICV2: &[u8] = include_bytes!("../../../manifest/tests/trees/virt-gicv2.dtb");
+
+    fn range(start: u64, size: u64) -> Range {
+        Range { start, size }
+    }
+
+    #[test]
+    fn reads_qemus_tree_with_gicv3() {
+        let Ok(facts) = Facts::read(GICV3) else {
+            unreachable!("the tree is QEMU's own");
+        };
+        assert_eq!(facts.ram.first().map(|bank| bank.start), Some(0x4000_0000));
+        assert_eq!(facts.timers, [29, 30, 27, 26]);
+        assert_eq!(facts.pl011, Some(range(0x900_0000, 0x1000)));
+        assert!(matches!(
+            &facts.controller,
+            Some(Controller::V3 { distributor, redistributors, its: Some(its) })
+                if *distributor == range(0x800_0000, 0x1_0000)
+                    && redistributors.as_slice() == [range(0x80a_0000, 0xf6_0000)]
+                    && its.start == 0x808_0000
+        ));
+        assert_eq!(facts.xen, None);
+        // A window of the PCI host bridge, and its ECAM.
+        assert!(
+            facts
+                .devices
+                .iter()
+                .any(|device| device.contains(0x1000_0000))
+        );
+        assert!(
+            facts
+                .devices
+                .iter()
+                .any(|device| device.contains(0x40_1000_0000))
+        );
+    }
+
+    #[test]
+    fn reads_qemus_tree_with_gicv2() {
+        let Ok(facts) = Facts::read(GICV2) else {
+            unreachable!("the tree is QEMU's own");
+        };
+        assert!(matches!(
+            facts.controller,
+            Some(Controller::V2 { distributor, cpu })
+                if distributor.start == 0x800_0000 && cpu.start == 0x801_0000
+        ));
+        assert!(!facts.cpus.is_empty());
+        assert!(matches!(facts.conduit, Some(Conduit::Smc | Conduit::Hvc)));
+    }
+
+    #[test]
+    fn refuses_what_is_no_tree() {
+        assert_eq!(Facts::read(b"no tree").err(), Some(NotATree));
+        assert_eq!(Facts::read(&GICV3[..200]).err(), Some(NotATree));
+    }
+
+    proptest! {
+        #[test]
+        fn a_damaged_tree_does_no_harm(at in 0..GICV3.len(), byte: u8) {
+            let mut blob = GICV3.to_vec();
+            blob[at] = byte;
+            let _ = Facts::read(&blob);
+        }
+    }
+}

@@ -137,10 +137,15 @@ impl SystemRegister {
     }
 
     /// The place of an ID register (S3_0_C0_C0..7_x) in a table of 64; `None` for any other register.
+    #[allow(
+        clippy::cast_possible_truncation,
+        reason = "three bits and three bits; a const function has no TryFrom"
+    )]
     pub const fn id_index(self) -> Option<usize> {
         const ANY: u64 = SystemRegister::new(0, 0, 0, 7, 7).0;
         if self.0 & !ANY == Self::new(3, 0, 0, 0, 0).0 {
-            Some((self.crm() << 3 | self.0 >> 17 & 7) as usize)
+            let op2 = self.0 >> 17 & 7;
+            Some((self.crm() << 3 | op2) as usize)
         } else {
             None
         }

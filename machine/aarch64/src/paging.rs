@@ -170,7 +170,7 @@ impl Regime {
         size: u64,
         attributes: u64,
     ) -> Result<(), PagingError> {
-        if output % PAGE_SIZE != 0 {
+        if !output.is_multiple_of(PAGE_SIZE) {
             return Err(PagingError::Misaligned);
         }
         if output.checked_add(size).is_none_or(|end| end > 1 << 48) {
@@ -213,7 +213,7 @@ impl Regime {
         size: u64,
         change: Change,
     ) -> Result<(), PagingError> {
-        if input % PAGE_SIZE != 0 || size % PAGE_SIZE != 0 || size == 0 {
+        if !input.is_multiple_of(PAGE_SIZE) || !size.is_multiple_of(PAGE_SIZE) || size == 0 {
             return Err(PagingError::Misaligned);
         }
         let end = input.checked_add(size).ok_or(PagingError::OutOfRange)?;

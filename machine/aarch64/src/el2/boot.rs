@@ -40,7 +40,7 @@ const TREE_MAGIC: u32 = 0xd00d_feed;
 
 /// The host tree as it lies in memory; `None` if there is none.
 fn host_tree(address: u64) -> Option<&'static [u8]> {
-    if address == 0 || address % 8 != 0 {
+    if address == 0 || !address.is_multiple_of(8) {
         return None;
     }
     let header = address as *const u32;
@@ -48,7 +48,7 @@ fn host_tree(address: u64) -> Option<&'static [u8]> {
     // tells whether it was obeyed.
     let magic = u32::from_be(unsafe { header.read_volatile() });
     // SAFETY: the second word of the same header.
-    let bytes = u32::from_be(unsafe { header.add(1).read_volatile() });
+    let bytes = u32::from_be(unsafe { header.wrapping_add(1).read_volatile() });
     if magic != TREE_MAGIC || bytes >= TREE_LIMIT {
         return None;
     }

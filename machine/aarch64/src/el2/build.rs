@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
+use core::sync::atomic::{AtomicU32, Ordering};
 
 use aarch64_cpu::registers::{CNTFRQ_EL0, ID_AA64MMFR0_EL1, MPIDR_EL1, Readable};
 use hypervisor::{BuildError, Setup, System};
@@ -332,14 +333,15 @@ fn interrupts(
         && domain.identity.is_hardware()
         && domain.identity.is_direct_mapped()
     {
-        let queue = Box::leak(Box::new(Queue([0; QUEUE_BYTES as usize])));
-        let owner = Banks(
-            domain
+        let queue = Box::leak(Box::new(Queue([0; QUEUE])));
+        let owner = Banks {
+            ranges: domain
                 .banks
                 .iter()
                 .map(|bank| bank.machine().bytes())
                 .collect(),
-        );
+            said: AtomicU32::new(0),
+        };
         interrupts
             .attach_its(*its, (&raw const *queue) as u64, Box::new(owner))
             .map_err(Error::Controller)?;
@@ -347,20 +349,33 @@ fn interrupts(
     Ok(Box::leak(Box::new(interrupts)))
 }
 
+const QUEUE: usize = 4096;
+const _: () = assert!(QUEUE as u64 == QUEUE_BYTES);
+
 /// The command queue of the ITS.
 #[repr(C, align(4096))]
-struct Queue([u8; QUEUE_BYTES as usize]);
+struct Queue([u8; QUEUE]);
 
 /// The memory that a domain may give its ITS for tables: its own RAM, which stays its own.
-struct Banks(Vec<MachineRange>);
+struct Banks {
+    ranges: Vec<MachineRange>,
+    /// How many refusals were logged: a guest can cause any number.
+    said: AtomicU32,
+}
+
+/// How many refusals are logged.
+const REFUSAL_LINES: u32 = 8;
 
 impl Owner for Banks {
     fn owns(&self, start: u64, bytes: u64) -> bool {
         let wanted = layout::MachineRange::new(layout::MachineAddress::new(start), bytes);
-        wanted.is_some_and(|wanted| self.0.iter().any(|bank| bank.covers(&wanted)))
+        wanted.is_some_and(|wanted| self.ranges.iter().any(|bank| bank.covers(&wanted)))
     }
 
     fn refused(&self, refusal: Refusal) {
-        say(format_args!("ITS: {refusal}"));
+        if self.said.load(Ordering::Relaxed) < REFUSAL_LINES {
+            self.said.fetch_add(1, Ordering::Relaxed);
+            say(format_args!("ITS: {refusal}"));
+        }
     }
 }

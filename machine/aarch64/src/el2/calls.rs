@@ -15,7 +15,7 @@ const AFFINITY: u64 = 0xff_00ff_ffff;
 /// Answers the call in `frame`; the instruction has been stepped over.
 pub fn call(cpu: &Cpu, frame: &mut Frame) {
     // The function identifier is W0.
-    let function = frame.x[0] as u32;
+    let function = low_word(frame.x[0]);
     let [_, first, second, third, ..] = frame.x;
     let wide = function & SMC64 != 0;
     let narrow = |value: u64| if wide { value } else { value & 0xffff_ffff };
@@ -57,6 +57,14 @@ pub fn call(cpu: &Cpu, frame: &mut Frame) {
         },
     };
     run::follow(cpu, frame, next);
+}
+
+#[allow(
+    clippy::cast_possible_truncation,
+    reason = "a W register is the low half of its X register"
+)]
+const fn low_word(value: u64) -> u32 {
+    value as u32
 }
 
 fn answer(frame: &mut Frame, value: u64) -> Next {
@@ -106,7 +114,7 @@ fn find(cpu: &Cpu, affinity: u64) -> Option<u32> {
 }
 
 fn cpu_on(cpu: &Cpu, affinity: u64, start: Start) -> u64 {
-    if start.entry.raw() % 4 != 0 {
+    if !start.entry.raw().is_multiple_of(4) {
         return number::INVALID_ADDRESS;
     }
     let Some(index) = find(cpu, affinity) else {

@@ -29,7 +29,7 @@ unsafe extern "C" {
     static __rodata_start: u8;
     static __data_start: u8;
     static __data_end: u8;
-    static mut __data_saved: u8;
+    static __data_saved: u8;
     static __file_end: u8;
     static __image_end: u8;
     fn enter_secondary_cpu();
@@ -68,17 +68,17 @@ fn data_bytes() -> usize {
     (&raw const __data_end) as usize - (&raw const __data_start) as usize
 }
 
+/// Where `save_data` keeps them. Only its address is taken: what lies there is written.
+fn saved_data() -> *mut u8 {
+    (&raw const __data_saved).cast_mut()
+}
+
 /// Keeps variables with an initial value as they are now, for a copy of the image to start with.
 /// Called once, before anything changes one.
 pub fn save_data() {
+    let (data, saved) = (&raw const __data_start, saved_data());
     // SAFETY: link.ld sets aside as much room as `.data` takes, and nothing else uses it.
-    unsafe {
-        core::ptr::copy_nonoverlapping(
-            &raw const __data_start,
-            &raw mut __data_saved,
-            data_bytes(),
-        );
-    }
+    unsafe { core::ptr::copy_nonoverlapping(data, saved, data_bytes()) };
 }
 
 /// Copies the image, as the boot loader brought it, to `target`.
@@ -94,9 +94,7 @@ pub unsafe fn copy_image(image: &Image, target: u64) {
     }
     let data = target + (image.data - image.start);
     // SAFETY: `.data` is part of the file, so its copy lies inside the target.
-    unsafe {
-        core::ptr::copy_nonoverlapping(&raw const __data_saved, data as *mut u8, data_bytes());
-    }
+    unsafe { core::ptr::copy_nonoverlapping(saved_data(), data as *mut u8, data_bytes()) };
 }
 
 /// The address at which other CPUs begin, with a `Secondary` record in x0.

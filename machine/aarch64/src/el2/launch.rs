@@ -57,7 +57,7 @@ fn container(tree: &Tree<'_>) -> Option<MachineRange> {
     let chosen = tree.find("/chosen")?;
     let number = |name| chosen.u64(name).or_else(|| chosen.u32(name).map(u64::from));
     let (start, end) = (number("linux,initrd-start")?, number("linux,initrd-end")?);
-    (start % 8 == 0 && start < end).then(|| range(start, end - start))
+    (start.is_multiple_of(8) && start < end).then(|| range(start, end - start))
 }
 
 /// Plans, moves the image to where the plan has it, prints what there is to say, and builds.

@@ -124,7 +124,7 @@ impl Machine for Arm {
 
     fn word<'a>(&'a self, claim: &'a Claim, offset: u64) -> Option<&'a AtomicU64> {
         let address = claim.address(offset, 8)?.raw();
-        if address % 8 != 0 {
+        if !address.is_multiple_of(8) {
             return None;
         }
         // SAFETY: the claim proves that the eight bytes are memory with an owner, which is mapped at

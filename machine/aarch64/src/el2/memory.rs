@@ -16,11 +16,9 @@ pub fn read(claim: &Claim, offset: u64, bytes: &mut [u8]) {
     let Some(start) = claim.address(offset, bytes.len() as u64) else {
         return;
     };
-    let mut at = start.raw();
-    for byte in bytes {
+    for (at, byte) in (start.raw()..).zip(bytes) {
         // SAFETY: the claim proves that the address is memory with an owner; all RAM is mapped at EL2.
         *byte = unsafe { (at as *const u8).read_volatile() };
-        at += 1;
     }
 }
 
@@ -29,11 +27,9 @@ pub fn write(claim: &Claim, offset: u64, bytes: &[u8]) {
     let Some(start) = claim.address(offset, bytes.len() as u64) else {
         return;
     };
-    let mut at = start.raw();
-    for &byte in bytes {
+    for (at, &byte) in (start.raw()..).zip(bytes) {
         // SAFETY: as in `read`.
         unsafe { (at as *mut u8).write_volatile(byte) };
-        at += 1;
     }
 }
 

@@ -73,11 +73,15 @@ impl Pool {
 pub fn read(table: u64, index: usize) -> u64 {
     // SAFETY: tables come from `Pool::new`, whose caller vouches for the memory; `index` is below
     // 512 for a table and below the root's width for a root (crate::paging keeps that).
-    unsafe { (table as *const u64).add(index).read_volatile() }
+    unsafe { (table as *const u64).wrapping_add(index).read_volatile() }
 }
 
 /// Writes an entry of a table.
 pub fn write(table: u64, index: usize, entry: u64) {
     // SAFETY: as in `read`.
-    unsafe { (table as *mut u64).add(index).write_volatile(entry) }
+    unsafe {
+        (table as *mut u64)
+            .wrapping_add(index)
+            .write_volatile(entry)
+    }
 }

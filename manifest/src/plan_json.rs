@@ -9,10 +9,12 @@ use alloc::string::String;
 use core::fmt::Write as _;
 
 use layout::{
-    Bank, Capabilities, Dma, DomainPlan, HostDevice, HostMap, HypervisorPlan, Item, Kind,
-    MachineRange, MfnRange, OnConflict, OnStop, OnStrayAccess, Placement, Plan, Scrub,
+    Bank, Capabilities, Dma, DomainPlan, HostDevice, HostMap, HypervisorPlan, Item, MachineRange,
+    MfnRange, Placement, Plan,
 };
 use sha2::{Digest as _, Sha256};
+
+use crate::tree::system::words::Word as _;
 
 /// The version of the schema.
 pub const VERSION: u32 = 1;
@@ -69,28 +71,15 @@ fn hypervisor(json: &mut Json, plan: &HypervisorPlan) {
     json.frames(&plan.image);
     json.flag("in-place", plan.in_place);
     json.list("heap", &plan.heap, Json::frames);
-    let on_conflict = match plan.on_conflict {
-        OnConflict::Halt => "halt",
-        OnConflict::SkipDomain => "skip-domain",
-    };
-    json.string("on-conflict", on_conflict);
+    json.string("on-conflict", plan.on_conflict.word());
     json.flag("print-plan", plan.print_plan);
-    let scrub = match plan.scrub {
-        Scrub::Reused => "reused",
-        Scrub::All => "all",
-    };
-    json.string("scrub", scrub);
+    json.string("scrub", plan.scrub.word());
 }
 
 fn domain(json: &mut Json, domain: &DomainPlan, host: &HostMap) {
     json.number("id", domain.id.into());
     json.string("name", &domain.name);
-    let kind = match domain.identity.kind {
-        Kind::Pv => "pv",
-        Kind::Pvh => "pvh",
-        Kind::Hvm => "hvm",
-    };
-    json.string("kind", kind);
+    json.string("kind", domain.identity.kind.word());
     let names = [
         (Capabilities::CONTROL, "control"),
         (Capabilities::HARDWARE, "hardware"),
@@ -125,28 +114,15 @@ fn domain(json: &mut Json, domain: &DomainPlan, host: &HostMap) {
         domain.limits.max_event_channels.into(),
     );
     json.number("max-grant-frames", domain.limits.max_grant_frames.into());
-    let stray = match domain.policies.on_stray_access {
-        OnStrayAccess::Fault => "fault",
-        OnStrayAccess::Ignore => "ignore",
-        OnStrayAccess::Stop => "stop",
-    };
-    json.string("on-stray-access", stray);
-    json.string("on-poweroff", on_stop(domain.policies.on_poweroff));
-    json.string("on-reboot", on_stop(domain.policies.on_reboot));
-    json.string("on-crash", on_stop(domain.policies.on_crash));
+    let policies = &domain.policies;
+    json.string("on-stray-access", policies.on_stray_access.word());
+    json.string("on-poweroff", policies.on_poweroff.word());
+    json.string("on-reboot", policies.on_reboot.word());
+    json.string("on-crash", policies.on_crash.word());
     json.key("pool");
     json.frames(&domain.pool);
     json.key("tables");
     json.frames(&domain.tables);
-}
-
-fn on_stop(policy: OnStop) -> &'static str {
-    match policy {
-        OnStop::Stop => "stop",
-        OnStop::Restart => "restart",
-        OnStop::HaltMachine => "halt-machine",
-        OnStop::RebootMachine => "reboot-machine",
-    }
 }
 
 fn bank(json: &mut Json, bank: &Bank) {
@@ -299,7 +275,8 @@ mod tests {
     use alloc::vec;
     use alloc::vec::Vec;
     use layout::{
-        Architecture, GuestAddress, GuestRange, Identity, Limits, MachineAddress, Mfn, Policies,
+        Architecture, GuestAddress, GuestRange, Identity, Kind, Limits, MachineAddress, Mfn,
+        OnConflict, Policies, Scrub,
     };
 
     fn range(start: u64, size: u64) -> MachineRange {

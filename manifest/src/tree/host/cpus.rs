@@ -12,7 +12,7 @@ use super::Reader;
 const AFFINITY: u64 = 0xff_00ff_ffff;
 
 /// The CPUs of `/cpus` that are enabled and started by PSCI, in the tree's order. The first, which is the one that
-/// boots, needs no enable-method: QEMU gives none to a machine with one CPU.
+/// boots, is started whatever its enable-method: QEMU gives none to a machine with one CPU, other boards spin.
 pub fn read(reader: &mut Reader<'_, '_, '_>) -> Vec<HostCpu> {
     let Some(parent) = reader.tree.find("/cpus") else {
         reader.problem(
@@ -37,9 +37,7 @@ pub fn read(reader: &mut Reader<'_, '_, '_>) -> Vec<HostCpu> {
             );
             continue;
         };
-        let method = node.string("enable-method");
-        let is_first_alone = cpus.is_empty() && method.is_none();
-        if method != Some("psci") && !is_first_alone {
+        if node.string("enable-method") != Some("psci") && !cpus.is_empty() {
             reader.problem(
                 node,
                 Severity::Warning,

@@ -11,8 +11,9 @@ const NEXT: u8 = 0x06;
 pub struct Relay {
     /// Bytes that may become [`STATUS`].
     held: Vec<u8>,
-    /// The digits behind [`STATUS`], once it was seen.
+    /// The digits behind [`STATUS`], once it was seen; complete at the end of their line.
     digits: Option<String>,
+    ended: bool,
     begun: bool,
     requests: usize,
     before: Vec<u8>,
@@ -26,7 +27,8 @@ impl Relay {
             self.begun = true;
             self.requests += 1;
         } else if let Some(digits) = &mut self.digits {
-            if byte.is_ascii_digit() && digits.len() < 3 {
+            self.ended |= !byte.is_ascii_digit();
+            if !self.ended && digits.len() < 3 {
                 digits.push(char::from(byte));
             }
         } else if byte != b'\r' {
@@ -80,7 +82,7 @@ mod tests {
     fn output_requests_and_status_are_told_apart() {
         let mut relay = Relay::default();
         for &byte in
-            b"booting\r\n\x06hello\r\n\x06terrane\r\nno newlineterrane-guest: status 37\r\nrest"
+            b"booting\r\n\x06hello\r\n\x06terrane\r\nno newlineterrane-guest: status 37\r\n[ 12.5] rest"
         {
             relay.push(byte);
         }

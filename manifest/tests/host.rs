@@ -262,3 +262,24 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn an_interrupt_number_beyond_the_controllers_is_left_out() {
+    let tree = Tree::read(V3).unwrap();
+    let gpio = tree.find("/pl061").unwrap();
+    let value = gpio.value("interrupts").unwrap();
+    let at = V3
+        .windows(value.len())
+        .position(|window| window == value)
+        .unwrap();
+    let mut bytes = V3.to_vec();
+    bytes[at + 4..at + 8].fill(0xff);
+    let host = read(&bytes);
+    let gpio = host
+        .map
+        .devices
+        .iter()
+        .find(|device| device.path == "/pl061@9030000")
+        .unwrap();
+    assert!(gpio.interrupts.is_empty());
+}

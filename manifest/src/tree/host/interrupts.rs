@@ -20,7 +20,7 @@ fn intid(kind: u32, number: u32) -> Option<u32> {
         3 => (1056, 64),
         _ => return None,
     };
-    (number < count).then_some(first + number)
+    (number < count).then(|| first + number)
 }
 
 /// The node that `interrupt-parent` names, here or above.

@@ -1,11 +1,12 @@
 //! Xen's public interface as Rust types: hypercall numbers, structures, error codes. No behaviour.
 //!
-//! Facts come from Xen's public headers (`xen/include/public/`, licensed for reuse by any guest); each module names its
-//! header. Everything is little-endian and 64-bit, as all architectures of this project are; where x86-64 differs from
-//! arm64 and riscv64, the difference is a value ([`shared_info::Layout`]) and not a second set of types.
+//! Facts come from Xen's public headers (`xen/include/public/`, licensed for reuse by any guest);
+//! each module names its header. Everything is little-endian and 64-bit, as all architectures of
+//! this project are; where x86-64 differs from arm64 and riscv64, the difference is a value
+//! ([`shared_info::Layout`]) and not a second set of types.
 //!
-//! Structures have explicit padding, so that a copy to a guest never carries bytes that nobody wrote. Sizes and offsets
-//! are asserted when the crate is compiled.
+//! Structures have explicit padding, so that a copy to a guest never carries bytes that nobody
+//! wrote. Sizes and offsets are asserted when the crate is compiled.
 #![no_std]
 #![forbid(unsafe_code)]
 

@@ -6,8 +6,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::{DomainId, Handle};
 
-/// The sub-operation is in the low bits of the first argument; the hypervisor may keep its place in an array in the
-/// bits from here upwards (`MEMOP_EXTENT_SHIFT`).
+/// The sub-operation is in the low bits of the first argument; the hypervisor may keep its place in
+/// an array in the bits from here upwards (`MEMOP_EXTENT_SHIFT`).
 pub const CONTINUATION_SHIFT: u32 = 6;
 /// The bits of the sub-operation.
 pub const OPERATION_MASK: u64 = (1 << CONTINUATION_SHIFT) - 1;

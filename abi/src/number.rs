@@ -48,5 +48,6 @@ pub const COUNT: u64 = 56;
 pub const VM_ASSIST_ENABLE: u64 = 0;
 /// `VMASST_CMD_disable`.
 pub const VM_ASSIST_DISABLE: u64 = 1;
-/// `VMASST_TYPE_runstate_update_flag`: bit 63 of the entry time marks a runstate record that is being written.
+/// `VMASST_TYPE_runstate_update_flag`: bit 63 of the entry time marks a runstate record that is
+/// being written.
 pub const VM_ASSIST_RUNSTATE_UPDATE_FLAG: u64 = 5;

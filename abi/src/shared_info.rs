@@ -1,7 +1,8 @@
 //! Memory that guest and hypervisor share without a call (`xen.h`, `arch-arm.h`, `arch-x86/xen.h`).
 //!
-//! Both sides change it at the same time, word by word; so this is a list of places and not a structure to copy.
-//! Architectures differ in the size of their own part of `vcpu_info` and in how many of those the page holds.
+//! Both sides change it at the same time, word by word; so this is a list of places and not a
+//! structure to copy. Architectures differ in the size of their own part of `vcpu_info` and in how
+//! many of those the page holds.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -39,7 +40,8 @@ impl Layout {
     }
 }
 
-/// `vcpu_info`: byte 0 is `evtchn_upcall_pending`, byte 1 `evtchn_upcall_mask`; this is the word that holds both.
+/// `vcpu_info`: byte 0 is `evtchn_upcall_pending`, byte 1 `evtchn_upcall_mask`; this is the word
+/// that holds both.
 pub const VCPU_UPCALL_WORD: u64 = 0;
 /// `evtchn_upcall_pending` in that word.
 pub const UPCALL_PENDING: u64 = 1;
@@ -72,7 +74,8 @@ pub struct TimeInfo {
 
 const _: () = {
     assert!(size_of::<TimeInfo>() == 32);
-    // arch-arm.h and arch-x86/xen.h, 64 bit: offsetof(struct shared_info, evtchn_pending), then evtchn_mask, wc_version.
+    // arch-arm.h and arch-x86/xen.h, 64 bit: offsetof(struct shared_info, evtchn_pending), then
+    // evtchn_mask, wc_version.
     assert!(Layout::ARM.pending == 48 && Layout::ARM.mask == 560 && Layout::ARM.wall_clock == 1072);
     assert!(
         Layout::X86_64.pending == 2048

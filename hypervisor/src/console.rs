@@ -1,10 +1,12 @@
 //! The console's line discipline: one UART, several speakers.
 //!
-//! One domain has the focus: its bytes go out as they are. Everybody else, the hypervisor included, speaks in whole
-//! lines that begin with a name in parentheses. If such a line comes while the focus domain's is unfinished, a newline
-//! goes first, so a prefix always stands at the start of a line. A line feed becomes carriage return and line feed.
+//! One domain has the focus: its bytes go out as they are. Everybody else, the hypervisor included,
+//! speaks in whole lines that begin with a name in parentheses. If such a line comes while the
+//! focus domain's is unfinished, a newline goes first, so a prefix always stands at the start of a
+//! line. A line feed becomes carriage return and line feed.
 //!
-//! No heap and no formatting buffer: this works before there is a system, and while one breaks down.
+//! No heap and no formatting buffer: this works before there is a system, and while one breaks
+//! down.
 
 use core::fmt::{self, Write};
 
@@ -42,13 +44,14 @@ impl Console {
     /// A line of the hypervisor: `(terrane) text`.
     pub fn line(&self, output: &dyn Fn(&[u8]), text: fmt::Arguments<'_>) {
         self.speak(output, HYPERVISOR, |line| {
-            // Writing to the UART can't fail, so an error is a `Display` that gave up: the line ends there.
+            // Writing to the UART can't fail, so an error is a `Display` that gave up: the line
+            // ends there.
             let _ = line.write_fmt(text);
         });
     }
 
-    /// A line of a domain that doesn't have the focus: `(name) text`. `text` holds no line feed; bytes that would move
-    /// the cursor are left out.
+    /// A line of a domain that doesn't have the focus: `(name) text`. `text` holds no line feed;
+    /// bytes that would move the cursor are left out.
     pub fn domain_line(&self, output: &dyn Fn(&[u8]), name: &str, text: &[u8]) {
         self.speak(output, name, |line| {
             for piece in text.split(|&byte| byte.is_ascii_control() && byte != b'\t') {

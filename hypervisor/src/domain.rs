@@ -88,8 +88,9 @@ impl<M: Machine> Domain<M> {
 
     /// The frame that the plan put behind a page of its RAM, whether it is mapped there now or not.
     ///
-    /// This is `populate_physmap`'s answer for every kind of domain: for a direct-mapped one it is the frame with the
-    /// same number, for others the one that it had at boot. No page has another frame, so none is behind two pages.
+    /// This is `populate_physmap`'s answer for every kind of domain: for a direct-mapped one it is
+    /// the frame with the same number, for others the one that it had at boot. No page has another
+    /// frame, so none is behind two pages.
     pub(crate) fn home(&self, gfn: Gfn) -> Option<Mfn> {
         self.plan.machine_frame(gfn)
     }
@@ -181,8 +182,8 @@ pub(crate) struct Said {
 const STRAY_LINES: u32 = 16;
 
 impl Said {
-    /// Whether this is the first time that the domain used a hypercall that isn't there. All numbers above the
-    /// interface's count as one.
+    /// Whether this is the first time that the domain used a hypercall that isn't there. All
+    /// numbers above the interface's count as one.
     pub(crate) fn absent_first(&self, number: u64) -> bool {
         first(&self.absent, number)
     }
@@ -192,7 +193,8 @@ impl Said {
         first(&self.refused, number)
     }
 
-    /// The number of this stray access from 1 while they are to be logged, and whether it is the last one.
+    /// The number of this stray access from 1 while they are to be logged, and whether it is the
+    /// last one.
     pub(crate) fn stray(&self) -> Option<bool> {
         let before = self
             .stray

@@ -1,8 +1,9 @@
 //! A guest's own buffers: copying in and out of what a hypercall's arguments point to.
 //!
-//! Addresses are the guest's virtual ones. Each page is translated by the machine as the guest itself would see it, and
-//! the frame behind it must be RAM of that guest; so neither device registers nor anybody else's memory can be named.
-//! Copies are as long as a structure or a small batch: the callers bound them.
+//! Addresses are the guest's virtual ones. Each page is translated by the machine as the guest
+//! itself would see it, and the frame behind it must be RAM of that guest; so neither device
+//! registers nor anybody else's memory can be named. Copies are as long as a structure or a small
+//! batch: the callers bound them.
 
 use abi::{Errno, Handle};
 use layout::{FRAME_SIZE, Gfn, GuestAddress};
@@ -76,7 +77,8 @@ impl<M: Machine> Caller<'_, M> {
         Ok(())
     }
 
-    /// The frame behind a virtual address, the place in it, and how many of `wanted` bytes are on that page.
+    /// The frame behind a virtual address, the place in it, and how many of `wanted` bytes are on
+    /// that page.
     fn page(
         &self,
         at: Handle,
@@ -111,7 +113,8 @@ impl<M: Machine> Caller<'_, M> {
             .ok_or(Errno::Einval)
     }
 
-    /// An area of `size` bytes in one page of the domain's RAM, aligned to 8: the frame and the place in it.
+    /// An area of `size` bytes in one page of the domain's RAM, aligned to 8: the frame and the
+    /// place in it.
     pub(crate) fn physical_area(&self, address: u64, size: u64) -> Result<(Claim, u64), Errno> {
         let address = GuestAddress::new(address);
         let offset = address.offset_in_frame();

@@ -1,7 +1,9 @@
-//! The arch-neutral core of the hypervisor: who owns which frames, domains, vCPUs, hypercalls, events, grants, console.
+//! The arch-neutral core of the hypervisor: who owns which frames, domains, vCPUs, hypercalls,
+//! events, grants, console.
 //!
-//! It is safe Rust over one trait, [`Machine`], and makes no placement decision: domains are built exactly as the plan
-//! says. It knows no architecture, reads no file format, and never waits for another CPU.
+//! It is safe Rust over one trait, [`Machine`], and makes no placement decision: domains are built
+//! exactly as the plan says. It knows no architecture, reads no file format, and never waits for
+//! another CPU.
 #![no_std]
 #![forbid(unsafe_code)]
 extern crate alloc;

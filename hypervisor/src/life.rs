@@ -1,7 +1,8 @@
 //! A domain's life: which of its vCPUs run, how it ends, and what follows.
 //!
-//! No CPU waits for another. A vCPU that ends the domain marks it as ending and asks the CPUs of the others to leave
-//! the guest; each parks its vCPU, and the last one to do so carries out what the manifest says.
+//! No CPU waits for another. A vCPU that ends the domain marks it as ending and asks the CPUs of
+//! the others to leave the guest; each parks its vCPU, and the last one to do so carries out what
+//! the manifest says.
 
 use alloc::vec::Vec;
 use core::fmt;
@@ -94,7 +95,8 @@ impl Life {
 }
 
 impl<M: Machine> System<M> {
-    /// Starts a domain that has been built: its first vCPU at the kernel, with the device tree's address.
+    /// Starts a domain that has been built: its first vCPU at the kernel, with the device tree's
+    /// address.
     pub(crate) fn start(&self, domain: &Domain<M>) {
         let mut life = domain.life.lock();
         let Some((first, on)) = domain.vcpus.first().zip(life.on.first_mut()) else {
@@ -206,7 +208,8 @@ impl<M: Machine> Caller<'_, M> {
         Ok(())
     }
 
-    /// Stops the calling vCPU until another one starts it. A domain whose last vCPU stops has powered itself off.
+    /// Stops the calling vCPU until another one starts it. A domain whose last vCPU stops has
+    /// powered itself off.
     pub fn vcpu_off(&self) -> Next {
         self.park()
     }

@@ -1,13 +1,14 @@
 //! What the core needs of a machine: the one trait that every CPU architecture implements.
 //!
-//! The core is safe Rust and knows no register. Whatever touches memory, page tables, interrupts, time or firmware
-//! goes through [`Machine`]; `machine/fake` implements it with memory in a `Vec`, so that everything above this line
-//! runs on a workstation.
+//! The core is safe Rust and knows no register. Whatever touches memory, page tables, interrupts,
+//! time or firmware goes through [`Machine`]; `machine/fake` implements it with memory in a `Vec`,
+//! so that everything above this line runs on a workstation.
 //!
 //! # How the two halves meet
-//! The machine crate owns the CPUs. A guest runs until it traps; the machine crate then calls one entry point on the
-//! [`Caller`](crate::Caller) of that CPU's vCPU, and does what the returned [`Next`] says. No entry point waits for
-//! another CPU, and none is entered twice at once on the same CPU: the hypervisor runs with interrupts masked.
+//! The machine crate owns the CPUs. A guest runs until it traps; the machine crate then calls one
+//! entry point on the [`Caller`](crate::Caller) of that CPU's vCPU, and does what the returned
+//! [`Next`] says. No entry point waits for another CPU, and none is entered twice at once on the
+//! same CPU: the hypervisor runs with interrupts masked.
 //!
 //! | what happened | entry point |
 //! | --- | --- |
@@ -75,7 +76,8 @@ pub enum MapError {
     BeyondReach,
 }
 
-/// A guest's buffer that the guest itself could not have used: unmapped, or not writable for an answer.
+/// A guest's buffer that the guest itself could not have used: unmapped, or not writable for an
+/// answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GuestFault;
 
@@ -84,8 +86,8 @@ pub struct GuestFault;
 pub struct Start {
     /// The first instruction, as the guest addresses it with translation off.
     pub entry: GuestAddress,
-    /// The first argument register: the device tree's address for the first vCPU, PSCI's or SBI's context value for
-    /// the others.
+    /// The first argument register: the device tree's address for the first vCPU, PSCI's or SBI's
+    /// context value for the others.
     pub argument: u64,
 }
 
@@ -97,14 +99,15 @@ pub enum Next {
     Advance,
     /// Enter the guest where it was: nothing of it was trapped.
     Resume,
-    /// A hypercall that isn't finished: write `args` back to the argument registers and enter the guest *at* the
-    /// hypercall instruction again. Interrupts that came meanwhile are delivered first, which is the purpose.
+    /// A hypercall that isn't finished: write `args` back to the argument registers and enter the
+    /// guest *at* the hypercall instruction again. Interrupts that came meanwhile are delivered
+    /// first, which is the purpose.
     Again,
-    /// Step past the instruction, then wait until an interrupt is pending for the guest or the time (of
-    /// [`Machine::now`]) comes. Waking early is allowed.
+    /// Step past the instruction, then wait until an interrupt is pending for the guest or the time
+    /// (of [`Machine::now`]) comes. Waking early is allowed.
     WaitUntil(Option<u64>),
-    /// The vCPU runs no more. The CPU idles until [`Machine::start_vcpu`] names this vCPU again; that call may come
-    /// from another CPU before this value has been looked at.
+    /// The vCPU runs no more. The CPU idles until [`Machine::start_vcpu`] names this vCPU again;
+    /// that call may come from another CPU before this value has been looked at.
     Park,
 }
 
@@ -132,8 +135,8 @@ pub struct CacheFlush {
 /// The properties of an architecture that guests read through `xen_version`.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts {
-    /// Bits of feature word 0 that every domain of this architecture sees; without those that follow from the domain
-    /// itself (`dom0`, `direct_mapped`, `not_direct_mapped`).
+    /// Bits of feature word 0 that every domain of this architecture sees; without those that
+    /// follow from the domain itself (`dom0`, `direct_mapped`, `not_direct_mapped`).
     pub features: u32,
     /// `XENVER_capabilities`, such as `"xen-3.0-aarch64 "`.
     pub capabilities: &'static str,
@@ -145,25 +148,28 @@ pub struct Facts {
 
 /// One CPU architecture under the core.
 ///
-/// Every method takes `&self` and may be called from any CPU at once; the implementation locks what it must, and never
-/// calls back into the core.
+/// Every method takes `&self` and may be called from any CPU at once; the implementation locks what
+/// it must, and never calls back into the core.
 ///
 /// # Memory
-/// A [`Claim`] proves that its frames have the owner that it names: the ownership table makes claims and nothing else
-/// can. Offsets are in bytes from the claim's first frame; a range that leaves the claim is a bug of the core, which
-/// the implementation answers by touching nothing. Guests may change that memory at the same time: implementations
-/// copy with volatile or atomic accesses and hand out no plain reference.
+/// A [`Claim`] proves that its frames have the owner that it names: the ownership table makes
+/// claims and nothing else can. Offsets are in bytes from the claim's first frame; a range that
+/// leaves the claim is a bug of the core, which the implementation answers by touching nothing.
+/// Guests may change that memory at the same time: implementations copy with volatile or atomic
+/// accesses and hand out no plain reference.
 pub trait Machine: Sized + Send + Sync + 'static {
-    /// What the machine keeps for a domain: stage-2 root, virtual interrupt controller, trapped devices.
+    /// What the machine keeps for a domain: stage-2 root, virtual interrupt controller, trapped
+    /// devices.
     type Domain: Send + Sync;
-    /// What the machine keeps for a vCPU: saved registers, the CPU it is pinned to, pending interrupts.
+    /// What the machine keeps for a vCPU: saved registers, the CPU it is pinned to, pending
+    /// interrupts.
     type Vcpu: Send + Sync;
 
     /// The properties of this architecture that guests can ask for.
     const FACTS: Facts;
 
-    /// The console's line discipline. It lives in the machine crate because the machine speaks before there is a
-    /// system.
+    /// The console's line discipline. It lives in the machine crate because the machine speaks
+    /// before there is a system.
     fn console(&self) -> &Console;
 
     /// Puts bytes on the hypervisor's UART. Waits for the UART, so callers keep it short.
@@ -172,7 +178,8 @@ pub trait Machine: Sized + Send + Sync + 'static {
     /// Nanoseconds since reset, as the guest's own counter shows them. Never goes back.
     fn now(&self) -> u64;
 
-    /// Seconds since 1970 when [`now`](Self::now) was 0, if the machine has a clock that the hypervisor reads.
+    /// Seconds since 1970 when [`now`](Self::now) was 0, if the machine has a clock that the
+    /// hypervisor reads.
     fn wall_clock(&self) -> Option<u64> {
         None
     }
@@ -186,19 +193,20 @@ pub trait Machine: Sized + Send + Sync + 'static {
     /// Fills the whole claim with zeroes, visible to a guest whose caches are still off.
     fn clear(&self, claim: &Claim);
 
-    /// Copies `bytes` bytes from one claim to another, which may overlap, visible to a guest whose caches are still
-    /// off. Boot modules are placed with this.
+    /// Copies `bytes` bytes from one claim to another, which may overlap, visible to a guest whose
+    /// caches are still off. Boot modules are placed with this.
     fn copy(&self, from: &Claim, from_offset: u64, to: &Claim, to_offset: u64, bytes: u64);
 
-    /// The aligned 8-byte word at `offset` of a claim on RAM, for bits that guest and hypervisor both change; `None`
-    /// if the word is misaligned or not inside the claim.
+    /// The aligned 8-byte word at `offset` of a claim on RAM, for bits that guest and hypervisor
+    /// both change; `None` if the word is misaligned or not inside the claim.
     fn word<'a>(&'a self, claim: &'a Claim, offset: u64) -> Option<&'a AtomicU64>;
 
-    /// Makes `bytes` bytes at `offset` of the claim coherent with observers that don't look into the caches.
+    /// Makes `bytes` bytes at `offset` of the claim coherent with observers that don't look into
+    /// the caches.
     fn flush_cache(&self, claim: &Claim, offset: u64, bytes: u64, operation: CacheFlush);
 
-    /// Maps all frames of the claim from `at` upwards, with the largest pages that fit, in place of whatever was there.
-    /// The caller has checked that the guest range doesn't wrap.
+    /// Maps all frames of the claim from `at` upwards, with the largest pages that fit, in place of
+    /// whatever was there. The caller has checked that the guest range doesn't wrap.
     ///
     /// # Errors
     /// [`MapError`]; then nothing has changed.
@@ -210,21 +218,23 @@ pub trait Machine: Sized + Send + Sync + 'static {
         access: Access,
     ) -> Result<(), MapError>;
 
-    /// Takes pages out of stage 2, also ones that aren't there, and waits until no CPU uses the old translation.
+    /// Takes pages out of stage 2, also ones that aren't there, and waits until no CPU uses the old
+    /// translation.
     ///
     /// # Errors
     /// [`MapError::OutOfTables`] if a larger page must be split; then nothing has changed.
     fn unmap(&self, domain: &Self::Domain, pages: GfnRange) -> Result<(), MapError>;
 
-    /// Drops every translation of the domain and gives its tables back to the domain's own pool: a domain that is
-    /// built anew starts from this.
+    /// Drops every translation of the domain and gives its tables back to the domain's own pool: a
+    /// domain that is built anew starts from this.
     fn unmap_all(&self, domain: &Self::Domain);
 
     /// What stage 2 has for a page.
     fn lookup(&self, domain: &Self::Domain, page: Gfn) -> Option<Mapping>;
 
-    /// The machine address of one byte of a guest's buffer, by the translation that the running vCPU uses at this
-    /// moment; good up to the end of that 4 KiB page. It is a bare address: the core looks up its owner before use.
+    /// The machine address of one byte of a guest's buffer, by the translation that the running
+    /// vCPU uses at this moment; good up to the end of that 4 KiB page. It is a bare address: the
+    /// core looks up its owner before use.
     ///
     /// # Errors
     /// [`GuestFault`] if the guest couldn't have made that access itself.
@@ -238,22 +248,24 @@ pub trait Machine: Sized + Send + Sync + 'static {
     /// Starts a vCPU with the architecture's reset state. It was parked or never ran.
     fn start_vcpu(&self, vcpu: &Self::Vcpu, start: Start);
 
-    /// Makes the vCPU's CPU leave the guest soon and call [`Caller::kicked`](crate::Caller::kicked); nothing if it is
-    /// parked.
+    /// Makes the vCPU's CPU leave the guest soon and call
+    /// [`Caller::kicked`](crate::Caller::kicked); nothing if it is parked.
     fn kick(&self, vcpu: &Self::Vcpu);
 
-    /// Delivers the event-channel upcall to a vCPU, running or not; stays pending until the guest takes it.
+    /// Delivers the event-channel upcall to a vCPU, running or not; stays pending until the guest
+    /// takes it.
     fn raise_upcall(&self, vcpu: &Self::Vcpu);
 
-    /// Sets or stops the vCPU's one-shot timer of the hypervisor (not the architecture's guest timer). Called on the
-    /// vCPU's own CPU, or while it is parked.
+    /// Sets or stops the vCPU's one-shot timer of the hypervisor (not the architecture's guest
+    /// timer). Called on the vCPU's own CPU, or while it is parked.
     fn set_timer(&self, vcpu: &Self::Vcpu, deadline: Option<u64>);
 
-    /// Puts the domain's virtual interrupt controller and other trapped devices into their reset state; no vCPU of it
-    /// runs.
+    /// Puts the domain's virtual interrupt controller and other trapped devices into their reset
+    /// state; no vCPU of it runs.
     fn reset_domain(&self, domain: &Self::Domain);
 
-    /// Gives console input to the domain's virtual UART, if it has one; says how many bytes it took.
+    /// Gives console input to the domain's virtual UART, if it has one; says how many bytes it
+    /// took.
     fn uart_input(&self, _domain: &Self::Domain, _bytes: &[u8]) -> usize {
         0
     }
@@ -274,7 +286,8 @@ pub trait Machine: Sized + Send + Sync + 'static {
         Err(NotSupported)
     }
 
-    /// Switches the machine off through its firmware. May return before it happens; the caller parks.
+    /// Switches the machine off through its firmware. May return before it happens; the caller
+    /// parks.
     fn power_off(&self);
 
     /// Resets the machine through its firmware. May return before it happens; the caller parks.

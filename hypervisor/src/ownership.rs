@@ -1,11 +1,13 @@
 //! Who owns which machine frames.
 //!
-//! The table is made once, from the plan, and never changes: a frame that a domain gives back stays reserved for it, so
-//! what changes while domains run is stage 2 and not ownership. That has three consequences:
+//! The table is made once, from the plan, and never changes: a frame that a domain gives back stays
+//! reserved for it, so what changes while domains run is stage 2 and not ownership. That has three
+//! consequences:
 //! - no lock, and a [`Claim`] never goes stale;
-//! - a direct-mapped domain finds the frames that it gave back where they were, which a device may still be told;
-//! - no frame goes from one domain to another, so there is no frame to clear between two owners. Whoever adds a way to
-//!   hand frames on adds the clearing there.
+//! - a direct-mapped domain finds the frames that it gave back where they were, which a device may
+//!   still be told;
+//! - no frame goes from one domain to another, so there is no frame to clear between two owners.
+//!   Whoever adds a way to hand frames on adds the clearing there.
 //!
 //! Reading, writing and mapping memory all take a claim; this module alone makes them.
 
@@ -65,7 +67,8 @@ pub struct Overlap {
 
 /// The proof that frames have an owner, and the only way to touch or map them.
 ///
-/// It can't be copied or made outside this module; what holds one may use these frames for this owner's purposes.
+/// It can't be copied or made outside this module; what holds one may use these frames for this
+/// owner's purposes.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Claim {
     frames: MfnRange,
@@ -85,7 +88,8 @@ impl Claim {
         self.owner
     }
 
-    /// The machine address of the byte at `offset`, if `bytes` bytes from there are inside the claim.
+    /// The machine address of the byte at `offset`, if `bytes` bytes from there are inside the
+    /// claim.
     #[must_use]
     pub fn address(&self, offset: u64, bytes: u64) -> Option<MachineAddress> {
         let end = offset.checked_add(bytes)?;
@@ -118,7 +122,8 @@ pub struct Ownership {
 }
 
 impl Ownership {
-    /// Makes the table. Empty holdings are dropped; those of one owner that touch or overlap become one.
+    /// Makes the table. Empty holdings are dropped; those of one owner that touch or overlap become
+    /// one.
     ///
     /// # Errors
     /// The first two holdings of different owners that share a frame.
@@ -178,8 +183,8 @@ impl Ownership {
         self.claim(MfnRange::new(mfn, 1)?, owner)
     }
 
-    /// Claims on frames whoever owns them, one for each owner, ascending. For placing boot modules, which lie where the
-    /// boot loader put them. `None` if a frame is in no holding.
+    /// Claims on frames whoever owns them, one for each owner, ascending. For placing boot modules,
+    /// which lie where the boot loader put them. `None` if a frame is in no holding.
     #[must_use]
     pub(crate) fn claim_all(&self, frames: MfnRange) -> Option<Vec<Claim>> {
         let mut claims = Vec::new();

@@ -37,8 +37,8 @@ pub struct System<M: Machine> {
     pub(crate) switch_typed: AtomicU8,
 }
 
-/// Why a system, or one domain of it, can't be built. The planner has seen to it that none of this happens: each is a
-/// difference between what was planned and what the machine crate brought.
+/// Why a system, or one domain of it, can't be built. The planner has seen to it that none of this
+/// happens: each is a difference between what was planned and what the machine crate brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BuildError {
     /// A frame has two owners.
@@ -97,7 +97,8 @@ impl fmt::Display for BuildError {
 impl<M: Machine> System<M> {
     /// Makes the system: the ownership table and the domains, none of them built yet.
     ///
-    /// `setups` holds what the machine crate brings for each domain of the plan, in the plan's order.
+    /// `setups` holds what the machine crate brings for each domain of the plan, in the plan's
+    /// order.
     ///
     /// # Errors
     /// [`BuildError`], if plan and machine don't fit together.
@@ -186,8 +187,8 @@ impl<M: Machine> System<M> {
             .line(&|bytes| self.machine.console_write(bytes), text);
     }
 
-    /// Places the boot modules, builds every domain and starts it. A domain that can't be built is refused with a line
-    /// on the console; the others start.
+    /// Places the boot modules, builds every domain and starts it. A domain that can't be built is
+    /// refused with a line on the console; the others start.
     pub fn boot(&self) {
         for copy in &self.copies {
             if let Err(error) = self.place(copy) {
@@ -209,8 +210,8 @@ impl<M: Machine> System<M> {
         self.power_off_if_all_stopped();
     }
 
-    /// The guest page at which a domain finds a device's frame: devices are shown where the machine has them, also to
-    /// a domain whose RAM isn't direct-mapped.
+    /// The guest page at which a domain finds a device's frame: devices are shown where the machine
+    /// has them, also to a domain whose RAM isn't direct-mapped.
     pub(crate) fn device_page(mfn: Mfn) -> Gfn {
         GuestAddress::new(mfn.address().raw()).frame()
     }

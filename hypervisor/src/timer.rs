@@ -1,5 +1,6 @@
-//! The timers that a vCPU can ask the hypervisor for; they arrive as `VIRQ_TIMER`. The architecture's own guest timers
-//! are not here: those belong to the machine crate or to the hardware.
+//! The timers that a vCPU can ask the hypervisor for; they arrive as `VIRQ_TIMER`. The
+//! architecture's own guest timers are not here: those belong to the machine crate or to the
+//! hardware.
 
 use abi::event_channel::VIRQ_TIMER;
 

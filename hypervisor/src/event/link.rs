@@ -1,4 +1,5 @@
-//! Ports of two domains: bind, notify, close. Both domains' locks are taken in the order of the domains.
+//! Ports of two domains: bind, notify, close. Both domains' locks are taken in the order of the
+//! domains.
 
 use abi::{DomainId, Errno};
 use spin::MutexGuard;
@@ -8,7 +9,8 @@ use crate::domain::Domain;
 use crate::machine::Machine;
 use crate::system::System;
 
-/// The locked events of the domain that acts and of the one that it acts on; the same domain is locked once.
+/// The locked events of the domain that acts and of the one that it acts on; the same domain is
+/// locked once.
 struct Both<'a> {
     near: MutexGuard<'a, Events>,
     far: Option<MutexGuard<'a, Events>>,
@@ -102,8 +104,8 @@ impl<M: Machine> System<M> {
             _ => domain,
         };
         let mut both = lock_both(domain, far);
-        // Only this domain's vCPUs bind its ports anew, so what has changed meanwhile is that one of them closed it, or
-        // that the other end did.
+        // Only this domain's vCPUs bind its ports anew, so what has changed meanwhile is that one
+        // of them closed it, or that the other end did.
         let channel = both.near.get(port)?;
         match channel.binding {
             Binding::Interdomain(far_index, far_port) if far_index == far.index => {

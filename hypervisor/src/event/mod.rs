@@ -1,7 +1,7 @@
 //! Event channels, two-level form: ports, what they are bound to, and the bits that a guest sees.
 //!
-//! `Events` belongs to one domain and is behind its lock. [`ports`](self) never reach into another domain: what
-//! concerns two is in `link`, which takes both locks in the order of the domains.
+//! `Events` belongs to one domain and is behind its lock. [`ports`](self) never reach into another
+//! domain: what concerns two is in `link`, which takes both locks in the order of the domains.
 
 mod link;
 mod notify;
@@ -67,7 +67,8 @@ pub(crate) struct Events {
 }
 
 impl Events {
-    /// The event channels of a domain that just begins. `max_port` is the highest port that it may use.
+    /// The event channels of a domain that just begins. `max_port` is the highest port that it may
+    /// use.
     pub(crate) fn new(max_port: u32, vcpus: usize, layout: abi::shared_info::Layout) -> Self {
         let ports = max_port.min(PORTS - 1) as usize + 1;
         let mut events = Self {

@@ -17,7 +17,8 @@ const fn place(port: u32) -> (u64, u64) {
 }
 
 impl<M: Machine> System<M> {
-    /// Makes a port pending and notifies its vCPU, unless the guest masks the port or has it pending already.
+    /// Makes a port pending and notifies its vCPU, unless the guest masks the port or has it
+    /// pending already.
     pub(crate) fn set_pending(&self, domain: &Domain<M>, events: &Events, port: u32) {
         let Ok(channel) = events.get(port) else {
             return;
@@ -89,7 +90,8 @@ impl<M: Machine> System<M> {
         if matches!(info, InfoPlace::Registered(..)) {
             return Err(Errno::Ebusy);
         }
-        // The guest must look at everything once: what became pending before isn't in the new place.
+        // The guest must look at everything once: what became pending before isn't in the new
+        // place.
         if let Some(selector) = self.machine.word(&claim, offset + VCPU_PENDING_SELECTOR) {
             selector.store(u64::MAX, Ordering::SeqCst);
         }
@@ -139,7 +141,8 @@ impl<M: Machine> System<M> {
         }
     }
 
-    /// Wakes the vCPUs that poll: they look at ports that may be masked, for which there is no upcall.
+    /// Wakes the vCPUs that poll: they look at ports that may be masked, for which there is no
+    /// upcall.
     fn wake_pollers(&self, domain: &Domain<M>) {
         for vcpu in &domain.vcpus {
             if vcpu.polls.load(Ordering::SeqCst) && vcpu.polls.swap(false, Ordering::SeqCst) {

@@ -5,7 +5,8 @@ use abi::event_channel::{VIRQ_COUNT, VIRQ_DEBUG, VIRQ_TIMER, VIRQ_XENOPROF, VIRQ
 
 use super::{Binding, Events};
 
-/// Whether each vCPU has its own of this virtual interrupt. The others exist once and are bound by vCPU 0.
+/// Whether each vCPU has its own of this virtual interrupt. The others exist once and are bound by
+/// vCPU 0.
 pub(super) const fn per_vcpu(virq: u32) -> bool {
     matches!(virq, VIRQ_TIMER | VIRQ_DEBUG | VIRQ_XENOPROF | VIRQ_XENPMU)
 }
@@ -33,7 +34,8 @@ impl Events {
         (port != 0).then_some(port)
     }
 
-    /// Forgets the port of a virtual interrupt. One that moved between vCPUs is still listed under vCPU 0.
+    /// Forgets the port of a virtual interrupt. One that moved between vCPUs is still listed under
+    /// vCPU 0.
     pub(super) fn unbind_virq(&mut self, virq: u32, vcpu: u32) {
         self.set_virq_port(virq, if per_vcpu(virq) { vcpu } else { 0 }, 0);
     }

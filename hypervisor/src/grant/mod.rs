@@ -1,8 +1,9 @@
 //! Grants: a domain lets another one use pages of its own.
 //!
-//! The granting domain writes entries into its grant table, which the hypervisor provides; the other asks for a page by
-//! the entry's number. An entry in use carries bits that the granting domain must not clear, so both sides change the
-//! same word: flags, domain and frame of an entry are one 64-bit word here.
+//! The granting domain writes entries into its grant table, which the hypervisor provides; the
+//! other asks for a page by the entry's number. An entry in use carries bits that the granting
+//! domain must not clear, so both sides change the same word: flags, domain and frame of an entry
+//! are one 64-bit word here.
 //!
 //! All mappings of the system are in one table of a fixed size, in which each domain has its share.
 

@@ -1,4 +1,5 @@
-//! `console_io`, and the console of each domain: its line under way, its input, and who has the focus.
+//! `console_io`, and the console of each domain: its line under way, its input, and who has the
+//! focus.
 
 use core::sync::atomic::Ordering;
 

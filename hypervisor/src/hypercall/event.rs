@@ -30,8 +30,8 @@ impl<M: Machine> Caller<'_, M> {
             CLOSE => self.close_op(buffer).into(),
             STATUS => self.port_status(buffer).into(),
             RESET => self.reset_ports(args),
-            // Physical interrupts by event channel are x86 PV's; the FIFO form isn't offered, guests fall back to
-            // the two-level one.
+            // Physical interrupts by event channel are x86 PV's; the FIFO form isn't offered,
+            // guests fall back to the two-level one.
             _ => Err(Errno::Enosys).into(),
         }
     }
@@ -60,7 +60,8 @@ impl<M: Machine> Caller<'_, M> {
     fn bind_interdomain_op(&self, buffer: Handle) -> Answer {
         let request: BindInterdomain = self.read(buffer)?;
         let remote = self.system.domain_by_id(self.domain, request.remote)?;
-        // The structure is written first with what it had: a guest that can't take the answer gets no port.
+        // The structure is written first with what it had: a guest that can't take the answer gets
+        // no port.
         self.write(buffer, &request)?;
         let port = self.system.bind_interdomain(
             self.domain,

@@ -1,4 +1,5 @@
-//! `grant_table_op`: arguments in, a status for each entry out. What grants are is in [`crate::grant`].
+//! `grant_table_op`: arguments in, a status for each entry out. What grants are is in
+//! [`crate::grant`].
 
 use core::sync::atomic::Ordering;
 
@@ -207,7 +208,8 @@ impl<M: Machine> Caller<'_, M> {
             domain
                 .grant_frames_used
                 .fetch_max(request.frames, Ordering::Relaxed);
-            // Where they appear is the guest's choice, by `add_to_physmap`; until then there is no page to name.
+            // Where they appear is the guest's choice, by `add_to_physmap`; until then there is no
+            // page to name.
             for index in 0..u64::from(request.frames) {
                 self.write_entry(request.list, index, &u64::MAX)?;
             }

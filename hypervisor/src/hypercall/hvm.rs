@@ -1,4 +1,5 @@
-//! `hvm_op`, `physdev_op`, `vm_assist`: parameters, and the notices of a hardware domain about its devices.
+//! `hvm_op`, `physdev_op`, `vm_assist`: parameters, and the notices of a hardware domain about its
+//! devices.
 
 use abi::hvm::{
     GET_PARAM, GET_TIME, PARAM_CALLBACK_IRQ, PARAM_CONSOLE_EVTCHN, PARAM_CONSOLE_PFN,
@@ -75,8 +76,8 @@ impl<M: Machine> Caller<'_, M> {
         }
     }
 
-    /// A hardware domain tells about PCI devices as it finds them. They are its own already, and without an IOMMU
-    /// there is nothing to set up, so the notice is taken and nothing follows.
+    /// A hardware domain tells about PCI devices as it finds them. They are its own already, and
+    /// without an IOMMU there is nothing to set up, so the notice is taken and nothing follows.
     pub(super) fn physdev_op(&self, operation: u64) -> Answer {
         match operation {
             physdev::PCI_DEVICE_ADD
@@ -96,7 +97,8 @@ impl<M: Machine> Caller<'_, M> {
         }
     }
 
-    /// Runstate records are written whole and once, so a guest that wants their update marked has it.
+    /// Runstate records are written whole and once, so a guest that wants their update marked has
+    /// it.
     pub(super) fn vm_assist(&self, command: u64, kind: u64) -> Answer {
         match (command, kind) {
             (

@@ -23,7 +23,8 @@ impl<M: Machine> Caller<'_, M> {
             MAXIMUM_RESERVATION => self.maximum_reservation(args[1]).into(),
             MAXIMUM_GPFN => self.maximum_gpfn(args[1]).into(),
             MAXIMUM_RAM_PAGE => Flow::Done(Ok(self.maximum_ram_page())),
-            // Frames without a guest page mean nothing to an auto-translated domain: none are given.
+            // Frames without a guest page mean nothing to an auto-translated domain: none are
+            // given.
             INCREASE_RESERVATION => Flow::Done(Ok(0)),
             EXCHANGE => Flow::Done(Err(Errno::Eopnotsupp)),
             GET_SHARING_FREED_PAGES | GET_SHARING_SHARED_PAGES => Flow::Done(Ok(0)),

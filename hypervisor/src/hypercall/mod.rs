@@ -2,8 +2,9 @@
 //!
 //! # Rules
 //! - Whatever can fail is checked before anything changes.
-//! - An array is worked through in batches. A batch that isn't the last ends as [`Flow::Again`]: the guest re-enters
-//!   at the hypercall instruction with the place reached in the arguments, so interrupts come through in between.
+//! - An array is worked through in batches. A batch that isn't the last ends as [`Flow::Again`]:
+//!   the guest re-enters at the hypercall instruction with the place reached in the arguments, so
+//!   interrupts come through in between.
 //! - Nothing allocates.
 
 use abi::{Errno, number};

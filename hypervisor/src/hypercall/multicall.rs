@@ -11,14 +11,16 @@ use crate::machine::{Machine, Next};
 const BATCH: u64 = 8;
 
 impl<M: Machine> Caller<'_, M> {
-    /// Arguments: the list of calls and their number. An unfinished batch goes on with the rest of the list; an
-    /// unfinished call of the list is entered again with its own place in it, which the list's entry keeps.
+    /// Arguments: the list of calls and their number. An unfinished batch goes on with the rest of
+    /// the list; an unfinished call of the list is entered again with its own place in it, which
+    /// the list's entry keeps.
     pub(super) fn multicall(&self, args: &Args) -> Flow {
         let (list, count) = (args[0], args[1]);
         let count = count & 0xffff_ffff;
         for index in 0..count.min(BATCH) {
             match self.one_of_many(list, index) {
-                // A call that would wait doesn't: waking early is allowed, and the rest of the list has its turn.
+                // A call that would wait doesn't: waking early is allowed, and the rest of the list
+                // has its turn.
                 Ok(Next::Park) => return Flow::Leave(Ok(0), Next::Park),
                 Ok(_) => {}
                 Err(Stop::Again) => return rest(args, list, index, count),

@@ -78,7 +78,8 @@ impl<M: Machine> Caller<'_, M> {
                 )
             }
             SPACE_SHARED_INFO | SPACE_GRANT_TABLE => (None, Access::RamData),
-            // A domain's own pages stay where the plan put them; another domain's are reached by grants.
+            // A domain's own pages stay where the plan put them; another domain's are reached by
+            // grants.
             _ => {
                 let what = "add_to_physmap of a page of RAM";
                 return Err(self.refused(number::MEMORY_OP, what, Errno::Eopnotsupp));

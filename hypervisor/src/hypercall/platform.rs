@@ -48,7 +48,8 @@ impl<M: Machine> Caller<'_, M> {
         Ok(0)
     }
 
-    /// `sysctl`, `domctl` and their like. The plan decides all that they could change; nobody has the right.
+    /// `sysctl`, `domctl` and their like. The plan decides all that they could change; nobody has
+    /// the right.
     pub(super) fn management(&self, number: u64) -> Answer {
         let error = if self.is_control() {
             Errno::Enosys
@@ -73,7 +74,8 @@ impl<M: Machine> System<M> {
         let time = self.wall_clock.load(Ordering::Relaxed);
         let (seconds, nanoseconds) = (time / SECOND, time % SECOND);
         let place = M::FACTS.shared_info.wall_clock;
-        // The domain's lock keeps two writers apart; the guest goes by the version, which is odd meanwhile.
+        // The domain's lock keeps two writers apart; the guest goes by the version, which is odd
+        // meanwhile.
         let _writer = domain.events.lock();
         let (Some(first), Some(second)) = (
             self.machine.word(&domain.shared_info, place),

@@ -1,11 +1,13 @@
 //! Pages given back and taken again: `decrease_reservation` and `populate_physmap`.
 //!
-//! A page of RAM has one frame for the domain's whole life, its *home*. What is given back leaves stage 2 and stays
-//! reserved for the domain; populating maps the home again. For a direct-mapped domain the home is the frame with the
-//! page's own number, so a device may go on using that address; for the others it is the frame that the plan put
-//! there. A page outside the planned RAM has no home and can't be populated.
+//! A page of RAM has one frame for the domain's whole life, its *home*. What is given back leaves
+//! stage 2 and stays reserved for the domain; populating maps the home again. For a direct-mapped
+//! domain the home is the frame with the page's own number, so a device may go on using that
+//! address; for the others it is the frame that the plan put there. A page outside the planned RAM
+//! has no home and can't be populated.
 //!
-//! Both operations answer with the number of extents done; the first one that can't be ends the call.
+//! Both operations answer with the number of extents done; the first one that can't be ends the
+//! call.
 
 use abi::memory::{CONTINUATION_SHIFT, DECREASE_RESERVATION, OPERATION_MASK, Reservation};
 use abi::{Errno, Handle};

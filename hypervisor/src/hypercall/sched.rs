@@ -53,7 +53,8 @@ impl<M: Machine> Caller<'_, M> {
         if poll.count > POLL_PORTS {
             return Err(Errno::Einval);
         }
-        // Before looking: what becomes pending from here on kicks this CPU, and the wait ends at once.
+        // Before looking: what becomes pending from here on kicks this CPU, and the wait ends at
+        // once.
         self.vcpu.polls.store(true, Ordering::SeqCst);
         for index in 0..u64::from(poll.count) {
             let port: u32 = self.read_entry(poll.ports, index)?;

@@ -1,5 +1,5 @@
-//! A small machine with its plan. The plan is put together here and not by the planner: what is under test is that the
-//! core does what a plan says, whoever made it.
+//! A small machine with its plan. The plan is put together here and not by the planner: what is
+//! under test is that the core does what a plan says, whoever made it.
 
 use std::sync::Arc;
 

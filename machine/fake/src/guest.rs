@@ -66,8 +66,8 @@ impl<'a> Guest<'a> {
         panic!("hypercall {number} with {args:x?} never ends");
     }
 
-    /// Writes a structure at `at` and makes a hypercall whose buffer it is: `args` come before the buffer. Gives the
-    /// result and what the structure is then.
+    /// Writes a structure at `at` and makes a hypercall whose buffer it is: `args` come before the
+    /// buffer. Gives the result and what the structure is then.
     ///
     /// # Panics
     /// If the vCPU doesn't come back.

@@ -10,7 +10,8 @@ impl Board {
     /// Checks every mapping of every domain against the owners of the frames.
     ///
     /// # Panics
-    /// If a domain has a frame mapped that it may not have; if a frame of its own isn't where the plan puts it.
+    /// If a domain has a frame mapped that it may not have; if a frame of its own isn't where the
+    /// plan puts it.
     pub fn check(&self) {
         for domain in self.system.domains() {
             for (page, mapping) in domain.machine().mappings() {

@@ -1,11 +1,13 @@
-//! A machine of memory in a `Vec` and scripted CPUs, so that the hypervisor's core runs on a workstation: under tests,
-//! under Miri, under fuzzers.
+//! A machine of memory in a `Vec` and scripted CPUs, so that the hypervisor's core runs on a
+//! workstation: under tests, under Miri, under fuzzers.
 //!
-//! What it is: [`Fake`] implements [`hypervisor::Machine`] and records what is done to it. [`Board`] describes a machine
-//! with its plan, small enough to be checked frame by frame. [`Guest`] plays a guest: it reads and writes memory through
-//! stage 2 and makes hypercalls, over and over where the core says so.
+//! What it is: [`Fake`] implements [`hypervisor::Machine`] and records what is done to it.
+//! [`Board`] describes a machine with its plan, small enough to be checked frame by frame.
+//! [`Guest`] plays a guest: it reads and writes memory through stage 2 and makes hypercalls, over
+//! and over where the core says so.
 //!
-//! What it isn't: an emulator. No instruction is executed; a guest's virtual addresses are its physical ones.
+//! What it isn't: an emulator. No instruction is executed; a guest's virtual addresses are its
+//! physical ones.
 #![forbid(unsafe_code)]
 
 mod board;

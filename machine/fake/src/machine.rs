@@ -78,7 +78,8 @@ pub struct FakeVcpu {
 }
 
 impl FakeDomain {
-    /// A domain with nothing mapped, room for so many pages, and tables for taking pages out so many times.
+    /// A domain with nothing mapped, room for so many pages, and tables for taking pages out so
+    /// many times.
     pub fn new(limit: usize, splits: u64) -> Self {
         Self {
             stage2: Mutex::new(BTreeMap::new()),

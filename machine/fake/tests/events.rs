@@ -335,7 +335,8 @@ fn the_fifo_form_is_absent() {
 fn a_port_that_cannot_be_told_is_taken_back() {
     let board = Board::one(1);
     let guest = board.guest(0, 0);
-    // The structure lies across the end of the guest's RAM: it can't be read, so nothing is allocated.
+    // The structure lies across the end of the guest's RAM: it can't be read, so nothing is
+    // allocated.
     let last = guest.ram() + 16 * 4096 - 4;
     assert_eq!(
         guest.call(number::EVENT_CHANNEL_OP, &[ev::ALLOC_UNBOUND, last]),

@@ -114,7 +114,8 @@ fn ram(board: &Board, domain: usize) -> Vec<Vec<u64>> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: CASES, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// A domain that nobody granted anything can do what it likes: the other one's memory stays as it is.
+    /// A domain that nobody granted anything can do what it likes: the other one's memory stays as
+    /// it is.
     #[test]
     fn an_attacker_changes_nobody_elses_frames(attacker in 0..2u16, deeds in prop::collection::vec(deed(), 1..24)) {
         let board = Board::two();
@@ -132,7 +133,8 @@ proptest! {
         }
     }
 
-    /// Two domains that both do what they like, grants included: the invariants hold throughout, and after they ended.
+    /// Two domains that both do what they like, grants included: the invariants hold throughout,
+    /// and after they ended.
     #[test]
     fn any_two_lives_keep_the_invariants(deeds in prop::collection::vec((0..2u16, deed()), 1..48)) {
         let board = Board::two();

@@ -57,8 +57,7 @@ pub fn write(
         hidden: hidden_nodes(tree, host, domain),
     };
     let root = tree.root();
-    let (address, size) = root.child_cells();
-    let cells = CellCounts { address, size };
+    let cells = CellCounts::of(root);
     writer.begin("");
     filter.properties(writer, root);
     writer.node("chosen", |node| {

@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use layout::{DomainPlan, GuestAddress, GuestRange};
 
 use super::hypervisor_node::Regions;
+use crate::tree::blob::Node;
 use crate::tree::writer::Writer;
 
 /// Bytes from an address, cut off at the end of the address space.
@@ -21,6 +22,15 @@ pub struct CellCounts {
 }
 
 impl CellCounts {
+    /// The counts of a node of the host's, which may be anything: beyond four no reader would follow.
+    pub fn of(node: Node<'_, '_>) -> Self {
+        let (address, size) = node.child_cells();
+        Self {
+            address: address.min(4),
+            size: size.min(4),
+        }
+    }
+
     pub const TWO: Self = Self {
         address: 2,
         size: 2,

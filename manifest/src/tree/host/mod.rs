@@ -120,6 +120,7 @@ pub fn read(
         origins,
         problems: Vec::new(),
     };
+    reader.check_root();
     let gic = gic::read(&mut reader);
     let ram = memory::ram(&mut reader);
     let reserved = memory::reserved(&mut reader, boot);
@@ -223,6 +224,16 @@ impl Reader<'_, '_, '_> {
             why: String::from(why),
             help: String::new(),
         });
+    }
+
+    /// Everything that the hypervisor writes into a guest's tree at the root goes by the root's cells.
+    fn check_root(&mut self) {
+        let root = self.tree.root();
+        let (address, size) = root.child_cells();
+        if !(1..=2).contains(&address) || !(1..=2).contains(&size) {
+            let why = "an address or size there takes no cells, or more than two";
+            self.problem(root, Severity::Error, "the cells of the root", why);
+        }
     }
 
     /// Reads `reg`; what can't be read is a problem, and absent.

@@ -19,7 +19,8 @@ impl<R: Registers> VirtualGic<'_, R> {
                 return;
             }
         }
-        if vcpu.is_idle()
+        // As long as nothing deliverable has to wait, there is no order to keep.
+        if !vcpu.underflow.load(Ordering::Relaxed)
             && let Some(priority) = self.deliverable(vcpu, intid)
             && let Some(free) = self.gic.free_list_register()
         {

@@ -6,7 +6,7 @@ use rt::random::Random;
 use rt::tree::{Facts, Range};
 use rt::{Boot, arguments, memory, say};
 
-use crate::{calls, controller, hypercalls, instructions, stray, sysregs, watchdog};
+use crate::{calls, controller, crowd, hypercalls, instructions, stray, sysregs, tables, watchdog};
 
 rt::entry!(run);
 
@@ -21,6 +21,7 @@ pub fn violation(what: core::fmt::Arguments<'_>) {
 }
 
 /// What every attack is given.
+#[derive(Clone, Copy)]
 pub struct Target {
     /// The guest's own view.
     pub facts: &'static Facts,
@@ -95,8 +96,12 @@ fn run(boot: Boot) {
     if watched && wants("hypercalls") && facts.xen.is_some() {
         calls_made = hypercalls::every_number(&target, &mut random);
     }
+    if watched && wants("crowd") {
+        crowd::all_at_once(&target, seed);
+    }
     if wants("controller") {
         controller::every_register(facts, &mut random);
+        tables::of_others(&target, &mut random);
     }
     if wants("cpus") {
         calls::cpus_to_nowhere(facts);

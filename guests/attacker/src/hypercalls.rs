@@ -7,7 +7,7 @@ use rt::call::hypercall;
 use rt::exception::caught;
 use rt::random::Random;
 use rt::tree::Range;
-use rt::{memory, say, xen};
+use rt::{cpu, memory, say, xen};
 
 use crate::guest::{Target, violation};
 use crate::watchdog;
@@ -15,8 +15,9 @@ use crate::watchdog;
 /// Where pointers that work point to; the hypervisor may write there.
 #[repr(C, align(4096))]
 struct Area([AtomicU64; WORDS]);
-const WORDS: usize = 8192;
-static AREA: Area = Area([const { AtomicU64::new(0) }; WORDS]);
+const WORDS: usize = 2048;
+/// One a CPU; those above the eighth share.
+static AREAS: [Area; 8] = [const { Area([const { AtomicU64::new(0) }; WORDS]) }; 8];
 
 /// Tries of each number with each low command.
 const ROUNDS: u32 = 6;
@@ -50,6 +51,13 @@ pub fn every_number(target: &Target, random: &mut Random) -> u64 {
     }
     say!("attacker: hypercalls={count}");
     count
+}
+
+/// One call of a random number with garbage.
+pub fn one(target: &Target, random: &mut Random) {
+    let number = random.below(64);
+    let command = random.below(32);
+    attempt(target, number, command, random);
 }
 
 fn attempt(target: &Target, number: u64, command: u64, random: &mut Random) {
@@ -87,7 +95,7 @@ fn attempt(target: &Target, number: u64, command: u64, random: &mut Random) {
     } else {
         fill(target, random);
     }
-    // SAFETY: pointers that work are to `AREA`, which is atomics; the others are to nothing that this guest owns, by
+    // SAFETY: pointers that work are to an `Area`, which is atomics; the others are to nothing that this guest owns, by
     // `wild_pointer`. Structures name frames that aren't the image's, by `word`.
     caught(|| unsafe { hypercall(number, arguments) });
 }
@@ -110,14 +118,20 @@ fn ends_itself(number: u64, command: u64) -> bool {
         || number == number::VCPU_OP && command < 3
 }
 
-fn area() -> u64 {
-    (&raw const AREA) as u64
+/// This CPU's area.
+fn area() -> &'static Area {
+    let [first, ..] = &AREAS;
+    AREAS.get(cpu::number() % AREAS.len()).unwrap_or(first)
+}
+
+fn area_start() -> u64 {
+    (&raw const *area()) as u64
 }
 
 /// Into the area: aligned or not, at its start or near its end.
 fn good_pointer(random: &mut Random) -> u64 {
     let offsets = [0, 8, 1, 4, 4092, 4096 - 8, random.below(8192)];
-    area() + random.pick(&offsets).unwrap_or(0)
+    area_start() + random.pick(&offsets).unwrap_or(0)
 }
 
 /// To nothing that the guest owns and stands on.
@@ -168,7 +182,7 @@ fn word(target: &Target, random: &mut Random) -> u64 {
         0x7ff0 | random.below(32) << 32,
         target.top >> 12,
         random.below((target.top >> 12).max(1)),
-        area(),
+        area_start(),
         wild_pointer(target, random),
         random.edge(),
         random.word(),
@@ -183,20 +197,20 @@ fn word(target: &Target, random: &mut Random) -> u64 {
 
 fn fill(target: &Target, random: &mut Random) {
     // Structures are small; the rest is lists.
-    for place in AREA.0.iter().take(64) {
+    for place in area().0.iter().take(64) {
         place.store(word(target, random), Ordering::Relaxed);
     }
 }
 
 fn fill_text() {
-    for place in AREA.0.iter().take(1100) {
+    for place in area().0.iter().take(1100) {
         place.store(u64::from_ne_bytes([b'x'; 8]), Ordering::Relaxed);
     }
 }
 
 /// Entries of struct multicall_entry: number, result, six arguments. None is one that ends the guest.
 fn fill_calls(random: &mut Random) {
-    for entry in AREA.0.chunks_exact(8).take(128) {
+    for entry in area().0.chunks_exact(8).take(128) {
         let number = match random.below(70) {
             number::SCHED_OP | number::VCPU_OP | number::CONSOLE_IO | number::MEMORY_OP => {
                 number::XEN_VERSION

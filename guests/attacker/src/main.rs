@@ -13,6 +13,8 @@ mod code;
 #[cfg(target_os = "none")]
 mod controller;
 #[cfg(target_os = "none")]
+mod crowd;
+#[cfg(target_os = "none")]
 mod guest;
 #[cfg(target_os = "none")]
 mod hypercalls;
@@ -22,6 +24,8 @@ mod instructions;
 mod stray;
 #[cfg(target_os = "none")]
 mod sysregs;
+#[cfg(target_os = "none")]
+mod tables;
 #[cfg(target_os = "none")]
 mod watchdog;
 

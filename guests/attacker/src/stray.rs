@@ -49,6 +49,20 @@ impl Tally {
     }
 }
 
+/// A page below the top that isn't the guest's; 0 if a few draws find none.
+pub fn unowned(target: &Target, random: &mut Random) -> u64 {
+    let mut draws = (0..64).map(|_| random.below(target.top) & !0xfff);
+    draws.find(|page| !target.is_given(*page)).unwrap_or(0)
+}
+
+/// One read and write of a page that isn't the guest's.
+pub fn one(target: &Target, random: &mut Random) {
+    let address = unowned(target, random);
+    if !target.is_given(address) {
+        Tally::default().attempt(address);
+    }
+}
+
 /// Every page below the top of RAM that isn't the guest's. Gives how many.
 pub fn every_page(target: &Target) -> u64 {
     let mut tally = Tally::default();

@@ -55,11 +55,16 @@ pub fn rearm() {
     cpu::unmask_interrupts();
 }
 
-/// Takes no more interrupts.
+/// Ends the watchdog, on the CPU that started it.
 pub fn stop() {
     ACTIVE.store(0, Ordering::Relaxed);
-    write_register!("cntv_ctl_el0", 0);
+    quiet_here();
+}
+
+/// Takes no more interrupts on this CPU.
+pub fn quiet_here() {
     cpu::mask_interrupts();
+    write_register!("cntv_ctl_el0", 0);
 }
 
 fn again() {

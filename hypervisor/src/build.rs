@@ -8,6 +8,7 @@ use layout::{Copy as ModuleCopy, GuestRange, MachineAddress, MachineRange, MfnRa
 use crate::domain::{Domain, GivenBack};
 use crate::machine::{Access, CacheFlush, Machine};
 use crate::ownership::{Claim, DomainIndex, Owner};
+use crate::sorted;
 use crate::system::{BuildError, System};
 
 impl<M: Machine> System<M> {
@@ -93,12 +94,13 @@ impl<M: Machine> System<M> {
         let placements = [Some(&plan.kernel), plan.ramdisk.as_ref()]
             .into_iter()
             .flatten();
-        let mut keep: Vec<MfnRange> = placements
-            .filter_map(|placement| plan.machine_ranges(placement.range()))
-            .flatten()
-            .filter_map(|range| range.frames_touched().intersection(&bank.frames()))
-            .collect();
-        keep.sort();
+        let mut keep: Vec<MfnRange> = Vec::new();
+        let ranges = placements.filter_map(|placement| plan.machine_ranges(placement.range()));
+        for range in ranges.flatten() {
+            if let Some(inside) = range.frames_touched().intersection(&bank.frames()) {
+                sorted::insert(&mut keep, inside, |range| range.start());
+            }
+        }
         let mut at = bank.frames().start();
         for kept in keep
             .into_iter()

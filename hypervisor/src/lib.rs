@@ -20,6 +20,7 @@ mod grant;
 mod guest;
 mod hypercall;
 mod life;
+mod sorted;
 mod stray;
 mod system;
 mod timer;

@@ -16,6 +16,8 @@ use alloc::vec::Vec;
 
 use layout::{MachineAddress, Mfn, MfnRange};
 
+use crate::sorted;
+
 /// A domain by its place in the system, from 0: not its domain ID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DomainIndex(pub u16);
@@ -127,11 +129,18 @@ impl Ownership {
     ///
     /// # Errors
     /// The first two holdings of different owners that share a frame.
-    pub fn new(mut holdings: Vec<Holding>) -> Result<Self, Overlap> {
-        holdings.retain(|holding| !holding.frames.is_empty());
-        holdings.sort_by_key(|holding| (holding.frames.start(), holding.owner));
-        let mut merged: Vec<Holding> = Vec::with_capacity(holdings.len());
-        for next in holdings {
+    pub fn new(holdings: Vec<Holding>) -> Result<Self, Overlap> {
+        let mut ordered: Vec<Holding> = Vec::with_capacity(holdings.len());
+        for holding in holdings
+            .into_iter()
+            .filter(|holding| !holding.frames.is_empty())
+        {
+            sorted::insert(&mut ordered, holding, |holding| {
+                (holding.frames.start(), holding.owner)
+            });
+        }
+        let mut merged: Vec<Holding> = Vec::with_capacity(ordered.len());
+        for next in ordered {
             match merged.last_mut() {
                 Some(last)
                     if last.owner == next.owner && last.frames.end() >= next.frames.start() =>

@@ -18,6 +18,7 @@ use crate::hypercall::DomainConsole;
 use crate::life::Life;
 use crate::machine::{Machine, MapError};
 use crate::ownership::{DomainIndex, Holding, Overlap, Owner, Ownership};
+use crate::sorted;
 
 /// The system, made once at boot and never undone.
 pub struct System<M: Machine> {
@@ -221,13 +222,10 @@ impl<M: Machine> System<M> {
 fn memory(plan: &Plan) -> Result<Vec<Holding>, BuildError> {
     let region = plan.hypervisor.region;
     let mut holdings = Vec::new();
-    let mut pools: Vec<(MfnRange, DomainIndex)> = plan
-        .domains
-        .iter()
-        .map(|domain| domain.pool)
-        .zip((0..).map(DomainIndex))
-        .collect();
-    pools.sort_by_key(|(pool, _)| pool.start());
+    let mut pools: Vec<(MfnRange, DomainIndex)> = Vec::with_capacity(plan.domains.len());
+    for (domain, index) in plan.domains.iter().zip((0..).map(DomainIndex)) {
+        sorted::insert(&mut pools, (domain.pool, index), |(pool, _)| pool.start());
+    }
     let mut at = region.start();
     for (pool, index) in pools {
         if pool.start() < at || !region.covers(&pool) {

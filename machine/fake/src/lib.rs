@@ -6,6 +6,9 @@
 //! [`Guest`] plays a guest: it reads and writes memory through stage 2 and makes hypercalls, over
 //! and over where the core says so.
 //!
+//! Under Miri: `MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test -p terrane-machine-fake`
+//! (proptest reads its environment); the tests make fewer cases there.
+//!
 //! What it isn't: an emulator. No instruction is executed; a guest's virtual addresses are its
 //! physical ones.
 #![forbid(unsafe_code)]

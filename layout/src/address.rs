@@ -286,7 +286,8 @@ impl<A: Address> ByteRange<A> {
         self.size == 0
     }
 
-    /// Every frame that one of its bytes is in.
+    /// Every frame that one of its bytes is in, save the one that ends at 2^64: no extent holds
+    /// that.
     pub fn frames_touched(&self) -> Extent<A::Frame> {
         if self.is_empty() {
             return Extent::empty(A::Frame::from_raw(self.start.to_raw() >> FRAME_SHIFT));

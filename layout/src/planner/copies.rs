@@ -99,7 +99,7 @@ pub(crate) fn order(copies: Vec<Copy>, scratch: &[MfnRange]) -> Result<Vec<Copy>
             ordered.extend(pending[next].take());
             waiting.done(next);
         }
-        let Some(stuck) = pending.iter().position(Option::is_some) else {
+        let Some(stuck) = waiting.smallest_in_the_way(&pending) else {
             break;
         };
         let Some(copy) = pending[stuck].as_mut() else {
@@ -169,6 +169,14 @@ impl Waiting {
         }
     }
 
+    /// The copy with the least to put aside, of those that somebody waits for. Putting another
+    /// one aside would help nobody.
+    fn smallest_in_the_way(&self, pending: &[Option<Copy>]) -> Option<usize> {
+        let waited_for = (0..pending.len()).filter(|at| !self.overwriters[*at].is_empty());
+        let sizes = waited_for.filter_map(|at| Some((pending[at].as_ref()?.source.size(), at)));
+        sizes.min().map(|(_, at)| at)
+    }
+
     /// The copy was made: it is read, and needn't be looked at again.
     fn done(&mut self, copy: usize) {
         self.left -= 1;
@@ -224,6 +232,18 @@ mod tests {
         assert_eq!(domains(&ordered), [0, 1, 0]);
         assert_eq!(ordered[0].destination, [sets::bytes(0x8000, 0x1000)]);
         assert_eq!(ordered[2].source, sets::bytes(0x8000, 0x1000));
+    }
+
+    #[test]
+    fn who_only_waits_is_not_put_aside() {
+        // The first waits for the circle of the other two.
+        let copies = vec![
+            copy(0, (0x9000, 0x1000), &[(0x1000, 0x1000)]),
+            copy(1, (0x1000, 0x2000), &[(0x4000, 0x2000)]),
+            copy(2, (0x4000, 0x1000), &[(0x2000, 0x1000)]),
+        ];
+        let ordered = order(copies, &[sets::frames(0x10, 0x11)]).unwrap();
+        assert_eq!(domains(&ordered), [2, 1, 0, 2]);
     }
 
     #[test]

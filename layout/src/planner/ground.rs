@@ -71,9 +71,18 @@ impl<'a> Ground<'a> {
         }
     }
 
+    /// The frames in which the hypervisor's image lies, if the host map says so.
+    pub(crate) fn image(&self) -> Option<MfnRange> {
+        let images = self.boot(BootKind::Hypervisor);
+        images
+            .map(|boot| boot.range.frames_touched())
+            .find(|frames| !frames.is_empty())
+    }
+
     /// What the boot loader placed, of one kind.
     pub(crate) fn boot(&self, kind: BootKind) -> impl Iterator<Item = &'a BootRange> {
-        self.host.boot.iter().filter(move |boot| boot.kind == kind)
+        let boot = self.host.boot.iter();
+        boot.filter(move |boot| boot.kind == kind)
     }
 }
 

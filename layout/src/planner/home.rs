@@ -40,13 +40,10 @@ impl Home {
         let unread = boot
             .map(|boot| boot.range)
             .chain(modules(request).map(|it| it.2));
-        let mut loaded = ground
-            .boot(BootKind::Hypervisor)
-            .map(|boot| boot.range.frames_touched());
         Self {
             need: need::hypervisor_bytes(host, request) / FRAME_SIZE,
             image: need::image_bytes(host, request).div_ceil(FRAME_SIZE),
-            loaded: loaded.next(),
+            loaded: ground.image(),
             unread: sets::normalise(unread.map(|range| range.frames_touched()).collect()),
         }
     }

@@ -28,7 +28,7 @@ use alloc::vec::Vec;
 use crate::address::{Mfn, MfnRange};
 use crate::conflict::Code;
 use crate::domain::Identity;
-use crate::host::{BootKind, HostMap, Origin};
+use crate::host::{HostMap, Origin};
 use crate::need;
 use crate::plan::{DomainPlan, HypervisorPlan, Outcome, Plan};
 use crate::request::SystemRequest;
@@ -173,9 +173,7 @@ impl<'a> Planner<'a> {
         let help = format!("leave {size} of RAM at a multiple of 2MiB to no domain");
         self.report
             .error(Code::NoRoomForHypervisor, &all, sides, why, help);
-        let image = self.ground.boot(BootKind::Hypervisor).next();
-        let image = image.map(|boot| boot.range.frames_touched());
-        let image = image.unwrap_or(MfnRange::empty(Mfn::new(0)));
+        let image = self.ground.image().unwrap_or(MfnRange::empty(Mfn::new(0)));
         Place {
             region: image,
             image,

@@ -146,16 +146,33 @@ pub(crate) fn place(wanted: &Wanted, banks: &[Bank], avoid: &[MfnRange]) -> Opti
     if kernel_bytes < ramdisk_bytes {
         choices.swap(1, 2);
     }
+    let windows = ram.windows(wanted.window);
     for avoid in [avoid.as_slice(), &[]] {
-        for (kernel, ramdisk) in choices {
-            for order in ORDERS {
-                if let Some(layout) = attempt(wanted, &ram, avoid, kernel, ramdisk, order) {
-                    return Some(layout);
+        for stays in choices {
+            for window in &windows {
+                let room = Room {
+                    ram: &ram,
+                    window: *window,
+                    avoid,
+                };
+                let found = ORDERS
+                    .iter()
+                    .find_map(|order| attempt(wanted, &room, stays, *order));
+                if found.is_some() {
+                    return found;
                 }
             }
         }
     }
     None
+}
+
+/// Where things may be put.
+struct Room<'a> {
+    ram: &'a Ram,
+    /// Kernel and ramdisk lie within it.
+    window: GuestRange,
+    avoid: &'a [GuestRange],
 }
 
 const KERNEL: usize = 0;
@@ -173,12 +190,11 @@ const ORDERS: [[usize; 3]; 6] = [
     [TREE, RAMDISK, KERNEL],
 ];
 
+/// Puts things down in this order, beside those that stay where they are.
 fn attempt(
     wanted: &Wanted,
-    ram: &Ram,
-    avoid: &[GuestRange],
-    kernel: Option<GuestAddress>,
-    ramdisk: Option<GuestAddress>,
+    room: &Room<'_>,
+    stays: (Option<GuestAddress>, Option<GuestAddress>),
     order: [usize; 3],
 ) -> Option<Layout> {
     let items = [
@@ -187,14 +203,12 @@ fn attempt(
         Some(&wanted.tree),
     ];
     let mut places = [None; 3];
-    // What stays is there before anything moves.
-    for (at, stays) in [(KERNEL, kernel), (RAMDISK, ramdisk)] {
+    for (at, stays) in [(KERNEL, stays.0), (RAMDISK, stays.1)] {
         if let (Some(item), Some(address)) = (items[at], stays) {
             let range = GuestRange::saturating(address, item.size);
-            if places
-                .iter()
-                .flatten()
-                .any(|taken: &GuestRange| taken.overlaps(&range))
+            let mut others = places.iter().flatten();
+            if others.any(|taken: &GuestRange| taken.overlaps(&range))
+                || !room.window.covers(&range)
             {
                 return None;
             }
@@ -204,19 +218,12 @@ fn attempt(
     for at in order {
         let Some(item) = items[at] else { continue };
         if places[at].is_none() {
-            let bounds = match (at, places[KERNEL]) {
-                (RAMDISK, Some(kernel)) => shared_window(&kernel, wanted.window),
-                _ => item.bounds,
-            };
-            places[at] = Some(ram.lowest(item, bounds, &places, avoid)?);
+            let bounds = if at == TREE { item.bounds } else { room.window };
+            places[at] = Some(room.ram.lowest(item, bounds, &places, room.avoid)?);
         }
     }
+    let (kernel, ramdisk) = stays;
     let kernel_range = places[KERNEL]?;
-    if let Some(disk) = places[RAMDISK]
-        && !shared_window(&kernel_range, wanted.window).covers(&disk)
-    {
-        return None;
-    }
     let placement = |item: &Item, range: GuestRange, in_place: bool| Placement {
         address: range.start(),
         size: item.size,
@@ -232,14 +239,6 @@ fn attempt(
             .map(|(item, range)| placement(item, range, ramdisk.is_some())),
         tree: places[TREE]?,
     })
-}
-
-/// All addresses that share with `kernel` a window of `size` bytes from a multiple of 1 GiB on.
-fn shared_window(kernel: &GuestRange, size: u64) -> GuestRange {
-    const GIB: u64 = 1 << 30;
-    let start = align_up(kernel.end().raw(), GIB).saturating_sub(size);
-    let end = sets::align_down(kernel.start().raw(), GIB).saturating_add(size);
-    GuestRange::between(GuestAddress::new(start), GuestAddress::new(end))
 }
 
 /// The guest address of an item that can be used where it lies.
@@ -271,6 +270,23 @@ impl Ram {
             }
         }
         Self(ranges.iter().map(GfnRange::bytes).collect())
+    }
+
+    /// The windows of `size` bytes from a multiple of 1 GiB on that hold different RAM: if
+    /// things fit into any, they fit into one that begins where a piece of RAM does.
+    fn windows(&self, size: u64) -> Vec<GuestRange> {
+        let starts = self
+            .0
+            .iter()
+            .map(|ram| sets::align_down(ram.start().raw(), 1 << 30));
+        let mut windows: Vec<GuestRange> = starts
+            .map(|start| GuestRange::saturating(GuestAddress::new(start), size))
+            .collect();
+        windows.dedup();
+        let end = self.0.last().map_or(0, |ram| ram.end().raw());
+        let whole = windows.iter().position(|window| window.end().raw() >= end);
+        windows.truncate(whole.map_or(windows.len(), |last| last + 1));
+        windows
     }
 
     fn covers(&self, range: &GuestRange) -> bool {

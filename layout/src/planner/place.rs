@@ -176,12 +176,13 @@ fn permute(chosen: &mut Vec<usize>, left: &[usize], orders: &mut Vec<Vec<usize>>
 fn attempt(task: &Task<'_>, place: Place, order: &[usize], ends: usize) -> Sharing {
     let mut owned: Vec<Option<Vec<MfnRange>>> = task.wants.iter().map(|_| None).collect();
     let mut free = FreeList::new(&sets::subtract(task.free, &[place.region]));
-    for (turn, &at) in order.iter().enumerate() {
+    for (turn, &at) in (0..).zip(order) {
         let want = &task.wants[at];
         free.raise(want.limit);
         // Boot loaders put modules low: they stay where they are if others come from above.
         // Below a limit the upper end would cut through an extent that goes on.
-        let high = (want.limit == Mfn::MAX) != (ends >> turn & 1 == 1);
+        let high =
+            (want.limit == Mfn::MAX) != ends.checked_shr(turn).is_some_and(|bits| bits & 1 == 1);
         let count = want.frames.unwrap_or(0);
         owned[at] = whole(&mut free, count, high).or_else(|| spread(&mut free, count));
     }

@@ -1,4 +1,5 @@
-//! Sorted lists of disjoint machine frame ranges, and arithmetic on them in linear time.
+//! Sorted lists of disjoint machine frame ranges, and arithmetic on them. Each range of the
+//! first list costs a binary search in the second.
 
 use alloc::vec::Vec;
 
@@ -58,12 +59,7 @@ pub(crate) fn subtract(from: &[MfnRange], without: &[MfnRange]) -> Vec<MfnRange>
     let mut left = Vec::with_capacity(from.len() + without.len());
     let mut first = 0;
     for range in from {
-        while without
-            .get(first)
-            .is_some_and(|hole| hole.end() <= range.start())
-        {
-            first += 1;
-        }
+        first += without[first..].partition_point(|hole| hole.end() <= range.start());
         let mut start = range.start();
         for hole in without[first..]
             .iter()
@@ -86,12 +82,7 @@ pub(crate) fn intersect(one: &[MfnRange], other: &[MfnRange]) -> Vec<MfnRange> {
     let mut both = Vec::new();
     let mut first = 0;
     for range in one {
-        while other
-            .get(first)
-            .is_some_and(|candidate| candidate.end() <= range.start())
-        {
-            first += 1;
-        }
+        first += other[first..].partition_point(|candidate| candidate.end() <= range.start());
         let near = other[first..]
             .iter()
             .take_while(|candidate| candidate.start() < range.end());

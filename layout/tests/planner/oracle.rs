@@ -335,7 +335,7 @@ fn agree(machine: &Machine, guests: &[Guest]) -> Result<bool, TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 4 } else { 400 }))]
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 4 } else { 200 }))]
 
     #[test]
     fn a_plan_is_found_if_there_is_one(machine in machines(), guests in guests()) {

@@ -69,7 +69,8 @@ fn attempt(target: &Target, number: u64, command: u64, random: &mut Random) {
     };
     let deadly = ends_itself(number, command);
     let works = random.below(2) == 0 && !deadly;
-    let first = if deadly {
+    let first = if deadly || number == number::CONSOLE_IO && !works {
+        // Beyond every physical address.
         1 << 60 | random.below(1 << 40)
     } else if works {
         good_pointer(random)
@@ -78,7 +79,7 @@ fn attempt(target: &Target, number: u64, command: u64, random: &mut Random) {
     };
     let mut arguments = [command, first, random.edge(), random.edge(), random.edge()];
     if number == number::CONSOLE_IO {
-        // The console is read by people: little text, of one letter; any length only where reading it fails.
+        // The console is read by people: little text, of one letter; any length only where reading fails.
         let length = if works {
             random.below(64)
         } else {

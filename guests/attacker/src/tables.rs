@@ -136,7 +136,7 @@ fn commands(its: u64, target: &Target, random: &mut Random) -> u64 {
         let (at, _) = caught(|| cpu::read64(its + GITS_CREADR));
         if at & STALLED != 0 {
             // Retry at the next command.
-            write(its + GITS_CWRITER, command * COMMAND | 1);
+            write(its + GITS_CWRITER, (command * COMMAND) | 1);
         }
     }
     write(its + GITS_CTLR, 0);

@@ -14,6 +14,7 @@ pub mod smccc;
 pub mod stage1;
 pub mod stage2;
 pub mod vgic;
+pub mod vpl011;
 
 #[cfg(all(target_arch = "aarch64", target_os = "none"))]
 pub mod el2;

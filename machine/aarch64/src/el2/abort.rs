@@ -11,6 +11,7 @@ use super::vectors::Frame;
 use super::{inject, run};
 use crate::esr::{Fault, Syndrome};
 use crate::vgic::{Outcome, Size};
+use crate::vpl011::Effect;
 
 /// The guest physical address that an access was stopped at.
 fn guest_address(syndrome: Syndrome) -> Option<u64> {
@@ -57,8 +58,42 @@ pub fn data(cpu: &Cpu, frame: &mut Frame, syndrome: Syndrome) {
             Outcome::Fault => return inject::external_abort(false),
             Outcome::NotMine => {}
         }
+        if let Some(read) = virtual_uart(cpu, address, value) {
+            if !write {
+                frame.set(transfer.general, transfer.extend(read));
+            }
+            return step();
+        }
     }
     stray(cpu, frame, syndrome, address);
+}
+
+/// An access to the domain's virtual UART: what a read gives, zero for a write; `None` if it is none.
+fn virtual_uart(cpu: &Cpu, address: u64, write: Option<u64>) -> Option<u64> {
+    const BYTES: u64 = 0x1000;
+    let domain = cpu.caller.domain.machine();
+    let uart = domain.uart.as_ref()?;
+    let offset = address
+        .checked_sub(uart.base)
+        .filter(|&offset| offset < BYTES)?;
+    let (effect, high) = {
+        let mut state = uart.state.lock();
+        let effect = match write {
+            // Registers are 16 bits wide at most.
+            Some(value) => state.write(offset, u32::from(u16::try_from(value & 0xffff).ok()?)),
+            None => state.read(offset),
+        };
+        (effect, state.interrupts())
+    };
+    domain.signal_uart(uart, high, Some(cpu.vcpu));
+    match effect {
+        Effect::Value(value) => Some(u64::from(value)),
+        Effect::Send(byte) => {
+            cpu.caller.uart_output(&[byte]);
+            Some(0)
+        }
+        Effect::Done => Some(0),
+    }
 }
 
 /// An instruction fetch.

@@ -12,9 +12,10 @@ use manifest::tree::blob::Tree;
 use manifest::tree::guest::{self, GuestFrames, GuestGic};
 use manifest::tree::host::{Gic as HostGic, GicVersion, Host};
 use manifest::tree::writer::TooLarge;
+use spin::Mutex;
 
 use super::boot::{say, uart};
-use super::domain::{Domain, DomainError};
+use super::domain::{Domain, DomainError, VirtualUart};
 use super::launch::Planned;
 use super::machine::{Arm, Interrupts, UPCALL};
 use super::smp::{self, Task};
@@ -22,6 +23,7 @@ use super::vcpu::Vcpu;
 use crate::gic::{self, Facts, Gic, Hardware, Model, QUEUE_BYTES, Window};
 use crate::stage2::Shape;
 use crate::vgic::{Config, Layout, Owner, Refusal, VcpuConfig};
+use crate::vpl011::Pl011;
 
 /// The EL1 timers' interrupts: what Linux and the guests' trees expect, and every host's tree has.
 const TIMERS: u32 = 1 << 27 | 1 << 30;
@@ -239,10 +241,17 @@ fn setup(
         }
         _ => None,
     };
-    let interrupts = interrupts(gic, host, domain, all, places.clone(), seen)?;
+    let uart = guest::vpl011(host, domain).map(|(registers, interrupt)| VirtualUart {
+        base: registers.start().raw(),
+        interrupt,
+        state: Mutex::new(Pl011::default()),
+    });
+    let virtual_spis = uart.iter().map(|uart| uart.interrupt).collect();
+    let spis = owned_spis(gic, host, domain, all);
+    let interrupts = interrupts(gic, domain, places.clone(), seen, spis, virtual_spis)?;
     let shape = Shape::new(ID_AA64MMFR0_EL1.get());
     // SAFETY: the plan has these frames for the domain's tables and nothing else; all RAM is mapped.
-    let machine = unsafe { Domain::new(shape, vmid, domain.tables, interrupts, interface) }
+    let machine = unsafe { Domain::new(shape, vmid, domain.tables, interrupts, interface, uart) }
         .map_err(Error::Domain)?;
     let vcpus = places
         .iter()
@@ -294,11 +303,11 @@ fn owned_spis(
 
 fn interrupts(
     gic: &'static Gic<Hardware>,
-    host: &Host,
     domain: &DomainPlan,
-    all: &[DomainPlan],
     vcpus: Vec<VcpuConfig>,
     seen: GuestGic,
+    spis: Vec<u32>,
+    virtual_spis: Vec<u32>,
 ) -> Result<&'static Interrupts, Error> {
     let distributor = Window {
         start: seen.distributor.start().raw(),
@@ -322,8 +331,8 @@ fn interrupts(
         Config {
             layout,
             vcpus,
-            spis: owned_spis(gic, host, domain, all),
-            virtual_spis: Vec::new(),
+            spis,
+            virtual_spis,
             forwarded_ppis: TIMERS,
             virtual_ppis: 1 << UPCALL,
         },

@@ -11,6 +11,7 @@ use super::machine::Interrupts;
 use super::pool::{self, Pool};
 use crate::paging::{PAGE_SIZE, PagingError, Regime, Tables};
 use crate::stage2::{Kind, Shape};
+use crate::vpl011::Pl011;
 
 /// A domain, as the machine knows it.
 pub struct Domain {
@@ -21,6 +22,18 @@ pub struct Domain {
     /// The GICv2's virtual CPU interface: guest address, machine address, bytes. It stays mapped as
     /// long as the domain exists.
     interface: Option<(u64, u64, u64)>,
+    /// Its virtual UART.
+    pub uart: Option<VirtualUart>,
+}
+
+/// A virtual PL011 and where the guest finds it.
+pub struct VirtualUart {
+    /// Guest physical address of its registers, 4 KiB.
+    pub base: u64,
+    /// Its interrupt, an SPI that exists in software.
+    pub interrupt: u32,
+    /// Its registers.
+    pub state: Mutex<Pl011>,
 }
 
 /// The tables of a domain and the pool that they come from.
@@ -99,6 +112,7 @@ impl Domain {
         frames: MfnRange,
         interrupts: &'static Interrupts,
         interface: Option<(u64, u64, u64)>,
+        uart: Option<VirtualUart>,
     ) -> Result<Self, DomainError> {
         let (start, end) = (frames.bytes().start().raw(), frames.bytes().end().raw());
         let root_bytes = shape.root_pages() * PAGE_SIZE;
@@ -120,9 +134,20 @@ impl Domain {
             vttbr,
             interrupts,
             interface,
+            uart,
         };
         domain.map_interface().map_err(DomainError::Interface)?;
         Ok(domain)
+    }
+
+    /// Sets the virtual UART's interrupt to what its registers say. `here` is the vCPU of this domain
+    /// that runs on the calling CPU, if any.
+    pub fn signal_uart(&self, uart: &VirtualUart, high: bool, here: Option<usize>) {
+        if high {
+            self.interrupts.raise(0, uart.interrupt, here);
+        } else {
+            self.interrupts.lower(0, uart.interrupt, here);
+        }
     }
 
     /// VTTBR_EL2 while a vCPU of it runs.

@@ -18,6 +18,7 @@ use crate::paging::PagingError;
 use crate::smccc;
 use crate::stage2::Kind;
 use crate::vgic::VirtualGic;
+use crate::vpl011::Pl011;
 
 /// A domain's interrupt controller on the real one.
 pub type Interrupts = VirtualGic<'static, Hardware>;
@@ -210,11 +211,28 @@ impl Machine for Arm {
     }
 
     fn reset_domain(&self, domain: &Domain) {
+        if let Some(uart) = &domain.uart {
+            *uart.state.lock() = Pl011::default();
+        }
         if domain.interrupts.reset().is_err() {
             boot::say(format_args!(
                 "the interrupt controller keeps LPIs that it can't be made to drop"
             ));
         }
+    }
+
+    fn uart_input(&self, domain: &Domain, bytes: &[u8]) -> usize {
+        let Some(uart) = &domain.uart else {
+            return 0;
+        };
+        let (taken, high) = {
+            let mut state = uart.state.lock();
+            (state.receive(bytes), state.interrupts())
+        };
+        let here = cpu::try_this().map(|cpu| cpu.caller.vcpu.machine());
+        let here = here.filter(|own| core::ptr::eq(own.interrupts, domain.interrupts));
+        domain.signal_uart(uart, high, here.map(|own| own.index));
+        taken
     }
 
     fn power_off(&self) {

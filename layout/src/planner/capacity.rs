@@ -38,7 +38,7 @@ pub(crate) fn admit<'a>(
     let mut admitted: Vec<usize> = Vec::new();
     for want in order {
         let frames = want.frames.unwrap_or(want.modules.least_frames());
-        if frames > want.most {
+        if frames > want.most && !want.identity.uses_host_layout() {
             beyond_layout(ground, request, want.index, report);
         } else if room.left(want.limit) < frames {
             let largest = room.left(want.limit);

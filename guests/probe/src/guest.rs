@@ -2,7 +2,7 @@
 
 use rt::call::{self, psci};
 use rt::exception::caught;
-use rt::tree::{Conduit, Controller, Facts};
+use rt::tree::{Conduit, Controller, Facts, Xen};
 use rt::xen::{self, Shutdown};
 use rt::{Boot, arguments, cpu, read_register, say};
 
@@ -17,8 +17,8 @@ fn run(boot: Boot) {
     let facts = boot.tree;
     say!("probe: begin");
     report(&boot);
-    if facts.xen.is_some() {
-        report_xen();
+    if let Some(node) = &facts.xen {
+        report_xen(node);
     }
     let failures = [
         ("memory", checks::memory(facts)),
@@ -100,7 +100,10 @@ fn report_controller(facts: &Facts) {
     }
 }
 
-fn report_xen() {
+fn report_xen(node: &Xen) {
+    for range in &node.ranges {
+        say!("free={:#x}+{:#x}", range.start, range.size);
+    }
     let version = xen::version();
     say!("xen-version={}.{}", version >> 16, version & 0xffff);
     match xen::features(0) {

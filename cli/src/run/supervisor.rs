@@ -3,6 +3,7 @@
 //! QEMU is a child with pipes. Threads only turn what happens into [`Event`]s; one loop decides.
 
 use std::io::{self, Read, Write};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
@@ -54,6 +55,8 @@ pub fn supervise<W: Write>(
     let mut child = qemu
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
+        // A signal to our own group is for us: we then end QEMU and know why it ended.
+        .process_group(0)
         .spawn()
         .map_err(Failure::Spawn)?;
     let events = watch(&mut child, signals, interactive);

@@ -113,11 +113,12 @@ pub fn launch(tree_address: u64, bytes: &'static [u8], image: &Image, loaded: u6
         .find("/chosen")
         .and_then(|chosen| chosen.string("terrane,console"));
     let console = host::resolve_console(&tree, named);
-    let host = host::read(&tree, &boot, console.as_deref(), &mut origins);
+    let mut host = host::read(&tree, &boot, console.as_deref(), &mut origins);
     firmware::set_conduit(host.psci);
     map_host(&host, image);
     let header = |module: MachineRange| header_of(&host, module);
     let system = system::read(system_tree, modules, &tree, &header, &mut origins);
+    host.map.reserved.extend(system.reserved.iter().cloned());
     let outcome = layout::plan(&host.map, &system.request);
     move_image(&outcome, image, &boot);
 

@@ -171,3 +171,103 @@ impl DirectMap {
         GfnRange::between(self.guest(range.start()), self.guest(range.end()))
     }
 }
+
+/// The table of the three questions, row by row.
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use MemoryFeature::{DirectMapped, NotDirectMapped};
+    use PopulateRule::{Ordinary, OrdinaryOrStatic, SameFrameIfOwned};
+
+    fn identity(kind: Kind, hardware: bool, direct: bool) -> Identity {
+        let role = if hardware {
+            Capabilities::HARDWARE
+        } else {
+            Capabilities::empty()
+        };
+        Identity::new(kind, role, Some(direct))
+    }
+
+    fn answers(identity: &Identity) -> (bool, bool, MemoryFeature, PopulateRule) {
+        (
+            identity.is_direct_mapped(),
+            identity.uses_host_layout(),
+            identity.memory_feature(),
+            identity.populate_rule(),
+        )
+    }
+
+    #[test]
+    fn pv_in_any_role() {
+        for roles in 0..=Capabilities::all().bits() {
+            for direct in [None, Some(false), Some(true)] {
+                let roles = Capabilities::from_bits_truncate(roles);
+                let pv = Identity::new(Kind::Pv, roles, direct);
+                assert_eq!(answers(&pv), (false, false, DirectMapped, Ordinary));
+                assert_eq!(DirectMap::of(&pv), None);
+            }
+        }
+    }
+
+    #[test]
+    fn auto_translated_hardware_direct() {
+        for kind in [Kind::Pvh, Kind::Hvm] {
+            let hardware = identity(kind, true, true);
+            let expected = (true, true, DirectMapped, SameFrameIfOwned);
+            assert_eq!(answers(&hardware), expected);
+        }
+    }
+
+    #[test]
+    fn auto_translated_hardware_not_direct() {
+        for kind in [Kind::Pvh, Kind::Hvm] {
+            let hardware = identity(kind, true, false);
+            let expected = (false, true, NotDirectMapped, Ordinary);
+            assert_eq!(answers(&hardware), expected);
+        }
+    }
+
+    #[test]
+    fn auto_translated_other_direct() {
+        for kind in [Kind::Pvh, Kind::Hvm] {
+            let other = identity(kind, false, true);
+            let expected = (true, true, DirectMapped, SameFrameIfOwned);
+            assert_eq!(answers(&other), expected);
+        }
+    }
+
+    #[test]
+    fn auto_translated_other_not_direct() {
+        for kind in [Kind::Pvh, Kind::Hvm] {
+            let other = identity(kind, false, false);
+            let expected = (false, false, NotDirectMapped, OrdinaryOrStatic);
+            assert_eq!(answers(&other), expected);
+            assert_eq!(DirectMap::of(&other), None);
+        }
+    }
+
+    #[test]
+    fn only_the_hardware_role_counts() {
+        for roles in [Capabilities::CONTROL, Capabilities::XENSTORE] {
+            let other = Identity::new(Kind::Pvh, roles, None);
+            assert!(!other.is_direct_mapped() && !other.uses_host_layout());
+        }
+        assert!(Identity::new(Kind::Pvh, Capabilities::HARDWARE, None).is_direct_mapped());
+        assert!(!Identity::new(Kind::Pv, Capabilities::HARDWARE, None).is_direct_mapped());
+    }
+
+    #[test]
+    fn the_features_have_xens_numbers() {
+        let bits = [NotDirectMapped.bit(), DirectMapped.bit()];
+        assert_eq!(bits, [16, 17]);
+    }
+
+    #[test]
+    fn direct_mapping_keeps_the_number() {
+        let direct = DirectMap::of(&identity(Kind::Pvh, false, true)).unwrap();
+        assert_eq!(direct.machine(Gfn::new(7)), Mfn::new(7));
+        assert_eq!(direct.guest(Mfn::new(7)), Gfn::new(7));
+        let range = GfnRange::between(Gfn::new(3), Gfn::new(9));
+        assert_eq!(direct.guest_range(direct.machine_range(range)), range);
+    }
+}

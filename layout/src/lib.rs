@@ -16,6 +16,7 @@ pub mod need;
 pub mod plan;
 pub mod planner;
 pub mod request;
+mod sort;
 
 pub use address::{
     ByteRange, Extent, FRAME_SHIFT, FRAME_SIZE, Gfn, GfnRange, GuestAddress, GuestRange,

@@ -2,13 +2,14 @@
 //! workstation and on the machine. It bounds what any guest can make the hypervisor hold:
 //! everything that grows with a guest's requests lives in that domain's pool and tables.
 
-use alloc::collections::BTreeSet;
+use alloc::vec::Vec;
 
 use crate::address::{FRAME_SHIFT, FRAME_SIZE};
 use crate::host::{BootKind, HostMap};
 use crate::planner::ground::registers;
 use crate::planner::sets::{SUPERPAGE, normalise_bytes};
 use crate::request::{DomainRequest, Limits, SystemRequest};
+use crate::sort::sort_by_key;
 
 const KIB: u64 = 1 << 10;
 
@@ -137,7 +138,9 @@ fn device_tables(host: &HostMap) -> u64 {
     let ranges = registers(host).map(|(range, ..)| range.frames_touched());
     let ranges = ranges.filter(|frames| !frames.is_empty());
     let edges = ranges.flat_map(|frames| [frames.start().raw(), frames.end().raw() - 1]);
-    let superpages: BTreeSet<u64> = edges.map(|frame| frame / SUPERPAGE).collect();
+    let mut superpages: Vec<u64> = edges.map(|frame| frame / SUPERPAGE).collect();
+    sort_by_key(&mut superpages, |superpage| [*superpage, 0, 0]);
+    superpages.dedup();
     count(superpages.len()).saturating_mul(2)
 }
 

@@ -16,6 +16,7 @@ use crate::conflict::{Code, Conflict};
 use crate::domain::Identity;
 use crate::host::Architecture;
 use crate::request::{Limits, OnConflict, Policies, Scrub};
+use crate::sort::sort_by_key;
 
 /// What planning gives.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -95,7 +96,7 @@ impl Plan {
         );
         owned.extend(self.unowned.iter().map(|frames| one(frames, Owner::Nobody)));
         owned.retain(|owned| !owned.frames.is_empty());
-        owned.sort_unstable_by_key(|owned| owned.frames);
+        sort_by_key(&mut owned, |owned| [owned.frames.start().raw(), 0, 0]);
         owned
     }
 

@@ -1,7 +1,6 @@
 //! Whether there is enough memory at all, told before anything is placed: who asks for more
 //! than the others leave, and how much it could have.
 
-use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec;
@@ -18,6 +17,7 @@ use crate::address::{FRAME_SHIFT, Mfn, MfnRange};
 use crate::conflict::{Code, Side};
 use crate::host::Origin;
 use crate::request::{MemoryRequest, SystemRequest};
+use crate::sort::sort_by_key;
 
 /// So many other domains are named when memory runs out.
 const MOST_NAMED: usize = 8;
@@ -34,7 +34,9 @@ pub(crate) fn admit<'a>(
 ) -> Vec<Want<'a>> {
     let mut room = Room::new(free, home, &wants);
     let mut order: Vec<&Want<'_>> = wants.iter().collect();
-    order.sort_by_key(|want| (!want.identity.is_hardware(), want.index));
+    sort_by_key(&mut order, |want| {
+        [u64::from(!want.identity.is_hardware()), 0, 0]
+    });
     let mut admitted: Vec<usize> = Vec::new();
     for want in order {
         let frames = want.frames.unwrap_or(want.modules.least_frames());
@@ -55,33 +57,31 @@ pub(crate) fn admit<'a>(
 }
 
 /// For each limit how many frames below it nobody was promised.
-struct Room(BTreeMap<Mfn, u64>);
+struct Room(Vec<(Mfn, u64)>);
 
 impl Room {
     fn new(free: &[MfnRange], home: u64, wants: &[Want<'_>]) -> Self {
         let all = sets::total(free);
-        let mut room = BTreeMap::new();
+        let mut room: Vec<(Mfn, u64)> = Vec::new();
         for want in wants {
-            room.entry(want.limit).or_insert_with(|| {
+            if room.iter().all(|(limit, _)| *limit != want.limit) {
                 // The hypervisor may be above the limit, as far as there is room.
                 let below = sets::total(&sets::below(free, want.limit));
-                below.saturating_sub(home.saturating_sub(all - below))
-            });
+                let left = below.saturating_sub(home.saturating_sub(all - below));
+                room.push((want.limit, left));
+            }
         }
         Self(room)
     }
 
     /// What a domain with this limit could have: no more than is left under any higher limit.
     fn left(&self, limit: Mfn) -> u64 {
-        self.0
-            .range(limit..)
-            .map(|(_, left)| *left)
-            .min()
-            .unwrap_or(0)
+        let bounds = self.0.iter().filter(|(bound, _)| *bound >= limit);
+        bounds.map(|(_, left)| *left).min().unwrap_or(0)
     }
 
     fn take(&mut self, limit: Mfn, frames: u64) {
-        for (_, left) in self.0.range_mut(limit..) {
+        for (_, left) in self.0.iter_mut().filter(|(bound, _)| *bound >= limit) {
             *left = left.saturating_sub(frames);
         }
     }

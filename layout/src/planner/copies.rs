@@ -1,6 +1,5 @@
 //! The order in which modules are moved, so that none is overwritten before it is read.
 
-use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -9,6 +8,7 @@ use super::sets;
 use crate::address::{MachineRange, MfnRange};
 use crate::plan::{Copy, DomainPlan, Item, Placement};
 use crate::request::SystemRequest;
+use crate::sort::sort_by_key;
 
 /// The copies that these domains need, in the order of the domains.
 pub(crate) fn needed(domains: &[DomainPlan]) -> Vec<Copy> {
@@ -64,7 +64,7 @@ pub(crate) fn left_behind(
             .map(move |bank| (bank.machine(), plan.index))
     });
     let mut banks: Vec<(MfnRange, usize)> = banks.collect();
-    banks.sort_unstable();
+    sort_by_key(&mut banks, |(bank, _)| [bank.start().raw(), 0, 0]);
     // A copy to somewhere else than its domain's RAM was put aside.
     let sources = modules(request).map(|(owner, _, range, _)| (owner, range.frames_touched()));
     let passing = copies.iter().flat_map(|copy| {
@@ -95,7 +95,7 @@ pub(crate) fn order(copies: Vec<Copy>, scratch: &[MfnRange]) -> Result<Vec<Copy>
     let mut ordered = Vec::with_capacity(pending.len());
     let mut aside = scratch.to_vec();
     while waiting.left > 0 {
-        while let Some(next) = waiting.ready.pop_first() {
+        while let Some(next) = waiting.ready.pop() {
             ordered.extend(pending[next].take());
             waiting.done(next);
         }
@@ -129,7 +129,8 @@ struct Waiting {
     overwriters: Vec<Vec<usize>>,
     /// For each copy how many sources that it overwrites are unread.
     unread: Vec<usize>,
-    ready: BTreeSet<usize>,
+    /// Copies that can be made now, the next one last.
+    ready: Vec<usize>,
     left: usize,
 }
 
@@ -137,30 +138,30 @@ impl Waiting {
     fn new(copies: &[Copy]) -> Self {
         let mut overwriters = vec![Vec::new(); copies.len()];
         let mut unread = vec![0; copies.len()];
-        // Where each destination piece begins; pieces are disjoint, so neighbours are enough.
-        let mut targets: BTreeMap<u64, (MachineRange, usize)> = BTreeMap::new();
+        // Destinations are disjoint, so those that overlap a source are neighbours.
+        let mut targets: Vec<(MachineRange, usize)> = Vec::new();
         for (at, copy) in copies.iter().enumerate() {
-            for piece in &copy.destination {
-                targets.insert(piece.start().raw(), (*piece, at));
-            }
+            targets.extend(copy.destination.iter().map(|piece| (*piece, at)));
         }
+        sort_by_key(&mut targets, |(piece, _)| [piece.start().raw(), 0, 0]);
         for (reader, copy) in copies.iter().enumerate() {
-            let first = targets.range(..copy.source.start().raw()).next_back();
-            let first = first.map_or(0, |(start, _)| *start);
-            let near = targets.range(first..copy.source.end().raw());
-            let hit: BTreeSet<usize> = near
-                .filter(|(_, (piece, _))| piece.overlaps(&copy.source))
-                .map(|(_, (_, writer))| *writer)
-                .collect();
-            for writer in hit {
+            let first = targets.partition_point(|(piece, _)| piece.end() <= copy.source.start());
+            let near = targets[first..].iter();
+            let near = near.take_while(|(piece, _)| piece.start() < copy.source.end());
+            for (_, writer) in near {
+                let writer = *writer;
                 // Within one run of bytes a copy may overlap itself.
-                if writer != reader || copies[writer].destination.len() > 1 {
+                let itself = writer == reader && copy.destination.len() == 1;
+                if !itself && !overwriters[reader].contains(&writer) {
                     overwriters[reader].push(writer);
                     unread[writer] += 1;
                 }
             }
         }
-        let ready = (0..copies.len()).filter(|at| unread[*at] == 0).collect();
+        let ready = (0..copies.len())
+            .rev()
+            .filter(|at| unread[*at] == 0)
+            .collect();
         Self {
             overwriters,
             unread,
@@ -188,7 +189,7 @@ impl Waiting {
         for writer in core::mem::take(&mut self.overwriters[copy]) {
             self.unread[writer] -= 1;
             if self.unread[writer] == 0 {
-                self.ready.insert(writer);
+                self.ready.push(writer);
             }
         }
     }
@@ -243,7 +244,7 @@ mod tests {
             copy(2, (0x4000, 0x1000), &[(0x2000, 0x1000)]),
         ];
         let ordered = order(copies, &[sets::frames(0x10, 0x11)]).unwrap();
-        assert_eq!(domains(&ordered), [2, 1, 0, 2]);
+        assert_eq!(domains(&ordered), [2, 1, 2, 0]);
     }
 
     #[test]

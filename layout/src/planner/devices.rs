@@ -1,6 +1,5 @@
 //! Which domain drives which device, and whether the device's DMA finds the domain's memory.
 
-use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec;
@@ -12,6 +11,7 @@ use crate::domain::Kind;
 use crate::host::{Dma, HostDevice, HostMap, Origin};
 use crate::plan::DomainPlan;
 use crate::request::{DeviceRequest, SystemRequest};
+use crate::sort::sort_by_key;
 
 /// For each domain its devices, by index in the host map and in that order.
 pub(crate) fn assign(
@@ -19,15 +19,9 @@ pub(crate) fn assign(
     request: &SystemRequest,
     report: &mut Report,
 ) -> Vec<Vec<usize>> {
-    let by_path: BTreeMap<&str, usize> = host
-        .devices
-        .iter()
-        .enumerate()
-        .map(|(at, device)| (device.path.as_str(), at))
-        .collect();
     let mut assigned: Vec<Vec<usize>> = vec![Vec::new(); request.domains.len()];
-    let mut owners: BTreeMap<usize, (usize, Origin)> = BTreeMap::new();
-    let console = console(host, request, &by_path, report);
+    let mut owners: Vec<Option<(usize, Origin)>> = vec![None; host.devices.len()];
+    let console = console(host, request, report);
     for (index, domain) in request.domains.iter().enumerate() {
         for wanted in &domain.devices {
             let own = side(
@@ -35,7 +29,7 @@ pub(crate) fn assign(
                 format!("{}, device {}", name(index, domain), wanted.path),
                 wanted.origin,
             );
-            let Some(&device) = by_path.get(wanted.path.as_str()) else {
+            let Some(device) = find(host, &wanted.path) else {
                 unknown(host, index, own, &wanted.path, report);
                 continue;
             };
@@ -51,7 +45,7 @@ pub(crate) fn assign(
                     String::from("another console for the hypervisor, or leave the device out");
                 let sides = vec![own, host_side(what, origin)];
                 report.error(Code::DeviceTwice, &[index], sides, why, help);
-            } else if let Some(&(first, origin)) = owners.get(&device) {
+            } else if let Some((first, origin)) = owners[device] {
                 let what = format!(
                     "{}, device {}",
                     name(first, &request.domains[first]),
@@ -67,7 +61,7 @@ pub(crate) fn assign(
                 };
                 report.error(Code::DeviceTwice, both, sides, why, help);
             } else {
-                owners.insert(device, (index, wanted.origin));
+                owners[device] = Some((index, wanted.origin));
                 assigned[index].push(device);
             }
         }
@@ -78,11 +72,13 @@ pub(crate) fn assign(
         .position(|domain| domain.identity().is_hardware());
     if let Some(hardware) = hardware {
         let free =
-            (0..host.devices.len()).filter(|at| !owners.contains_key(at) && console != Some(*at));
+            (0..host.devices.len()).filter(|at| owners[*at].is_none() && console != Some(*at));
         assigned[hardware].extend(free);
     }
     for devices in &mut assigned {
-        devices.sort_unstable();
+        sort_by_key(devices, |device| {
+            [u64::try_from(*device).unwrap_or(u64::MAX), 0, 0]
+        });
     }
     check_dma(host, request, &assigned, report);
     assigned
@@ -91,19 +87,16 @@ pub(crate) fn assign(
 /// The console's device, if the request names one and it is there.
 pub(crate) fn console_device(host: &HostMap, request: &SystemRequest) -> Option<usize> {
     let console = request.hypervisor.console.as_ref()?;
-    host.devices
-        .iter()
-        .position(|device| device.path == console.value)
+    find(host, &console.value)
 }
 
-fn console(
-    host: &HostMap,
-    request: &SystemRequest,
-    by_path: &BTreeMap<&str, usize>,
-    report: &mut Report,
-) -> Option<usize> {
+fn find(host: &HostMap, path: &str) -> Option<usize> {
+    host.devices.iter().position(|device| device.path == path)
+}
+
+fn console(host: &HostMap, request: &SystemRequest, report: &mut Report) -> Option<usize> {
     let console = request.hypervisor.console.as_ref()?;
-    let found = by_path.get(console.value.as_str()).copied();
+    let found = find(host, &console.value);
     if found.is_none() {
         let what = format!("the hypervisor's console {}", console.value);
         let why = String::from("the host has no such device, so nothing could be read or said");

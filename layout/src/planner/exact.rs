@@ -16,6 +16,7 @@ use super::modules;
 use super::place::{MOST_EXTENTS, Task};
 use super::sets::{self, align_down, frames};
 use crate::address::{FRAME_SIZE, Mfn, MfnRange};
+use crate::sort::sort_by_key;
 
 /// So many states are kept for one set of placed items.
 const STATES_KEPT: usize = 16;
@@ -59,7 +60,7 @@ pub(crate) fn search(task: &Task<'_>) -> Option<Found> {
         }
     }
     let mut limits: Vec<Mfn> = task.wants.iter().map(|want| want.limit).collect();
-    limits.sort_unstable();
+    sort_by_key(&mut limits, |limit| [limit.raw(), 0, 0]);
     limits.dedup();
     let start = State {
         frontier: Mfn::MAX.raw(),
@@ -166,7 +167,7 @@ fn fill(task: &Task<'_>, state: &State) -> Option<Found> {
         owned[*want].push(*piece);
     }
     let mut order: Vec<usize> = (0..task.wants.len()).collect();
-    order.sort_by_key(|at| (task.wants[*at].limit, *at));
+    sort_by_key(&mut order, |at| [task.wants[*at].limit.raw(), 0, 0]);
     for &at in &order {
         let want = &task.wants[at];
         let own = sets::normalise(core::mem::take(&mut owned[at]));
@@ -197,15 +198,11 @@ fn grow(
     free: &mut Vec<MfnRange>,
 ) -> Option<Vec<MfnRange>> {
     let mut available = sets::below(free, limit);
-    available.sort_by_key(|extent| {
+    sort_by_key(&mut available, |extent| {
         let touches = own
             .iter()
             .any(|own| own.end() == extent.start() || extent.end() == own.start());
-        (
-            !touches,
-            core::cmp::Reverse(extent.frames()),
-            extent.start(),
-        )
+        [u64::from(!touches), !extent.frames(), extent.start().raw()]
     });
     let mut grown = own.clone();
     for extent in available {

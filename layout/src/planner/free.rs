@@ -1,6 +1,6 @@
 //! Free machine frames, found by size or by place in logarithmic time.
 
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use super::sets::{SUPERPAGE, align_up, frames};
@@ -10,7 +10,7 @@ use crate::address::{Mfn, MfnRange};
 #[derive(Clone)]
 pub(crate) struct FreeList {
     /// Start and end of each extent.
-    by_start: BTreeMap<u64, u64>,
+    by_start: BTreeSet<(u64, u64)>,
     /// Frames from the extent's first superpage boundary to its end, and its start.
     by_size: BTreeSet<(u64, u64)>,
     /// Extents above the limit, highest first.
@@ -22,7 +22,7 @@ impl FreeList {
     pub(crate) fn new(free: &[MfnRange]) -> Self {
         let waiting = free.iter().rev().copied().collect();
         Self {
-            by_start: BTreeMap::new(),
+            by_start: BTreeSet::new(),
             by_size: BTreeSet::new(),
             waiting,
         }
@@ -64,16 +64,16 @@ impl FreeList {
     /// Puts frames in, joined with their neighbours.
     pub(crate) fn give(&mut self, piece: MfnRange) {
         let mut joined = piece;
-        let before = self.by_start.range(..piece.start().raw()).next_back();
-        if let Some((&start, &end)) = before
+        let before = self.by_start.range(..(piece.start().raw(), 0)).next_back();
+        if let Some(&(start, end)) = before
             && end == piece.start().raw()
         {
             self.remove(frames(start, end));
             joined = frames(start, joined.end().raw());
         }
-        if let Some(&end) = self.by_start.get(&piece.end().raw()) {
-            self.remove(frames(piece.end().raw(), end));
-            joined = frames(joined.start().raw(), end);
+        if let Some(after) = self.at(piece.end().raw()) {
+            self.remove(after);
+            joined = MfnRange::between(joined.start(), after.end());
         }
         self.insert(joined);
     }
@@ -86,19 +86,21 @@ impl FreeList {
     }
 
     fn at(&self, start: u64) -> Option<MfnRange> {
-        Some(frames(start, *self.by_start.get(&start)?))
+        let (found, end) = self.by_start.range((start, 0)..).next()?;
+        (*found == start).then(|| frames(start, *end))
     }
 
     fn insert(&mut self, extent: MfnRange) {
         if !extent.is_empty() {
             self.by_start
-                .insert(extent.start().raw(), extent.end().raw());
+                .insert((extent.start().raw(), extent.end().raw()));
             self.by_size.insert(Self::key(extent));
         }
     }
 
     fn remove(&mut self, extent: MfnRange) {
-        self.by_start.remove(&extent.start().raw());
+        self.by_start
+            .remove(&(extent.start().raw(), extent.end().raw()));
         self.by_size.remove(&Self::key(extent));
     }
 

@@ -8,6 +8,7 @@ use crate::address::{FRAME_SIZE, MfnRange};
 use crate::host::BootKind;
 use crate::need;
 use crate::request::SystemRequest;
+use crate::sort::sort_by_key;
 
 /// What the hypervisor needs, and what its memory mustn't lie on.
 pub(crate) struct Home {
@@ -95,7 +96,7 @@ impl Home {
     /// running image. A place costs what it breaks: free pieces left over, then a move, then
     /// the size of the extent that loses contiguity.
     pub(crate) fn candidates(&self, free: &[MfnRange]) -> Vec<Place> {
-        let mut places: Vec<(usize, bool, u64, Place)> = Vec::new();
+        let mut places: Vec<(u64, u64, Place)> = Vec::new();
         for extent in free.iter().filter(|extent| extent.frames() >= self.need) {
             let last = align_down(extent.end().raw() - self.need, SUPERPAGE);
             let first = align_up(extent.start().raw(), SUPERPAGE);
@@ -104,15 +105,16 @@ impl Home {
                 let Some(place) = self.at(start).filter(|_| extent.covers(&region)) else {
                     continue;
                 };
-                let pieces = usize::from(extent.start() < region.start())
-                    + usize::from(region.end() < extent.end());
-                places.push((pieces, !place.in_place, extent.frames(), place));
+                let pieces = u64::from(extent.start() < region.start())
+                    + u64::from(region.end() < extent.end());
+                let broken = 2 * pieces + u64::from(!place.in_place);
+                places.push((broken, extent.frames(), place));
             }
         }
-        places.sort_by_key(|(pieces, moved, size, place)| {
-            (*pieces, *moved, *size, place.region.start())
+        sort_by_key(&mut places, |(broken, size, place)| {
+            [*broken, *size, place.region.start().raw()]
         });
-        places.dedup_by_key(|place| place.3);
+        places.dedup_by_key(|place| place.2);
         places.into_iter().map(|(.., place)| place).collect()
     }
 

@@ -10,6 +10,7 @@ use crate::address::{FRAME_SIZE, GfnRange, GuestAddress, GuestRange, MachineRang
 use crate::host::Architecture;
 use crate::plan::{Bank, Placement};
 use crate::request::DomainRequest;
+use crate::sort::sort_by_key;
 
 /// No kernel begins so far above its base; bounding it keeps sums small.
 pub(crate) const MOST_TEXT_OFFSET: u64 = 1 << 32;
@@ -304,7 +305,7 @@ impl Ram {
                 seen.push(range.bytes());
             }
         }
-        seen.sort_unstable();
+        sort_by_key(&mut seen, |range| [range.start().raw(), 0, 0]);
         seen
     }
 

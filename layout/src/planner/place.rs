@@ -19,6 +19,7 @@ use crate::address::{FRAME_SIZE, Mfn, MfnRange};
 use crate::domain::Identity;
 use crate::host::Architecture;
 use crate::plan::Bank;
+use crate::sort::sort_by_key;
 
 /// The most extents of machine RAM for a domain. Linux's early memory map starts with room
 /// for 128 regions, of which reservations take some.
@@ -149,7 +150,9 @@ fn orders(wants: &[Want<'_>], all: bool) -> Vec<Vec<usize>> {
     let mut first: Vec<usize> = (0..wants.len())
         .filter(|at| wants[*at].frames.is_some())
         .collect();
-    first.sort_by_key(|at| (wants[*at].limit, Reverse(wants[*at].frames), *at));
+    sort_by_key(&mut first, |at| {
+        [wants[*at].limit.raw(), !wants[*at].frames.unwrap_or(0), 0]
+    });
     if !all {
         return vec![first];
     }
@@ -242,7 +245,9 @@ fn spread(free: &mut FreeList, count: u64) -> Option<Vec<MfnRange>> {
 /// As many of the extents as a domain can have, the largest; at most `most` frames.
 fn largest(mut extents: Vec<MfnRange>, most: u64) -> Vec<MfnRange> {
     if extents.len() > MOST_EXTENTS {
-        extents.sort_by_key(|extent| (Reverse(extent.frames()), extent.start()));
+        sort_by_key(&mut extents, |extent| {
+            [!extent.frames(), extent.start().raw(), 0]
+        });
         extents.truncate(MOST_EXTENTS);
     }
     let mut left = most;

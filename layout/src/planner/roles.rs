@@ -1,6 +1,5 @@
 //! Checks of what a domain is: name, kind, roles, limits. Placement isn't touched here.
 
-use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec;
@@ -13,10 +12,9 @@ use crate::need::{MOST_GRANT_FRAMES, MOST_PORTS};
 use crate::request::{DomainRequest, SystemRequest};
 
 pub(crate) fn check(architecture: Architecture, request: &SystemRequest, report: &mut Report) {
-    let mut names: BTreeMap<&str, usize> = BTreeMap::new();
     let mut hardware = None;
     for (index, domain) in request.domains.iter().enumerate() {
-        check_name(index, request, &mut names, report);
+        check_name(index, request, report);
         check_kind(architecture, index, domain, report);
         check_limits(index, domain, report);
         if domain.capabilities.value.contains(Capabilities::HARDWARE) {
@@ -28,13 +26,9 @@ pub(crate) fn check(architecture: Architecture, request: &SystemRequest, report:
     }
 }
 
-fn check_name<'a>(
-    index: usize,
-    request: &'a SystemRequest,
-    names: &mut BTreeMap<&'a str, usize>,
-    report: &mut Report,
-) {
+fn check_name(index: usize, request: &SystemRequest, report: &mut Report) {
     let own = &request.domains[index].name;
+    let mut before = request.domains[..index].iter();
     if own.value.is_empty() {
         report.error(
             Code::NameEmpty,
@@ -43,7 +37,7 @@ fn check_name<'a>(
             String::from("logs and commands name a domain by its name, and it has none"),
             format!("name = \"domain{index}\""),
         );
-    } else if let Some(&first) = names.get(own.value.as_str()) {
+    } else if let Some(first) = before.position(|other| other.name.value == own.value) {
         let label = |at: usize| format!("domain {at}, name \"{}\"", own.value);
         let other = &request.domains[first].name;
         report.error(
@@ -56,8 +50,6 @@ fn check_name<'a>(
             String::from("two domains with one name can't be told apart"),
             format!("name = \"{}{index}\" for the second", own.value),
         );
-    } else {
-        names.insert(&own.value, index);
     }
 }
 

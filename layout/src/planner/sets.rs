@@ -4,6 +4,7 @@
 use alloc::vec::Vec;
 
 use crate::address::{Frame, MachineAddress, MachineRange, Mfn, MfnRange};
+use crate::sort::sort_by_key;
 
 /// Frames of a superpage: 2 MiB, the second stage's middle leaf on every architecture.
 pub(crate) const SUPERPAGE: u64 = 512;
@@ -22,10 +23,15 @@ pub(crate) fn align_down(value: u64, align: u64) -> u64 {
     value - value % align.max(1)
 }
 
+/// Sorts by start, then by length.
+pub(crate) fn sort(ranges: &mut Vec<MfnRange>) {
+    sort_by_key(ranges, |range| [range.start().raw(), range.frames(), 0]);
+}
+
 /// Sorts, drops what is empty and joins what touches or overlaps.
 pub(crate) fn normalise(mut ranges: Vec<MfnRange>) -> Vec<MfnRange> {
     ranges.retain(|range| !range.is_empty());
-    ranges.sort_unstable();
+    sort(&mut ranges);
     let mut joined: Vec<MfnRange> = Vec::with_capacity(ranges.len());
     for range in ranges {
         match joined.last_mut() {
@@ -41,7 +47,7 @@ pub(crate) fn normalise(mut ranges: Vec<MfnRange>) -> Vec<MfnRange> {
 /// As [`normalise`], for bytes: banks may meet inside a frame.
 pub(crate) fn normalise_bytes(mut ranges: Vec<MachineRange>) -> Vec<MachineRange> {
     ranges.retain(|range| !range.is_empty());
-    ranges.sort_unstable();
+    sort_by_key(&mut ranges, |range| [range.start().raw(), range.size(), 0]);
     let mut joined: Vec<MachineRange> = Vec::with_capacity(ranges.len());
     for range in ranges {
         match joined.last_mut() {

@@ -14,6 +14,7 @@ use crate::address::{FRAME_SHIFT, FRAME_SIZE, MachineAddress, MachineRange, MfnR
 use crate::conflict::{Code, Side};
 use crate::host::BootKind;
 use crate::request::{DomainRequest, MemoryRequest, StaticRange, SystemRequest};
+use crate::sort::sort_by_key;
 
 /// A range is compared with at most so many others that reach into it, and with so many
 /// devices: who repeats a mistake a thousand times needn't read a million conflicts.
@@ -45,7 +46,9 @@ pub(crate) fn check(
         }
         check_sum(index, domain, report);
     }
-    named.sort_by_key(|one| (one.range, one.domain));
+    sort_by_key(&mut named, |one| {
+        [one.range.start().raw(), one.range.frames(), 0]
+    });
     let (vacant, free) = unclaimed(ground, request, &named);
     let check = Check {
         ground,
@@ -396,7 +399,7 @@ impl Check<'_> {
                 self.overlap(other, one, report);
             }
             reaching.push(one);
-            reaching.sort_by_key(|other| core::cmp::Reverse(other.range.end()));
+            sort_by_key(&mut reaching, |other| [!other.range.end().raw(), 0, 0]);
             reaching.truncate(MOST_REPEATS);
         }
     }

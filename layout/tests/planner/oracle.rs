@@ -161,9 +161,8 @@ fn possible(machine: &Machine, guests: &[Guest], request: &SystemRequest) -> boo
     let region = need::hypervisor_bytes(&host, request) / CELL;
     let home_fits = |start: u64| {
         let covers = |cell: u64| (start..start + region).contains(&cell);
-        let tree = machine.tree.is_none_or(|cell| !covers(cell));
-        // The image is half a cell: it can't move to a cell in which it lies.
-        tree && machine.loaded != Some(start) || tree && machine.loaded.is_some_and(covers)
+        // The image lies in one cell: a region has all of it or nothing.
+        machine.tree.is_none_or(|cell| !covers(cell))
     };
     let top = free.last().map_or(0, |last| last + 1);
     let mut items: Vec<Vec<u64>> = Vec::new();
@@ -174,8 +173,8 @@ fn possible(machine: &Machine, guests: &[Guest], request: &SystemRequest) -> boo
         let fits = |start: &u64, count: u64| start + count <= end;
         let base = if guest.offset { 1 } else { 0 };
         let first = FIRST / CELL;
-        let kernel =
-            (0..top).filter(|start| (first + start + guest.align - base) % guest.align == 0);
+        let kernel = (0..top)
+            .filter(|start| (first + start + guest.align - base).is_multiple_of(guest.align));
         let kernel = kernel.filter(|start| fits(start, guest.kernel));
         items.push(
             kernel

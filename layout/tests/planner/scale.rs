@@ -43,12 +43,7 @@ fn a_thousand_domains_on_ten_thousand_pieces() {
     let outcome = plan(&host, &request);
     let took = start.elapsed();
     check_invariants(&host, &request, &outcome);
-    println!(
-        "{} conflicts, {:?} {:?}",
-        outcome.conflicts.len(),
-        took,
-        outcome.conflicts
-    );
+    println!("planned in {took:?}");
     assert_eq!(codes(&outcome), [""; 0]);
 }
 

@@ -40,7 +40,7 @@ pub enum Command {
 /// What every command takes that reads a manifest.
 #[derive(Debug, Args)]
 pub struct ManifestArgs {
-    /// The manifest: TOML, or a device tree in Xen's dom0less binding (.dtb, .dts)
+    /// The manifest: a TOML file
     pub manifest: PathBuf,
     /// The hypervisor's image [default: $TERRANE_HYPERVISOR, else target/terrane/ARCH/hypervisor.bin
     /// here or above, else beside this program]

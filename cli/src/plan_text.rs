@@ -300,11 +300,11 @@ fn span_of(start: u64, bytes: u64) -> String {
 
 /// Bytes in the largest unit that leaves no remainder.
 pub fn size(bytes: u64) -> String {
-    match bytes {
-        0 => "0".to_owned(),
-        _ if bytes % (1 << 30) == 0 && bytes >= 8 << 30 => format!("{} GiB", bytes >> 30),
-        _ if bytes % (1 << 20) == 0 => format!("{} MiB", bytes >> 20),
-        _ if bytes % (1 << 10) == 0 => format!("{} KiB", bytes >> 10),
+    match bytes.trailing_zeros() {
+        64 => "0".to_owned(),
+        30.. if bytes >= 8 << 30 => format!("{} GiB", bytes >> 30),
+        20.. => format!("{} MiB", bytes >> 20),
+        10.. => format!("{} KiB", bytes >> 10),
         _ => format!("{bytes} B"),
     }
 }

@@ -130,6 +130,15 @@ impl System {
 
 fn load(path: &Path, findings: &mut Findings) -> Result<Manifest, Exit> {
     let name = path.display().to_string();
+    if path
+        .extension()
+        .is_some_and(|extension| extension == "dtb" || extension == "dts")
+    {
+        let message = "the command doesn't plan from a device tree in Xen's binding yet";
+        let found = Diagnostic::error("not-built-yet", message)
+            .with_help("describe the system in TOML; the hypervisor boots such a tree as it is");
+        return Err(findings.give_up(found, Exit::Conflicts));
+    }
     let extension = path.extension().and_then(|extension| extension.to_str());
     if let Some("dtb" | "dts") = extension {
         let message = format!("{name}: a device tree as manifest is not built yet");

@@ -20,6 +20,7 @@ use crate::exit::Exit;
 use crate::status;
 use crate::system::System;
 use lines::Splitter;
+use outcome::Stopped;
 use sinks::{Screen, Sinks};
 use supervisor::Failure;
 use terminal::RawTerminal;
@@ -149,6 +150,9 @@ pub fn run(qemu: Command, watch: &Watch<'_>) -> Result<Exit, Diagnostic> {
     let terminal = RawTerminal::enter().map_err(|error| {
         Diagnostic::error("terminal", format!("can't set up the terminal: {error}"))
     })?;
+    if terminal.is_some() {
+        status::step("Booting", "Ctrl-] ends it");
+    }
     let stopped = supervisor::supervise(
         qemu,
         &mut splitter,
@@ -169,8 +173,10 @@ pub fn run(qemu: Command, watch: &Watch<'_>) -> Result<Exit, Diagnostic> {
     };
     let outcome = outcome.map_err(|error| output_failed(&error))?;
     let (exit, sentence) = outcome.verdict(stopped, watch.domains);
-    if let Some(sentence) = sentence {
-        status::error(sentence);
+    match sentence {
+        Some(sentence) if stopped == Stopped::Interrupted => status::step("Ended", sentence),
+        Some(sentence) => status::error(sentence),
+        None => {}
     }
     Ok(exit)
 }

@@ -80,7 +80,10 @@ impl Outcome {
                 Exit::TimedOut,
                 Some(still(&running, "when the time was up")),
             ),
-            Stopped::Interrupted => (Exit::TimedOut, Some(still(&running, "when it was ended"))),
+            Stopped::Interrupted => (
+                Exit::TimedOut,
+                Some(format!("with {} running", names(&running))),
+            ),
             Stopped::QemuEnded { success: false } => (
                 Exit::QemuFailed,
                 Some("QEMU ended with an error".to_owned()),
@@ -118,8 +121,15 @@ fn still(running: &[&str], when: &str) -> String {
     if running.is_empty() {
         return format!("no domain ran {when}, but the machine did");
     }
-    let names: Vec<String> = running.iter().map(|name| format!("`{name}`")).collect();
-    format!("still running {when}: {}", names.join(", "))
+    format!("still running {when}: {}", names(running))
+}
+
+fn names(domains: &[&str]) -> String {
+    if domains.is_empty() {
+        return "no domain".to_owned();
+    }
+    let quoted: Vec<String> = domains.iter().map(|name| format!("`{name}`")).collect();
+    quoted.join(", ")
 }
 
 #[cfg(test)]

@@ -235,7 +235,7 @@ fn setup(
         .collect();
     let seen = guest::gic(host, domain).ok_or(Error::NoController)?;
     let interface = match (&seen.frames, gic.guest_interface()) {
-        (GuestFrames::CpuInterface(guest), Some((_, machine))) => {
+        (GuestFrames::CpuInterface(guest), Some(machine)) => {
             let bytes = guest.size().min(machine.bytes);
             Some((guest.start().raw(), machine.start, bytes))
         }

@@ -9,22 +9,17 @@ use super::{Cpu, Gic, MASK_OPEN, Model, Registers, Window};
 const INTERFACE_BYTES: u64 = 0x2000;
 
 impl<R: Registers> Gic<R> {
-    /// On a GICv2, what a guest of the host layout finds where the host has its CPU interface: first the guest
-    /// addresses, then the machine addresses of the virtual interface that stage 2 puts there, as device memory.
+    /// On a GICv2, the machine addresses of the virtual CPU interface. Stage 2 puts them, as device memory, where the
+    /// guest is told to find its CPU interface.
     #[must_use]
-    pub fn guest_interface(&self) -> Option<(Window, Window)> {
+    pub fn guest_interface(&self) -> Option<Window> {
         match &self.facts.model {
             Model::V2 {
-                cpu_interface,
-                virtual_interface,
-                ..
-            } => {
-                let bytes = INTERFACE_BYTES
-                    .min(cpu_interface.bytes)
-                    .min(virtual_interface.bytes);
-                let window = |start| Window { start, bytes };
-                Some((window(cpu_interface.start), window(virtual_interface.start)))
-            }
+                virtual_interface, ..
+            } => Some(Window {
+                start: virtual_interface.start,
+                bytes: INTERFACE_BYTES.min(virtual_interface.bytes),
+            }),
             Model::V3 { .. } => None,
         }
     }

@@ -130,6 +130,30 @@ mod tests {
     use alloc::vec::Vec;
     use proptest::prelude::*;
 
+    #[test]
+    fn nothing_gets_lost_between_threads() {
+        const COUNT: u32 = if cfg!(miri) { 64 } else { 2048 };
+        let set = PendingSet::new(0, COUNT);
+        std::thread::scope(|scope| {
+            for start in 0..4 {
+                let set = &set;
+                scope.spawn(move || {
+                    (start..COUNT)
+                        .step_by(4)
+                        .for_each(|intid| set.insert(intid))
+                });
+            }
+            let mut seen = BTreeSet::new();
+            while seen.len() < COUNT as usize {
+                if let Some((intid, _)) = set.most_urgent(|intid| Some(intid as u8)) {
+                    assert!(set.remove(intid) && seen.insert(intid));
+                }
+            }
+        });
+        assert_eq!(set.most_urgent(|_| Some(0)), None);
+        assert!(set.is_empty());
+    }
+
     proptest! {
         #[test]
         fn behaves_as_a_set(steps in prop::collection::vec((any::<bool>(), 8100_u32..10_500), 1..200)) {

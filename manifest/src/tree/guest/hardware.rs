@@ -72,8 +72,13 @@ pub fn write(
     parts::psci(writer);
     parts::memory(writer, domain, cells);
     let gic = host.gic.as_ref().and_then(|gic| node_at(tree, gic.node));
-    let gic =
-        gic.and_then(|gic| Some((gic.u32("phandle")?, gic.u32("#interrupt-cells")? as usize)));
+    let gic = gic.and_then(|gic| {
+        // A GIC's specifier has three cells, four where it names a partition of CPUs.
+        let cells = gic
+            .u32("#interrupt-cells")
+            .filter(|cells| (3..=4).contains(cells))?;
+        Some((gic.u32("phandle")?, cells as usize))
+    });
     parts::hypervisor(writer, regions, cells, gic);
     for child in root.children() {
         match child.name() {

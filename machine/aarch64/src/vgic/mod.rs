@@ -28,7 +28,9 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering, fence};
 
 use crate::gic::registers::{gicd, gicr};
-use crate::gic::{Acknowledged, Error, FIRST_LPI, Gic, Registers, Window, packed_affinity};
+use crate::gic::{
+    Acknowledged, Error, FIRST_LPI, Gic, ORDINARY, Registers, Window, packed_affinity,
+};
 pub use its::{BadCommand, Owner, Refusal};
 use its::{Its, Tables};
 use pending::PendingSet;
@@ -174,6 +176,7 @@ struct Vcpu {
     pending: PendingSet,
     /// LPIs that wait; a set of none if the domain has none.
     lpis: PendingSet,
+    /// Which LPI tables its redistributor has.
     tables: Tables,
     /// Whether the underflow interrupt has been asked for; written by its own CPU only.
     underflow: AtomicBool,
@@ -187,13 +190,15 @@ pub struct VirtualGic<'g, R> {
     vcpus: Vec<Vcpu>,
     /// GICD_CTLR's group enable.
     enabled: AtomicBool,
-    /// The SPIs whose state is the hardware's, and those that are software's; word 0 is the PPIs' masks.
+    /// A bit for each of its interrupts whose state is the hardware's.
     physical: [u32; WORDS],
+    /// A bit for each of its interrupts that is software's.
     software: [u32; WORDS],
     /// Enable bits of virtual SPIs.
     spi_enabled: [AtomicU32; WORDS],
-    /// By SPI number less 32: priority; and target: a vCPU's index (GICv3) or a mask of vCPUs (GICv2).
+    /// Priorities, by SPI number less 32.
     priority: Vec<AtomicU8>,
+    /// Targets likewise: a vCPU's index (GICv3) or a mask of vCPUs (GICv2).
     target: Vec<AtomicU8>,
     its: Option<Its>,
 }
@@ -220,7 +225,7 @@ impl<'g, R: Registers> VirtualGic<'g, R> {
         physical[0] = config.forwarded_ppis & 0xffff_0000;
         software[0] = (config.virtual_ppis & 0xffff_0000 & !physical[0]) | 0xffff;
         for &intid in &config.virtual_spis {
-            if !(32..gic.lines).contains(&intid) {
+            if !(32..gic.lines.min(ORDINARY)).contains(&intid) {
                 return Err(Error::NotFree { intid });
             }
             software[intid as usize / 32] |= 1 << (intid % 32);
@@ -386,7 +391,7 @@ impl<'g, R: Registers> VirtualGic<'g, R> {
         };
         self.gic.reset_virtual_interface();
         state.underflow.store(false, Ordering::Relaxed);
-        for (intid, _) in self.physical_spis() {
+        for intid in self.physical_spis() {
             if self.spi_goes_to(intid, vcpu) {
                 self.route(intid);
             }
@@ -432,7 +437,8 @@ impl<'g, R: Registers> VirtualGic<'g, R> {
     }
 
     /// Puts everything but the vCPUs' own part into its state at reset, once all vCPUs are off: SPIs disabled and
-    /// inactive, the distributor off, the ITS without tables. Afterwards the domain can start anew.
+    /// inactive, the distributor off, the ITS without tables. The domain can start anew, or never again: nothing of it
+    /// reaches the hardware.
     ///
     /// # Errors
     /// LPIs that can't be switched off; everything else has been done.
@@ -454,18 +460,6 @@ impl<'g, R: Registers> VirtualGic<'g, R> {
         self.reset_its()
     }
 
-    /// Ends the domain's hold on the controller, once all its vCPUs are off.
-    ///
-    /// # Errors
-    /// As `reset`.
-    pub fn teardown(self) -> Result<(), Error> {
-        let result = self.reset();
-        for (intid, _) in self.physical_spis() {
-            self.gic.release(intid);
-        }
-        result
-    }
-
     /// Leaves interrupts of one word disabled, neither pending nor active.
     fn silence(&self, base: u64, word: usize, mask: u32) {
         let offset = 4 * word as u64;
@@ -475,12 +469,9 @@ impl<'g, R: Registers> VirtualGic<'g, R> {
         registers.write32(base + gicd::ICACTIVER + offset, mask);
     }
 
-    /// Every physical SPI of the domain, with its word's mask.
-    fn physical_spis(&self) -> impl Iterator<Item = (u32, u32)> + '_ {
-        (32..self.gic.lines).filter_map(|intid| {
-            let mask = self.physical[intid as usize / 32];
-            (mask & (1 << (intid % 32)) != 0).then_some((intid, mask))
-        })
+    /// Every physical SPI of the domain.
+    fn physical_spis(&self) -> impl Iterator<Item = u32> + '_ {
+        (32..self.gic.lines).filter(|&intid| self.is_physical(intid))
     }
 
     /// Whether a vCPU is among an SPI's targets.

@@ -53,6 +53,28 @@ mod tests {
         assert_eq!(missing, [""; 0]);
     }
 
+    /// The codes of this program, as its sources have them.
+    #[test]
+    fn every_code_of_the_command_has_a_page() {
+        let own = [
+            "not-toml",
+            "boot-no-room",
+            "container",
+            "hypervisor-missing",
+            "hypervisor-invalid",
+            "qemu-missing",
+            "qemu-refuses",
+            "host-not-qemu",
+            "cannot-write",
+            "terminal",
+            "unknown-code",
+        ];
+        let missing = own
+            .iter()
+            .find(|code| !pages().any(|(name, _)| name == **code));
+        assert_eq!(missing, None);
+    }
+
     #[test]
     fn a_page_is_printed_without_its_neighbours() {
         let mut out = Vec::new();

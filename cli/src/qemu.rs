@@ -91,7 +91,7 @@ impl Qemu {
             let tree = self.dump(machine, None)?;
             host_tree::with_container(&tree, 0, 0).map_err(|error| {
                 Failure::Io(Diagnostic::error(
-                    "host-tree-invalid",
+                    "tree-invalid",
                     format!("QEMU's device tree can't be read: {error}"),
                 ))
             })

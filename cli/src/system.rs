@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
-use layout::{Conflict, HostMap, MachineAddress, MachineRange, Outcome};
+use layout::{Code, Conflict, HostMap, MachineAddress, MachineRange, Outcome};
 use manifest::origin::Origins;
 use manifest::plan_json::{digest, plan_json};
 use manifest::toml::{self, HostSource, HostSpec, LoadError, Loaded, Manifest, QemuSpec};
@@ -283,14 +283,10 @@ impl Planning {
             let message = format!("the host's device tree can't be read: {error}");
             findings.give_up(Diagnostic::error("tree-invalid", message), Exit::Unreadable)
         })?;
-        let places = self.places(&tree, live.len()).ok_or_else(|| {
-            let message = "the host's memory has no room for hypervisor, device tree and container";
-            let found = Diagnostic::error("boot-no-room", message)
-                .with_help("give the host more memory, or the domains smaller files");
-            findings.give_up(found, Exit::Conflicts)
-        })?;
+        let places = self
+            .places(&tree, live.len())
+            .map_err(|found| findings.give_up(found, Exit::Conflicts))?;
 
-        let said_wrong = !self.loaded.manifest().problems.is_empty();
         let system = self
             .loaded
             .system(places.container.start().raw(), &tree)
@@ -304,10 +300,7 @@ impl Planning {
 
         let manifest = self.loaded.manifest();
         findings.conflicts(&host.problems, &manifest.origins);
-        // What the tree's reader finds wrong was wrong in the manifest, and has been said.
-        if !said_wrong {
-            findings.conflicts(&system.problems, &manifest.origins);
-        }
+        findings.conflicts(&system.problems, &manifest.origins);
         let new: Vec<Conflict> = outcome
             .conflicts
             .iter()
@@ -352,12 +345,12 @@ impl Planning {
             && domains().any(known)
     }
 
-    fn places(&self, tree: &Tree<'_>, tree_bytes: usize) -> Option<Places> {
+    fn places(&self, tree: &Tree<'_>, tree_bytes: usize) -> Result<Places, Diagnostic> {
         let image = self.hypervisor.as_ref().map(|hypervisor| hypervisor.image);
         let sizes = Sizes {
             hypervisor: image.map_or(ASSUMED_HYPERVISOR, |image| image.memory_size),
             text_offset: image.map_or(0, |image| image.text_offset),
-            tree: u64::try_from(tree_bytes).ok()?,
+            tree: tree_bytes as u64,
             container: self.loaded.container_bytes(),
         };
         // The first reading is for the memory alone: the boot loader's facts aren't known yet.
@@ -369,15 +362,24 @@ impl Planning {
         };
         let map = host::read(tree, &facts, None, &mut Origins::new()).map;
         let ram: Vec<MachineRange> = map.ram.iter().map(|bank| bank.range).collect();
-        match self.trees.host {
-            Host::Qemu { .. } => {
-                boot::on_qemu(ram.into_iter().min_by_key(MachineRange::start)?, &sizes)
-            }
+        let Some(lowest) = ram.iter().copied().min_by_key(MachineRange::start) else {
+            let message = "the host's device tree names no memory";
+            return Err(Diagnostic::error(Code::HostInvalid.as_str(), message).with_help(
+                "if the boot loader fills it in, say so: `memory = [{ start = .., size = .. }]` in [host]",
+            ));
+        };
+        let places = match self.trees.host {
+            Host::Qemu { .. } => boot::on_qemu(lowest, &sizes),
             Host::Board => {
                 let reserved = map.reserved.iter().chain(&self.spec.reserved);
                 let taken: Vec<MachineRange> = reserved.map(|reserved| reserved.range).collect();
                 boot::on_board(&ram, &taken, &sizes)
             }
-        }
+        };
+        places.ok_or_else(|| {
+            let message = "the host's memory has no room for hypervisor, device tree and container";
+            Diagnostic::error("boot-no-room", message)
+                .with_help("give the host more memory, or the domains smaller files")
+        })
     }
 }

@@ -1,6 +1,7 @@
 //! The files that a manifest names, and the container that they make.
 
 use std::fmt;
+use std::io;
 use std::path::Path;
 
 use layout::{
@@ -179,13 +180,12 @@ impl Payload {
 }
 
 fn read(role: Role, path: &Path) -> Result<(Vec<u8>, Shape), (Code, String)> {
-    let unreadable = |error| {
+    let bytes = read_file(path).map_err(|error| {
         (
             Code::FileUnreadable,
             format!("can't read {}: {error}", path.display()),
         )
-    };
-    let bytes = std::fs::read(path).map_err(unreadable)?;
+    })?;
     if role != Role::Kernel {
         let shape = Shape::data(bytes.len() as u64);
         return Ok((bytes, shape));
@@ -203,6 +203,14 @@ fn read(role: Role, path: &Path) -> Result<(Vec<u8>, Shape), (Code, String)> {
         offset: kernel.image.text_offset,
     };
     Ok((kernel.bytes, shape))
+}
+
+/// A device or a pipe may have no end, so that only files are read.
+fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("it isn't a file"));
+    }
+    std::fs::read(path)
 }
 
 fn file_problem(
@@ -287,6 +295,9 @@ impl Loaded {
             .manifest
             .request_at(&self.payloads, &self.arrangement, start);
         give_origins(&mut system.request, &said);
+        if let Some(console) = &said.hypervisor.console {
+            give_console_origin(&mut system.problems, console);
+        }
         let reserved = self.manifest.host.iter().flat_map(|host| &host.reserved);
         for (read, said) in system.reserved.iter_mut().zip(reserved) {
             read.origin = said.origin;
@@ -302,6 +313,18 @@ fn give_origins(read: &mut SystemRequest, said: &SystemRequest) {
     }
     for (read, said) in read.domains.iter_mut().zip(&said.domains) {
         domain_origins(read, said);
+    }
+}
+
+/// A console that the host doesn't have is found by the tree's reader; it was named in the manifest.
+fn give_console_origin(problems: &mut [Conflict], console: &Located<String>) {
+    for problem in problems {
+        if let (Code::DeviceUnknown, [side]) = (problem.code, problem.sides.as_mut_slice())
+            && side.domain.is_none()
+        {
+            side.what = format!("console = \"{}\"", console.value);
+            side.origin = console.origin;
+        }
     }
 }
 

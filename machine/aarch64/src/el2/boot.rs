@@ -12,12 +12,31 @@ use super::uart::Uart;
 use super::{entry, heap, launch, mmu};
 use crate::stage1::Kind;
 
-static UART: Once<Uart> = Once::new();
+/// The UART of the host's `stdout-path`, for what goes wrong before the system's tree is read.
+static EARLY_UART: Once<Uart> = Once::new();
+/// The UART that the plan leaves to the hypervisor, if any.
+static UART: Once<Option<Uart>> = Once::new();
 static CONSOLE: Once<Console> = Once::new();
 
 /// The console's line discipline.
 pub fn console() -> &'static Console {
     CONSOLE.call_once(Console::new)
+}
+
+/// Sets the hypervisor's UART for good: the one at `path` of the host's tree. Any other belongs to a
+/// domain from now on.
+pub fn choose_uart(tree: &[u8], path: Option<&str>) {
+    let chosen = path.and_then(|path| Uart::of_path(&Fdt::new(tree).ok()?, path));
+    if let Some(uart) = chosen {
+        // A range that can't be mapped is answered by the first access, on the early UART.
+        if mmu::map(uart.base(), uart.base() + 1, Kind::Device).is_ok() {
+            uart.enable();
+        }
+    }
+    if path.is_some() && chosen.is_none() {
+        say(format_args!("warning: no driver for the console's UART"));
+    }
+    UART.call_once(|| chosen);
 }
 
 /// A line of the hypervisor on its console.
@@ -31,7 +50,10 @@ pub fn say(text: fmt::Arguments<'_>) {
 
 /// The hypervisor's UART, once it is known.
 pub fn uart() -> Option<Uart> {
-    UART.get().copied()
+    match UART.get() {
+        Some(chosen) => *chosen,
+        None => EARLY_UART.get().copied(),
+    }
 }
 
 /// A tree of this size or more is taken for garbage. Linux's limit is 2 MiB as well.
@@ -101,7 +123,7 @@ pub extern "C" fn start(tree: u64, image: u64, loaded: u64, failure: u64) -> ! {
         halt()
     }
     if let Some(uart) = uart {
-        UART.call_once(|| uart);
+        EARLY_UART.call_once(|| uart);
     }
     heap::start();
     launch::launch(tree, bytes, &layout, loaded)

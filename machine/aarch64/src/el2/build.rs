@@ -68,11 +68,11 @@ impl fmt::Display for Error {
     }
 }
 
-/// Makes the system, starts its CPUs and domains.
+/// Makes the system, starts its CPUs and domains. Says whether this CPU has a vCPU to run.
 ///
 /// # Errors
 /// [`Error`]; then nothing runs.
-pub fn build(planned: Planned<'_>) -> Result<(), Error> {
+pub fn build(planned: Planned<'_>) -> Result<bool, Error> {
     let Planned {
         tree,
         host,
@@ -104,14 +104,15 @@ pub fn build(planned: Planned<'_>) -> Result<(), Error> {
     let timer = host
         .timer
         .map_or(HYPERVISOR_TIMER, |timer| timer.hypervisor);
+    let cpus = used_cpus(&host, &outcome.plan.domains);
     let machine = Arm {
         gic,
         uart: uart(),
         uart_interrupt: host.console.as_ref().and_then(|uart| uart.interrupt),
+        uart_cpu: cpus.first().map_or(here, |&(first, _)| first),
         timer,
         frequency: CNTFRQ_EL0.get().max(1),
     };
-    let cpus: Vec<(usize, u64)> = used_cpus(&host, &outcome.plan.domains);
     let system = System::new(machine, &host.map, outcome.plan, setups).map_err(Error::Core)?;
     let system: &'static System<Arm> = Box::leak(Box::new(system));
 
@@ -130,19 +131,11 @@ pub fn build(planned: Planned<'_>) -> Result<(), Error> {
             say(format_args!("CPU {index} doesn't start: {error:?}"));
         }
     }
-    let Some(own) = own else {
-        return Err(Error::UnknownCpu);
-    };
-    smp::prepare(&own);
-    if let (Some(uart), Some(interrupt)) = (system.machine().uart, system.machine().uart_interrupt)
-    {
-        match gic.own(interrupt, here) {
-            Ok(()) => uart.enable_receive_interrupt(),
-            Err(error) => say(format_args!("no console input: {error}")),
-        }
+    if let Some(own) = &own {
+        smp::prepare(own);
     }
     system.boot();
-    Ok(())
+    Ok(own.is_some())
 }
 
 /// The CPUs that vCPUs are pinned to: index in the host map and MPIDR affinity.

@@ -6,8 +6,9 @@ use core::ptr::{NonNull, null_mut, slice_from_raw_parts_mut};
 use rlsf::Tlsf;
 use spin::Mutex;
 
-/// Enough to read the trees and to plan; all of it stays in use later.
-const EARLY_BYTES: usize = 256 * 1024;
+/// Enough to index the largest trees of real boards (some 300 KiB) and to plan; all of it stays in
+/// use later.
+const EARLY_BYTES: usize = 768 * 1024;
 
 #[repr(C, align(4096))]
 struct Early([u8; EARLY_BYTES]);

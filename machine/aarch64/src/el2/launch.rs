@@ -14,7 +14,7 @@ use manifest::tree::blob::{self, Tree};
 use manifest::tree::host::{self, BootFacts, Host};
 use manifest::tree::system::{self, Modules, System};
 
-use super::boot::say;
+use super::boot::{choose_uart, say};
 use super::entry::{Image, continue_in_copy, copy_image};
 use super::panic::halt;
 use super::{build, cache, firmware, heap, mmu, smp};
@@ -115,6 +115,7 @@ pub fn launch(tree_address: u64, bytes: &'static [u8], image: &Image, loaded: u6
     let console = host::resolve_console(&tree, named);
     let mut host = host::read(&tree, &boot, console.as_deref(), &mut origins);
     firmware::set_conduit(host.psci);
+    choose_uart(bytes, host.console.as_ref().map(|uart| uart.path.as_str()));
     map_host(&host, image);
     let header = |module: MachineRange| header_of(&host, module);
     let system = system::read(system_tree, modules, &tree, &header, &mut origins);
@@ -142,7 +143,9 @@ pub fn launch(tree_address: u64, bytes: &'static [u8], image: &Image, loaded: u6
         outcome,
     };
     match build::build(planned) {
-        Ok(()) => smp::enter(),
+        Ok(true) => smp::enter(),
+        // This CPU is nobody's: it waits for ever.
+        Ok(false) => halt(),
         Err(error) => {
             say(format_args!("error[build-failed]: {error}"));
             stop()

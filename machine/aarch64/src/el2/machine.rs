@@ -33,8 +33,10 @@ pub struct Arm {
     pub gic: &'static Gic<Hardware>,
     /// The hypervisor's UART.
     pub uart: Option<Uart>,
-    /// The UART's interrupt.
+    /// The UART's interrupt, and the CPU that takes it.
     pub uart_interrupt: Option<u32>,
+    /// See `uart_interrupt`: an index in the host map.
+    pub uart_cpu: usize,
     /// The interrupt of EL2's physical timer.
     pub timer: u32,
     /// Counts of CNTPCT_EL0 in a second, not zero.

@@ -3,6 +3,7 @@
 //! Built with the MMU off from a pool inside the image, then extended as the host tree is read. No
 //! page is writable and executable.
 
+use alloc::alloc::{Layout, alloc};
 use core::arch::asm;
 
 use aarch64_cpu::registers::{
@@ -16,9 +17,11 @@ use super::pool::{self, Pool};
 use crate::paging::{PAGE_SIZE, PagingError, Regime, Tables};
 use crate::stage1::{self, Kind};
 
-/// Tables for the map of EL2. A machine takes three for its image, and one or two for each piece of RAM
-/// or device that isn't a multiple of a larger block.
-const POOL_TABLES: usize = 32;
+/// Tables for the image, the host's tree and the UART: with the MMU off there is no heap. Later ones
+/// come from there.
+const POOL_TABLES: usize = 16;
+/// More than any range can take: two at each end, and one for another 512 GiB.
+const MOST_FOR_A_RANGE: usize = 8;
 
 #[repr(C, align(4096))]
 struct PoolMemory([[u64; 512]; POOL_TABLES]);
@@ -93,6 +96,24 @@ pub struct Registers {
     pub system: u64,
 }
 
+impl Map {
+    /// Sees to it that there are tables for one more range, as long as the heap has memory.
+    fn refill(&mut self) {
+        let Ok(page) = Layout::from_size_align(size_of::<[u64; 512]>(), size_of::<[u64; 512]>())
+        else {
+            return;
+        };
+        while self.tables.pool.available() < MOST_FOR_A_RANGE {
+            // SAFETY: the layout has a size.
+            let table = unsafe { alloc(page) };
+            if table.is_null() {
+                return;
+            }
+            self.tables.pool.give(table as u64);
+        }
+    }
+}
+
 fn regime(root: u64) -> Regime {
     Regime::new(root, stage1::INPUT_BITS, stage1::START_LEVEL)
 }
@@ -151,6 +172,7 @@ pub fn enable(image: &Image, others: &[(u64, u64, Kind)]) -> Result<(), PagingEr
 pub fn map(start: u64, end: u64, kind: Kind) -> Result<(), PagingError> {
     let mut map = MAP.lock();
     let map = &mut *map;
+    map.refill();
     let (start, end) = (page_down(start), page_up(end));
     regime(map.root).map(
         &mut map.tables,
@@ -168,6 +190,7 @@ pub fn map(start: u64, end: u64, kind: Kind) -> Result<(), PagingError> {
 pub fn unmap(start: u64, end: u64) -> Result<(), PagingError> {
     let mut map = MAP.lock();
     let map = &mut *map;
+    map.refill();
     regime(map.root).unmap(&mut map.tables, start, end - start)
 }
 

@@ -55,7 +55,7 @@ impl Pool {
         Some(table)
     }
 
-    /// Gives a table back that came from `take`.
+    /// Gives a table back that came from `take`, or one more page of the hypervisor's.
     pub fn give(&mut self, table: u64) {
         write(table, 0, self.returned);
         self.returned = table;

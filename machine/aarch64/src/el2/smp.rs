@@ -95,6 +95,14 @@ pub fn prepare(task: &Task) {
     if let Err(error) = ready {
         boot::say(format_args!("CPU {}: no interrupts: {error}", task.index));
     }
+    if let (Some(uart), Some(interrupt)) = (machine.uart, machine.uart_interrupt)
+        && task.index == machine.uart_cpu
+    {
+        match machine.gic.own(interrupt, task.index) {
+            Ok(()) => uart.enable_receive_interrupt(),
+            Err(error) => boot::say(format_args!("no console input: {error}")),
+        }
+    }
     cpu::start(task.caller);
 }
 

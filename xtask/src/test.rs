@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result};
 
 use crate::arch::Arch;
 use crate::build;
+use crate::fetch::guests;
 use crate::install;
 use crate::paths;
 use crate::run::{self, step};
@@ -58,12 +59,13 @@ pub enum Part {
 pub fn test(arch: Arch, part: Part, full: bool, filter: &str) -> Result<bool> {
     let begun = Instant::now();
     let mut tally = Tally::default();
+    guests::fetch()?;
     if part != Part::System {
         tally.add(lints());
-        tally.add(cargo_tests(
-            "workstation tests",
-            cargo(&["test", "--workspace", "--no-fail-fast"]),
-        )?);
+        let mut tests = cargo(&["test", "--workspace", "--no-fail-fast"]);
+        // The kernels' packages hold the device trees of hundreds of real boards.
+        tests.env("TERRANE_BOARD_TREES", guests::folder()?);
+        tally.add(cargo_tests("workstation tests", tests)?);
         tally.add(miri()?);
     }
     if part != Part::Workstation {

@@ -110,8 +110,23 @@ pub fn xen() -> Result<PathBuf> {
     Ok(folder.join("xen"))
 }
 
+/// Fetches what the tests need, so that none of them waits for a download.
+pub fn fetch() -> Result<()> {
+    kernel(Kernel::Bookworm)?;
+    kernel(Kernel::Trixie)?;
+    busybox()?;
+    Ok(())
+}
+
+/// The folder of all that is here, made if it isn't there.
+pub fn folder() -> Result<PathBuf> {
+    let folder = paths::cache()?.join("guests");
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    Ok(folder)
+}
+
 fn entry(name: &str) -> Result<PathBuf> {
-    Ok(paths::cache()?.join("guests").join(name))
+    Ok(folder()?.join(name))
 }
 
 /// Which package a cache entry came from, for reports and to find an old one.

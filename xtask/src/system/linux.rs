@@ -19,14 +19,6 @@ pub const QUIET: &str = "console=hvc0 quiet loglevel=3 panic=-1";
 /// The feature word that an arm64 hardware domain reads when it is direct-mapped (bits 0 2 11 13 14 17 18).
 const FEATURES: &str = "00066805";
 
-/// Fetches what the scenarios will need, so that none waits for a download.
-pub fn fetch() -> Result<()> {
-    guests::kernel(Kernel::Bookworm)?;
-    guests::kernel(Kernel::Trixie)?;
-    guests::busybox()?;
-    Ok(())
-}
-
 /// The hardware domain with Debian's `kernel` that does `task`; its ramdisk lies in `folder`.
 pub fn domain(context: &Context, folder: &Path, kernel: Kernel, task: &str) -> Result<Domain> {
     let files = guests::kernel(kernel)?;

@@ -101,7 +101,6 @@ pub fn run(arch: Arch, full: bool, filter: &str) -> Result<Tally> {
     scenarios.extend(matrix::scenarios(full));
     scenarios.retain(|scenario| scenario.name.contains(filter));
     step(format_args!("{} system tests", scenarios.len()));
-    linux::fetch()?;
 
     let queue = Mutex::new(VecDeque::from(scenarios));
     let (passed, failed) = (AtomicU32::new(0), AtomicU32::new(0));

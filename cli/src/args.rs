@@ -29,7 +29,7 @@ pub enum Command {
     Check(CheckArgs),
     /// Show the whole machine: who owns which frames, where each domain sees them, what devices can reach
     Plan(PlanArgs),
-    /// Say what a conflict's code means and how to mend it
+    /// Say whose an address is, or what a conflict's code means and how to mend it
     Explain(ExplainArgs),
     /// Write all that a boot loader needs
     Image(ImageArgs),
@@ -85,8 +85,15 @@ pub enum PlanFormat {
 /// `terrane explain`.
 #[derive(Debug, Args)]
 pub struct ExplainArgs {
-    /// A conflict's code; without one, all codes are listed
-    pub code: Option<String>,
+    /// A conflict's code, or, with an address, a manifest; without either, all codes are listed
+    #[arg(value_name = "CODE|MANIFEST")]
+    pub what: Option<PathBuf>,
+    /// An address, such as 0x4000_0000: who owns it on the machine, what each domain sees there
+    #[arg(value_parser = address)]
+    pub address: Option<u64>,
+    /// The hypervisor's image, as for the other commands
+    #[arg(long, value_name = "FILE", requires = "address")]
+    pub hypervisor: Option<PathBuf>,
 }
 
 /// `terrane image`.
@@ -125,6 +132,11 @@ pub struct RunArgs {
     /// More arguments for QEMU
     #[arg(last = true, value_name = "QEMU ARGS")]
     pub qemu_args: Vec<String>,
+}
+
+fn address(text: &str) -> Result<u64, String> {
+    manifest::toml::parse_number(text)
+        .ok_or_else(|| "not an address such as 0x4000_0000 or 1GiB".to_owned())
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

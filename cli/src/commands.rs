@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::io::{self, Write};
+use std::path::Path;
 
 use layout::OnConflict;
 
@@ -13,7 +14,7 @@ use crate::diagnostics::{self, Diagnostic, Stream};
 use crate::exit::Exit;
 use crate::findings::Findings;
 use crate::system::{Host, Purpose, System};
-use crate::{explain, image, plan_text, qemu, run, status};
+use crate::{explain, image, plan_text, qemu, run, status, whose};
 
 /// `terrane check`.
 pub fn check(args: &CheckArgs) -> io::Result<Exit> {
@@ -65,8 +66,17 @@ pub fn plan(args: &PlanArgs) -> io::Result<Exit> {
 }
 
 /// `terrane explain`.
-pub fn explain(args: &ExplainArgs) -> io::Result<Exit> {
-    match explain::explain(args.code.as_deref(), &mut io::stdout()) {
+pub fn explain(args: ExplainArgs) -> io::Result<Exit> {
+    if let (Some(manifest), Some(address)) = (&args.what, args.address) {
+        let manifest = ManifestArgs {
+            manifest: manifest.clone(),
+            hypervisor: args.hypervisor,
+            json: false,
+        };
+        return explain_address(&manifest, address);
+    }
+    let code = args.what.as_deref().map(Path::to_string_lossy);
+    match explain::explain(code.as_deref(), &mut io::stdout()) {
         Ok(written) => written.map(|()| Exit::Good),
         Err(unknown) => {
             let mut findings = Findings::default();
@@ -76,6 +86,18 @@ pub fn explain(args: &ExplainArgs) -> io::Result<Exit> {
                 .map(|()| Exit::Conflicts)
         }
     }
+}
+
+fn explain_address(args: &ManifestArgs, address: u64) -> io::Result<Exit> {
+    let mut findings = Findings::default();
+    let system = System::plan(args, Purpose::Look, &mut findings);
+    findings.emit(false, Stream::Stderr)?;
+    if let Ok(system) = &system {
+        for line in whose::explain(address, &system.outcome.plan, &system.map) {
+            writeln!(io::stdout(), "{line}")?;
+        }
+    }
+    Ok(verdict(&system, &findings))
 }
 
 /// `terrane image`.

@@ -18,6 +18,7 @@ mod qemu;
 mod run;
 mod status;
 mod system;
+mod whose;
 
 use std::process::ExitCode;
 
@@ -30,7 +31,7 @@ fn main() -> ExitCode {
     let result = match args::Cli::parse().command {
         Command::Check(args) => commands::check(&args),
         Command::Plan(args) => commands::plan(&args),
-        Command::Explain(args) => commands::explain(&args),
+        Command::Explain(args) => commands::explain(args),
         Command::Image(args) => commands::image(&args),
         Command::Run(args) => commands::run(args),
     };

@@ -13,6 +13,7 @@ mod reader;
 pub use domain::DomainFiles;
 pub use files::{BuildError, Loaded};
 pub use host::{HostSource, HostSpec, QemuSpec};
+pub use number::parse as parse_number;
 
 use std::fmt;
 use std::io;

@@ -11,7 +11,8 @@ const UNITS: [(&str, u64); 4] = [
 /// A number in a string: decimal, or hexadecimal behind `0x`, with underscores between digits and
 /// a unit behind it ("256MiB", "0xffff_ffff_f000_0000"). `None` if it is none, or more than 64
 /// bits.
-pub(super) fn parse(text: &str) -> Option<u64> {
+#[must_use]
+pub fn parse(text: &str) -> Option<u64> {
     let (digits, unit) = UNITS
         .iter()
         .find_map(|(name, bytes)| Some((text.strip_suffix(name)?.trim_end(), *bytes)))

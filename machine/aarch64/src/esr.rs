@@ -161,11 +161,6 @@ impl SystemRegister {
         self.0 >> 14 & 7
     }
 
-    /// Its CRn field.
-    pub const fn crn(self) -> u64 {
-        self.0 >> 10 & 15
-    }
-
     /// Its CRm field.
     pub const fn crm(self) -> u64 {
         self.0 >> 1 & 15

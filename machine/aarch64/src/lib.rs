@@ -7,12 +7,14 @@
 extern crate alloc;
 
 pub mod esr;
+pub mod exception;
 pub mod gic;
 pub mod idregs;
 pub mod paging;
 pub mod smccc;
 pub mod stage1;
 pub mod stage2;
+pub mod sysregs;
 pub mod vgic;
 pub mod vpl011;
 

@@ -44,13 +44,14 @@ fn lock_both<'a, M: Machine>(near: &'a Domain<M>, far: &'a Domain<M>) -> Both<'a
 }
 
 impl<M: Machine> System<M> {
-    /// Binds a free port of `near` to a port of `far` that is unbound and waits for `near`.
+    /// Binds a free port of `near` to a port of `far` that is unbound and waits for `near`. It
+    /// notifies vCPU 0 until the guest moves it, as every port but those of IPIs and per-vCPU VIRQs
+    /// (event_channel.h at `EVTCHNOP_bind_vcpu`).
     pub(crate) fn bind_interdomain(
         &self,
         near: &Domain<M>,
         far: &Domain<M>,
         far_port: u32,
-        vcpu: u32,
     ) -> Result<u32, Errno> {
         let mut both = lock_both(near, far);
         let channel = both.far().get(far_port)?;
@@ -59,7 +60,7 @@ impl<M: Machine> System<M> {
         }
         let port = both
             .near
-            .allocate(Binding::Interdomain(far.index, far_port), vcpu)?;
+            .allocate(Binding::Interdomain(far.index, far_port), 0)?;
         let binding = Binding::Interdomain(near.index, port);
         both.far().set(far_port, Channel { binding, ..channel });
         // The other side may have sent before there was anybody to tell.
@@ -98,29 +99,34 @@ impl<M: Machine> System<M> {
 
     /// Makes a port free. The other end of a link becomes unbound, waiting for this domain.
     pub(crate) fn close(&self, domain: &Domain<M>, port: u32) -> Result<(), Errno> {
-        let channel = domain.events.lock().get(port)?;
-        let far = match channel.binding {
-            Binding::Interdomain(far, _) => self.domains.get(far.get()).unwrap_or(domain),
-            _ => domain,
-        };
-        let mut both = lock_both(domain, far);
-        // Only this domain's vCPUs bind its ports anew, so what has changed meanwhile is that one
-        // of them closed it, or that the other end did.
-        let channel = both.near.get(port)?;
-        match channel.binding {
-            Binding::Interdomain(far_index, far_port) if far_index == far.index => {
-                if let Ok(end) = both.far().get(far_port) {
-                    let binding = Binding::Unbound(domain.id());
-                    both.far().set(far_port, Channel { binding, ..end });
+        loop {
+            let channel = domain.events.lock().get(port)?;
+            let far = match channel.binding {
+                Binding::Interdomain(far, _) => self.domains.get(far.get()).unwrap_or(domain),
+                _ => domain,
+            };
+            let mut both = lock_both(domain, far);
+            // Another vCPU may have closed it between the two looks.
+            let channel = both.near.get(port)?;
+            match channel.binding {
+                Binding::Interdomain(far_index, far_port) if far_index == far.index => {
+                    let link = Binding::Interdomain(domain.index, port);
+                    if let Ok(end) = both.far().get(far_port)
+                        && end.binding == link
+                    {
+                        let binding = Binding::Unbound(domain.id());
+                        both.far().set(far_port, Channel { binding, ..end });
+                    }
                 }
+                // Somebody bound it between the two looks; now the domain to be locked is known.
+                Binding::Interdomain(..) => continue,
+                Binding::Virq(virq) => both.near.unbind_virq(virq, channel.vcpu),
+                Binding::Unbound(_) | Binding::Ipi | Binding::Free => {}
             }
-            Binding::Interdomain(..) => return Err(Errno::Eagain),
-            Binding::Virq(virq) => both.near.unbind_virq(virq, channel.vcpu),
-            Binding::Unbound(_) | Binding::Ipi | Binding::Free => {}
+            both.near.set(port, FREE);
+            self.clear_pending(domain, &both.near, port);
+            return Ok(());
         }
-        both.near.set(port, FREE);
-        self.clear_pending(domain, &both.near, port);
-        Ok(())
     }
 
     /// Closes ports of a domain, at most `budget` of them; says whether all are closed now.

@@ -91,9 +91,12 @@ impl<M: Machine> System<M> {
             return Err(Errno::Ebusy);
         }
         // The guest must look at everything once: what became pending before isn't in the new
-        // place.
+        // place. What lies there may look like an upcall on its way, and there is none.
         if let Some(selector) = self.machine.word(&claim, offset + VCPU_PENDING_SELECTOR) {
             selector.store(u64::MAX, Ordering::SeqCst);
+        }
+        if let Some(word) = self.machine.word(&claim, offset + VCPU_UPCALL_WORD) {
+            word.fetch_and(!UPCALL_PENDING, Ordering::SeqCst);
         }
         *info = InfoPlace::Registered(claim, offset);
         self.raise(domain, &events, vcpu);

@@ -63,12 +63,9 @@ impl<M: Machine> Caller<'_, M> {
         // The structure is written first with what it had: a guest that can't take the answer gets
         // no port.
         self.write(buffer, &request)?;
-        let port = self.system.bind_interdomain(
-            self.domain,
-            remote,
-            request.remote_port,
-            self.vcpu.index,
-        )?;
+        let port = self
+            .system
+            .bind_interdomain(self.domain, remote, request.remote_port)?;
         self.answer_port(
             self.domain,
             buffer,

@@ -287,6 +287,80 @@ fn vcpu_info_must_fit_its_page_and_is_registered_once() {
 }
 
 #[test]
+fn what_lies_where_vcpu_info_goes_does_not_hide_the_upcall() {
+    let board = Board::one(1);
+    let guest = board.guest(0, 0);
+    let info = guest.ram() + 14 * 4096;
+    guest.set_word(info, 1);
+    guest.caller.vcpu.machine().take_upcalls();
+    assert_eq!(register_info(guest, 0, 14, 0), 0);
+    assert_eq!(guest.caller.vcpu.machine().take_upcalls(), 1);
+    assert_eq!(guest.word(info), 1);
+    assert_eq!(guest.word(info + 8), u64::MAX);
+}
+
+#[test]
+fn a_link_notifies_vcpu_0_whoever_bound_it() {
+    let board = Board::one(2);
+    let (first, second) = (board.guest(0, 0), board.guest(0, 1));
+    let far = alloc_unbound(first, DomainId::SELF.0);
+    let (result, near) = bind(second, DomainId::SELF.0, far);
+    assert_eq!(result, 0);
+    for port in [far, near] {
+        let request = ev::Status {
+            domain: DomainId::SELF,
+            reserved: 0,
+            port,
+            status: 0,
+            vcpu: 99,
+            detail: 0,
+            remote_port: 0,
+        };
+        let (result, answer) = op(first, ev::STATUS, request);
+        assert_eq!((result, answer.status), (0, ev::STATUS_INTERDOMAIN));
+        assert_eq!(answer.vcpu, 0);
+    }
+}
+
+/// One domain allocates and closes a port as fast as it can, another binds to it and closes its
+/// end: a close never fails, and no end of a link outlives the other.
+#[test]
+fn both_ends_may_be_closed_at_once() {
+    const ROUNDS: u32 = if cfg!(miri) { 20 } else { 20_000 };
+    let board = Board::two();
+    std::thread::scope(|scope| {
+        let closer = scope.spawn(|| {
+            for _ in 0..ROUNDS {
+                let own = alloc_unbound(board.guest(1, 0), 0);
+                assert_eq!(port(board.guest(1, 0), ev::CLOSE, own), 0);
+            }
+        });
+        while !closer.is_finished() {
+            let (result, near) = bind(board.guest(0, 0), 1, 1);
+            if result == 0 {
+                assert_eq!(port(board.guest(0, 0), ev::CLOSE, near), 0);
+            }
+        }
+    });
+    for index in 0..2 {
+        let guest = board.guest(index, 0);
+        for port in 1..128 {
+            let request = ev::Status {
+                domain: DomainId::SELF,
+                reserved: 0,
+                port,
+                status: 99,
+                vcpu: 0,
+                detail: 0,
+                remote_port: 0,
+            };
+            let (_, answer) = op(guest, ev::STATUS, request);
+            assert_eq!(answer.status, ev::STATUS_CLOSED, "{port} of {index}");
+        }
+    }
+}
+
+#[test]
 fn ports_end_at_the_planned_limit() {
     let board = Board::one(1);
     let guest = board.guest(0, 0);

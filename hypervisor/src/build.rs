@@ -3,7 +3,9 @@
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
-use layout::{Copy as ModuleCopy, GuestRange, MachineAddress, MachineRange, MfnRange, Scrub};
+use layout::{
+    Copy as ModuleCopy, FRAME_SIZE, GuestRange, MachineAddress, MachineRange, MfnRange, Scrub,
+};
 
 use crate::domain::{Domain, GivenBack};
 use crate::machine::{Access, CacheFlush, Machine};
@@ -11,13 +13,17 @@ use crate::ownership::{Claim, DomainIndex, Owner};
 use crate::sorted;
 use crate::system::{BuildError, System};
 
+/// For a guest that begins with its caches off.
+const DOWN_TO_MEMORY: CacheFlush = CacheFlush {
+    clean: true,
+    invalidate: true,
+};
+
 impl<M: Machine> System<M> {
-    /// Builds a domain whose modules are in place.
+    /// Builds a domain whose modules are in place and whose shared frames are clear.
     pub(crate) fn build(&self, domain: &Domain<M>) -> Result<(), BuildError> {
         self.map_memory(domain)?;
         self.map_devices(domain)?;
-        self.machine.clear(&domain.shared_info);
-        self.machine.clear(&domain.grant_frames);
         self.show_wall_clock(domain);
         self.write_tree(domain)
     }
@@ -35,16 +41,18 @@ impl<M: Machine> System<M> {
             .iter()
             .filter(|copy| copy.domain == domain.index.get())
         {
-            self.place(copy)?;
+            // The other domains run: nothing is put aside in their RAM.
+            self.place(copy, |owner| owner == Owner::Domain(domain.index))?;
         }
         self.build(domain)
     }
 
     /// Undoes all that a domain has done; none of its vCPUs runs.
     pub(crate) fn take_down(&self, domain: &Domain<M>) {
-        self.unmap_all_grants(domain);
+        self.end_grants(domain);
         self.close_some(domain, u32::MAX);
         domain.events.lock().reset();
+        self.machine.clear(&domain.shared_info);
         self.machine.unmap_all(&domain.machine);
         self.machine.reset_domain(&domain.machine);
         *domain.given_back.lock() = GivenBack::default();
@@ -134,23 +142,20 @@ impl<M: Machine> System<M> {
                 .and_then(|size| rest.split_at_checked(size))
                 .ok_or(BuildError::Tree)?;
             self.machine.write(&claim, offset, bytes);
-            self.machine.flush_cache(
-                &claim,
-                offset,
-                piece.size(),
-                CacheFlush {
-                    clean: true,
-                    invalidate: true,
-                },
-            );
+            self.machine
+                .flush_cache(&claim, offset, piece.size(), DOWN_TO_MEMORY);
             rest = after;
         }
         Ok(())
     }
 
-    /// Carries out one copy of the plan.
-    pub(crate) fn place(&self, copy: &ModuleCopy) -> Result<(), BuildError> {
-        let segments = self.segments(copy)?;
+    /// Carries out one copy of the plan, if `may_hold` allows it in each owner's frames.
+    pub(crate) fn place(
+        &self,
+        copy: &ModuleCopy,
+        may_hold: impl Fn(Owner) -> bool,
+    ) -> Result<(), BuildError> {
+        let segments = self.segments(copy, may_hold)?;
         let upwards = segments
             .first()
             .is_none_or(|first| first.to.at() <= first.from.at());
@@ -168,25 +173,51 @@ impl<M: Machine> System<M> {
         Ok(())
     }
 
+    /// Zeroes what follows a copied module in its last frame: another domain's may have lain
+    /// there.
+    pub(crate) fn clear_behind(&self, copy: &ModuleCopy) {
+        const ZEROES: [u8; 64] = [0; 64];
+        let Some(end) = copy.destination.last().map(MachineRange::end) else {
+            return;
+        };
+        let used = end.offset_in_frame();
+        let Some(claim) = Self::owner_of(copy)
+            .filter(|_| used > 0)
+            .and_then(|owner| self.ownership.claim_frame(end.frame(), owner))
+        else {
+            return;
+        };
+        let mut at = used;
+        while at < FRAME_SIZE {
+            let left = usize::try_from(FRAME_SIZE - at).unwrap_or(ZEROES.len());
+            let piece = ZEROES.get(..left).unwrap_or(&ZEROES);
+            self.machine.write(&claim, at, piece);
+            at += piece.len() as u64;
+        }
+        let rest = FRAME_SIZE - used;
+        self.machine.flush_cache(&claim, used, rest, DOWN_TO_MEMORY);
+    }
+
+    fn owner_of(copy: &ModuleCopy) -> Option<Owner> {
+        let index = u16::try_from(copy.domain).ok()?;
+        Some(Owner::Domain(DomainIndex(index)))
+    }
+
     /// Cuts a copy where either side changes its owner or its place.
-    fn segments(&self, copy: &ModuleCopy) -> Result<Vec<Segment>, BuildError> {
-        let owner = u16::try_from(copy.domain)
-            .map(DomainIndex)
-            .map(Owner::Domain);
+    fn segments(
+        &self,
+        copy: &ModuleCopy,
+        may_hold: impl Fn(Owner) -> bool,
+    ) -> Result<Vec<Segment>, BuildError> {
         let mut segments = Vec::new();
         let mut source = copy.source;
         for destination in &copy.destination {
-            let owned = owner
-                .ok()
-                .and_then(|owner| self.ownership.claim(destination.frames_touched(), owner));
-            if owned.is_none() {
-                return Err(BuildError::NotOwned(*destination));
-            }
             let mut destination = *destination;
             while !destination.is_empty() {
                 let from = self.piece(source).ok_or(BuildError::NotOwned(source))?;
                 let to = self
                     .piece(destination)
+                    .filter(|piece| may_hold(piece.claim.owner()))
                     .ok_or(BuildError::NotOwned(destination))?;
                 let bytes = from.bytes.min(to.bytes);
                 source = after(source, bytes);
@@ -211,19 +242,6 @@ impl<M: Machine> System<M> {
             offset,
             bytes,
         })
-    }
-
-    /// Clears bytes that held another domain's module, to the edges of their frames.
-    pub(crate) fn clear_range(&self, range: MachineRange) {
-        for claim in self
-            .ownership
-            .claim_all(range.frames_inside())
-            .unwrap_or_default()
-        {
-            if matches!(claim.owner(), Owner::Domain(_) | Owner::Unowned) {
-                self.machine.clear(&claim);
-            }
-        }
     }
 }
 

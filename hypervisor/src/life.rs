@@ -134,18 +134,15 @@ impl<M: Machine> System<M> {
             OnStop::HaltMachine => return self.machine.power_off(),
             OnStop::RebootMachine => return self.machine.reset(),
         }
-        self.take_down(domain);
-        domain.life.lock().phase = Phase::Absent;
-        self.power_off_if_all_stopped();
+        self.end_for_good(domain);
     }
 
-    /// Powers the machine off if no domain runs any more.
-    pub(crate) fn power_off_if_all_stopped(&self) {
-        let all_stopped = self
-            .domains
-            .iter()
-            .all(|domain| domain.life.lock().phase == Phase::Absent);
-        if all_stopped {
+    /// Takes down a domain that won't run again, and powers the machine off after the last one.
+    pub(crate) fn end_for_good(&self, domain: &Domain<M>) {
+        self.take_down(domain);
+        domain.life.lock().phase = Phase::Absent;
+        // A domain may end before others have been built: those count from the start.
+        if self.alive.fetch_sub(1, Ordering::SeqCst) == 1 {
             self.log(format_args!("all domains have stopped"));
             self.machine.power_off();
         }

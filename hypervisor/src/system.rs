@@ -3,7 +3,7 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
-use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64};
+use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize};
 
 use layout::{
     Copy as ModuleCopy, Gfn, GuestAddress, HostMap, MachineRange, Mfn, MfnRange, Plan, Scrub,
@@ -17,7 +17,7 @@ use crate::grant::Mappings;
 use crate::hypercall::DomainConsole;
 use crate::life::Life;
 use crate::machine::{Machine, MapError};
-use crate::ownership::{DomainIndex, Holding, Overlap, Owner, Ownership};
+use crate::ownership::{Claim, DomainIndex, Holding, Overlap, Owner, Ownership};
 use crate::sorted;
 
 /// The system, made once at boot and never undone.
@@ -26,8 +26,11 @@ pub struct System<M: Machine> {
     pub(crate) ownership: Ownership,
     pub(crate) domains: Box<[Domain<M>]>,
     pub(crate) copies: Box<[ModuleCopy]>,
-    pub(crate) clear: Box<[MachineRange]>,
+    /// Frames that held another domain's module.
+    pub(crate) clear: Box<[Claim]>,
     pub(crate) scrub: Scrub,
+    /// How many domains haven't ended for good.
+    pub(crate) alive: AtomicUsize,
     /// All pages that are mapped by grants.
     pub(crate) mappings: Mutex<Mappings>,
     /// Nanoseconds since 1970 at system time 0.
@@ -118,6 +121,7 @@ impl<M: Machine> System<M> {
         let mut holdings = memory(&plan)?;
         holdings.extend(devices(host, &plan));
         let ownership = Ownership::new(holdings).map_err(BuildError::Overlap)?;
+        let clear = left_behind(&ownership, &plan.clear)?;
 
         let mut domains = Vec::with_capacity(setups.len());
         for ((index, planned), setup) in (0..).map(DomainIndex).zip(plan.domains).zip(setups) {
@@ -132,11 +136,12 @@ impl<M: Machine> System<M> {
             wall_clock: AtomicU64::new(Self::wall_clock_at_start(&machine)),
             focus: AtomicU16::new(u16::try_from(focus).unwrap_or(0)),
             switch_typed: AtomicU8::new(0),
+            alive: AtomicUsize::new(domains.len()),
             machine,
             ownership,
             domains: domains.into_boxed_slice(),
             copies: plan.copies.into_boxed_slice(),
-            clear: plan.clear.into_boxed_slice(),
+            clear,
             scrub: plan.hypervisor.scrub,
         })
     }
@@ -191,24 +196,44 @@ impl<M: Machine> System<M> {
     /// Places the boot modules, builds every domain and starts it. A domain that can't be built is
     /// refused with a line on the console; the others start.
     pub fn boot(&self) {
-        for copy in &self.copies {
-            if let Err(error) = self.place(copy) {
-                self.log(format_args!("a boot module can't be placed: {error}"));
-            }
-        }
-        for range in &self.clear {
-            self.clear_range(*range);
-        }
+        let placed = self.place_modules();
+        // Before the first domain runs: what firmware left there isn't a grant to it.
         for domain in &self.domains {
-            match self.build(domain) {
+            self.machine.clear(&domain.shared_info);
+            self.machine.clear(&domain.grant_frames);
+        }
+        for (domain, placed) in self.domains.iter().zip(placed) {
+            match placed.and_then(|()| self.build(domain)) {
                 Ok(()) => self.start(domain),
-                Err(error) => self.log(format_args!(
-                    "{}: refused: build-failed: {error}",
-                    domain.name()
-                )),
+                Err(error) => {
+                    self.log(format_args!(
+                        "{}: refused: build-failed: {error}",
+                        domain.name()
+                    ));
+                    self.end_for_good(domain);
+                }
             }
         }
-        self.power_off_if_all_stopped();
+    }
+
+    /// Carries out the plan's copies, and clears what they left of modules in the RAM of other
+    /// domains. For each domain whether its modules are in place.
+    fn place_modules(&self) -> Vec<Result<(), BuildError>> {
+        let mut placed = alloc::vec![Ok(()); self.domains.len()];
+        for copy in &self.copies {
+            // No domain runs yet, so a module may be put aside in any of their RAM.
+            let may_hold = |owner| matches!(owner, Owner::Domain(_) | Owner::Unowned);
+            if let Some(all) = placed.get_mut(copy.domain) {
+                *all = all.and_then(|()| self.place(copy, may_hold));
+            }
+        }
+        for claim in &self.clear {
+            self.machine.clear(claim);
+        }
+        for copy in &self.copies {
+            self.clear_behind(copy);
+        }
+        placed
     }
 
     /// The guest page at which a domain finds a device's frame: devices are shown where the machine
@@ -262,6 +287,21 @@ fn memory(plan: &Plan) -> Result<Vec<Holding>, BuildError> {
         holdings.extend(ranges.iter().map(|&frames| Holding { frames, owner }));
     }
     Ok(holdings)
+}
+
+/// Claims on the frames that held another domain's module.
+fn left_behind(ownership: &Ownership, ranges: &[MachineRange]) -> Result<Box<[Claim]>, BuildError> {
+    let mut claims = Vec::new();
+    for range in ranges {
+        let pieces = ownership.claim_all(range.frames_touched());
+        for claim in pieces.ok_or(BuildError::NotOwned(*range))? {
+            if !matches!(claim.owner(), Owner::Domain(_) | Owner::Unowned) {
+                return Err(BuildError::NotOwned(*range));
+            }
+            claims.push(claim);
+        }
+    }
+    Ok(claims.into_boxed_slice())
 }
 
 /// The holdings of device registers.

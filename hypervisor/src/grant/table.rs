@@ -70,14 +70,17 @@ impl<M: Machine> System<M> {
         self.take_back(holder, handle, mapping, &mut mappings)
     }
 
-    /// Takes back all mappings that a domain holds: it has ended.
-    pub(crate) fn unmap_all_grants(&self, holder: &Domain<M>) {
+    /// Takes back all mappings that a domain holds, and all grants that it gave and nobody uses:
+    /// it has ended. From here on none of its pages can be borrowed until it grants anew.
+    pub(crate) fn end_grants(&self, domain: &Domain<M>) {
         let mut mappings = self.mappings.lock();
-        for handle in Mappings::share(holder.index) {
+        for handle in Mappings::share(domain.index) {
             if let Some(mapping) = mappings.take(handle) {
                 self.release_grant(mapping.grant, &mappings);
             }
         }
+        // Under the lock, so that no use of an entry is half-way.
+        self.machine.clear(&domain.grant_frames);
     }
 
     /// Whether a domain has another domain's frame mapped by a grant.

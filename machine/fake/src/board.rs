@@ -114,7 +114,20 @@ impl Board {
     /// # Errors
     /// The core's.
     pub fn boot_with(specs: &[DomainSpec], scrub: Scrub) -> Result<Self, BuildError> {
-        let (host, plan) = plan(specs, scrub);
+        Self::boot_planned(specs, scrub, |_| ())
+    }
+
+    /// As [`boot_with`](Self::boot_with), with a plan that `change` has changed.
+    ///
+    /// # Errors
+    /// The core's.
+    pub fn boot_planned(
+        specs: &[DomainSpec],
+        scrub: Scrub,
+        change: impl FnOnce(&mut Plan),
+    ) -> Result<Self, BuildError> {
+        let (host, mut plan) = plan(specs, scrub);
+        change(&mut plan);
         let ram = MfnRange::between(Mfn::new(RAM_START), end_of_ram(&plan));
         let machine = Fake::new(ram);
         let system = System::new(machine, &host, plan.clone(), setups(&plan, specs))?;

@@ -1,8 +1,22 @@
 //! Domains are built exactly as planned.
 
-use hypervisor::{Access, BuildError, Owner};
-use layout::{GuestAddress, Scrub};
+use hypervisor::{Access, BuildError, Next, Owner, Reason};
+use layout::{GuestAddress, MachineRange, Mfn, MfnRange, Plan, Scrub};
 use terrane_machine_fake::{Board, DomainSpec, HARDWARE, NO_ROLE, Power, VcpuState};
+
+fn two_with(change: impl FnOnce(&mut Plan)) -> Board {
+    let specs = [
+        DomainSpec::new("control", HARDWARE, true),
+        DomainSpec::new("guest", NO_ROLE, false),
+    ];
+    Board::boot_planned(&specs, Scrub::Reused, change).unwrap()
+}
+
+/// The frame of a domain's RAM at an index.
+fn frame(plan: &Plan, domain: usize, index: u64) -> MfnRange {
+    let start = plan.domains[domain].banks[0].mfn.offset(index);
+    MfnRange::new(start, 1).unwrap()
+}
 
 #[test]
 fn every_frame_of_a_direct_mapped_domain_is_behind_its_own_number() {
@@ -109,6 +123,87 @@ fn a_domain_that_cannot_be_built_is_refused_and_the_others_start() {
     assert_eq!(board.guest(1, 0).state(), VcpuState::Parked);
     assert_ne!(board.guest(0, 0).state(), VcpuState::Parked);
     assert_eq!(board.machine().power(), Power::On);
+}
+
+#[test]
+fn a_refused_domain_has_ended_and_the_last_one_powers_off() {
+    let mut large = DomainSpec::new("large", NO_ROLE, false);
+    large.tree_bytes = 4097;
+    let board = Board::boot(&[large, DomainSpec::new("control", HARDWARE, true)]);
+    assert_eq!(board.guest(0, 0).caller.domain.machine().mappings(), []);
+    assert_eq!(board.machine().power(), Power::On);
+    let next = board.guest(1, 0).caller.shutdown(Reason::PowerOff);
+    assert_eq!(next, Next::Park);
+    assert_eq!(board.machine().power(), Power::Off);
+}
+
+#[test]
+fn a_domain_whose_module_cannot_be_placed_is_refused() {
+    let board = two_with(|plan| {
+        plan.copies[1].destination = vec![plan.hypervisor.region.bytes()];
+    });
+    let console = board.machine().take_console();
+    assert!(
+        console.contains("(terrane) guest: refused: build-failed: "),
+        "{console}"
+    );
+    assert_eq!(board.guest(1, 0).state(), VcpuState::Parked);
+    assert_ne!(board.guest(0, 0).state(), VcpuState::Parked);
+}
+
+#[test]
+fn a_module_may_be_put_aside_in_memory_of_nobody_and_of_others() {
+    let mut aside = Mfn::default();
+    let board = two_with(|plan| {
+        let places = [plan.unowned[0], frame(plan, 0, 9)];
+        let straight = plan.copies[1].clone();
+        for place in places {
+            let last = plan.copies.last_mut().unwrap();
+            let source = MachineRange::saturating(place.bytes().start(), straight.source.size());
+            let destination = core::mem::replace(&mut last.destination, vec![source]);
+            plan.copies.push(layout::Copy {
+                source,
+                destination,
+                ..straight.clone()
+            });
+        }
+        plan.clear = vec![places[1].bytes()];
+        aside = places[1].start();
+    });
+    let guest = board.guest(1, 0);
+    let kernel = guest.caller.domain.plan().kernel.clone();
+    let source = board
+        .machine()
+        .memory()
+        .bytes(kernel.source.frames_touched());
+    let placed: [u8; 1024] = guest.get(kernel.address.raw());
+    assert_eq!(placed[..], source[..1024]);
+    assert_ne!(guest.state(), VcpuState::Parked);
+    assert_eq!(board.machine().memory().contents(aside), vec![0; 512]);
+}
+
+#[test]
+fn what_lay_behind_a_module_in_its_last_frame_is_cleared() {
+    let board = two_with(|_| ());
+    for index in 0..2 {
+        let guest = board.guest(index, 0);
+        let kernel = guest.caller.domain.plan().kernel.address.raw();
+        assert_eq!(guest.get::<[u8; 3072]>(kernel + 1024), [0; 3072]);
+        assert_ne!(
+            guest.get::<u64>(kernel + 2 * 4096),
+            0,
+            "the next frame is left alone"
+        );
+    }
+}
+
+#[test]
+fn a_plan_that_clears_the_hypervisors_memory_is_not_carried_out() {
+    let specs = [DomainSpec::new("control", HARDWARE, true)];
+    let result = Board::boot_planned(&specs, Scrub::Reused, |plan| {
+        plan.clear = vec![plan.hypervisor.region.bytes()];
+    });
+    assert!(matches!(result.err(), Some(BuildError::NotOwned(_))));
 }
 
 #[test]

@@ -291,6 +291,44 @@ fn a_domain_that_ends_lets_go_of_what_it_borrowed() {
 }
 
 #[test]
+fn grants_end_with_the_life_that_gave_them() {
+    let policies = Policies {
+        on_reboot: OnStop::Restart,
+        ..Policies::default()
+    };
+    let spec = |name, role| DomainSpec {
+        policies,
+        ..DomainSpec::new(name, role, false)
+    };
+    for end in [Reason::PowerOff, Reason::Reboot] {
+        let control = DomainSpec::new("control", HARDWARE, true);
+        let board = Board::boot(&[control, spec("guest", NO_ROLE)]);
+        let (control, guest) = (board.guest(0, 0), board.guest(1, 0));
+        grant(guest, 9, gt::GTF_PERMIT_ACCESS, 0, page(guest, 5));
+        let table = guest.caller.domain.machine().mappings();
+        let frames = table
+            .iter()
+            .map(|(_, mapping)| mapping.mfn)
+            .filter(|mfn| {
+                let owner = board.system.ownership().find(*mfn).unwrap().owner;
+                matches!(owner, hypervisor::Owner::Pool(_))
+            })
+            .collect::<Vec<_>>();
+        assert!(!frames.is_empty());
+        let _ = guest.caller.shutdown(end);
+        for frame in frames {
+            let contents = board.machine().memory().contents(frame);
+            assert!(contents.iter().all(|word| *word == 0));
+        }
+        assert_eq!(
+            map(control, 1, 9, WINDOW, 0).status,
+            gt::Status::BadGrant as i16
+        );
+        board.check();
+    }
+}
+
+#[test]
 fn a_domain_whose_pages_are_lent_is_not_restarted() {
     let policies = Policies {
         on_reboot: OnStop::Restart,

@@ -10,6 +10,7 @@ use super::entry::Image;
 use super::panic::halt;
 use super::uart::Uart;
 use super::{entry, heap, launch, mmu};
+use crate::paging::PAGE_SIZE;
 use crate::stage1::Kind;
 
 /// The UART of the host's `stdout-path`, for what goes wrong before the system's tree is read.
@@ -126,5 +127,8 @@ pub extern "C" fn start(tree: u64, image: u64, loaded: u64, failure: u64) -> ! {
         EARLY_UART.call_once(|| uart);
     }
     heap::start();
+    // The page is mapped as one, so this takes no table and can't fail.
+    let guard = entry::stack_guard();
+    let _ = mmu::unmap(guard, guard + PAGE_SIZE);
     launch::launch(tree, bytes, &layout, loaded)
 }

@@ -4,8 +4,9 @@ use core::arch::global_asm;
 
 use crate::stage1::SCTLR_OFF;
 
-/// Bytes of the boot CPU's stack. The planner's and tree reader's work runs on it.
-pub const BOOT_STACK_BYTES: usize = 64 * 1024;
+/// Bytes of the boot CPU's stack with the guard page at its lower end. The planner's and tree reader's
+/// work runs on it.
+pub const BOOT_STACK_BYTES: usize = 48 * 1024;
 
 /// A stack that needs no clearing before use.
 #[repr(C, align(4096))]
@@ -95,6 +96,11 @@ pub unsafe fn copy_image(image: &Image, target: u64) {
     let data = target + (image.data - image.start);
     // SAFETY: `.data` is part of the file, so its copy lies inside the target.
     unsafe { core::ptr::copy_nonoverlapping(saved_data(), data as *mut u8, data_bytes()) };
+}
+
+/// The first page of the boot CPU's stack, to be taken out of the map: whoever gets there is stopped.
+pub fn stack_guard() -> u64 {
+    (&raw const boot_stack) as u64
 }
 
 /// The address at which other CPUs begin, with a `Secondary` record in x0.

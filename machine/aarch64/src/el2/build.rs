@@ -16,7 +16,7 @@ use spin::Mutex;
 
 use super::boot::{say, uart};
 use super::domain::{Domain, DomainError, VirtualUart};
-use super::launch::Planned;
+use super::launch::{Planned, contents};
 use super::machine::{Arm, Interrupts, UPCALL};
 use super::smp::{self, Task};
 use super::vcpu::Vcpu;
@@ -85,7 +85,7 @@ pub fn build(planned: Planned<'_>) -> Result<bool, Error> {
     let mut setups = Vec::new();
     for (index, domain) in outcome.plan.domains.iter().enumerate() {
         let vmid = u8::try_from(index + 1).map_err(|_| Error::TooManyDomains)?;
-        let partial_tree = partial(domain);
+        let partial_tree = partial(&host, domain);
         let partial_tree = partial_tree.as_ref();
         let bytes = guest::build(tree, &host, &outcome.plan, domain, partial_tree)
             .map_err(Error::Tree)?
@@ -199,13 +199,9 @@ fn model(described: &HostGic) -> Option<Model> {
     })
 }
 
-fn partial(domain: &DomainPlan) -> Option<Tree<'static>> {
-    let range = domain.partial_tree?;
-    let length = usize::try_from(range.size()).ok()?;
-    // SAFETY: the planner has checked that the module is in RAM, which is mapped; it is read before
-    // any module is copied.
-    let bytes = unsafe { core::slice::from_raw_parts(range.start().raw() as *const u8, length) };
-    Tree::read(bytes).ok()
+/// The partial tree of a domain, if it has one that is a tree.
+fn partial(host: &Host, domain: &DomainPlan) -> Option<Tree<'static>> {
+    Tree::read(contents(host, domain.partial_tree?)?).ok()
 }
 
 /// What the machine brings for one domain.

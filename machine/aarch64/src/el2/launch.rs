@@ -10,7 +10,7 @@ use layout::{Conflict, MachineAddress, MachineRange, OnConflict, Outcome};
 use manifest::image::HEADER_BYTES;
 use manifest::origin::Origins;
 use manifest::plan_json::{digest, plan_json};
-use manifest::tree::blob::{self, Tree};
+use manifest::tree::blob::{self, Cells, Tree};
 use manifest::tree::host::{self, BootFacts, Host};
 use manifest::tree::system::{self, Modules, System};
 
@@ -57,7 +57,29 @@ fn container(tree: &Tree<'_>) -> Option<MachineRange> {
     let chosen = tree.find("/chosen")?;
     let number = |name| chosen.u64(name).or_else(|| chosen.u32(name).map(u64::from));
     let (start, end) = (number("linux,initrd-start")?, number("linux,initrd-end")?);
-    (start.is_multiple_of(8) && start < end).then(|| range(start, end - start))
+    let container = range(start, end.saturating_sub(start));
+    if start.is_multiple_of(8) && is_ram(tree, container) {
+        return Some(container);
+    }
+    say(format_args!(
+        "warning[module-outside-ram]: no container at {start:#x}-{end:#x}: that isn't RAM, or misaligned"
+    ));
+    None
+}
+
+/// Whether a range that isn't empty lies in one of the tree's memory nodes. [`host::read`] says more about RAM,
+/// but only once it is known what the container asks for.
+fn is_ram(tree: &Tree<'_>, wanted: MachineRange) -> bool {
+    let mut nodes = tree.root().children();
+    !wanted.is_empty()
+        && nodes.any(|node| {
+            let (address, size) = tree.root().child_cells();
+            let mut cells = Cells::new(node.value("reg").unwrap_or_default());
+            let mut banks = core::iter::from_fn(|| {
+                Some(range(cells.next_number(address)?, cells.next_number(size)?))
+            });
+            node.string("device_type") == Some("memory") && banks.any(|bank| bank.covers(&wanted))
+        })
 }
 
 /// Plans, moves the image to where the plan has it, prints what there is to say, and builds.
@@ -84,7 +106,7 @@ pub fn launch(tree_address: u64, bytes: &'static [u8], image: &Image, loaded: u6
         let (start, end) = (range.start().raw(), range.end().raw());
         if mmu::map(start, end, Kind::Ram).is_err() {
             say(format_args!(
-                "error[beyond-reach]: the container can't be mapped"
+                "error[module-outside-ram]: the container {range} lies over the hypervisor"
             ));
             stop()
         }
@@ -191,14 +213,20 @@ fn map_or_say(start: u64, end: u64, kind: Kind) {
     }
 }
 
-/// The first bytes of a kernel; `None` if the module isn't in RAM.
+/// What boot left in a range; `None` if it isn't all RAM that `map_host` has mapped.
+pub fn contents(host: &Host, range: MachineRange) -> Option<&'static [u8]> {
+    let in_ram = host.map.ram.iter().any(|bank| bank.range.covers(&range));
+    let mut reserved = host.map.reserved.iter();
+    let unmapped = reserved.any(|reserved| reserved.no_map && reserved.range.overlaps(&range));
+    // SAFETY: it is RAM and mapped, and nothing writes to it before the plan is carried out; its
+    // content is not looked at any more then.
+    (in_ram && !unmapped).then(|| unsafe { bytes_of(range) })
+}
+
+/// The first bytes of a kernel; `None` if they can't be read.
 fn header_of(host: &Host, module: MachineRange) -> Option<[u8; HEADER_BYTES]> {
     let first = range(module.start().raw(), HEADER_BYTES as u64);
-    host.map.ram.iter().find(|bank| bank.range.covers(&first))?;
-    // SAFETY: it is RAM, all of which is mapped, and nothing writes to it before the plan is carried
-    // out.
-    let bytes = unsafe { bytes_of(first) };
-    bytes.try_into().ok()
+    contents(host, first)?.try_into().ok()
 }
 
 /// If the plan has the image elsewhere, copies it there and starts again in the copy.

@@ -73,6 +73,8 @@ impl Tables for El2Tables {
 struct Map {
     tables: El2Tables,
     root: u64,
+    /// Start and end of the image, which is in use and stays as it is mapped.
+    image: (u64, u64),
 }
 
 /// Empty until [`enable`] has run.
@@ -82,6 +84,7 @@ static MAP: Mutex<Map> = Mutex::new(Map {
         live: false,
     },
     root: 0,
+    image: (0, 0),
 });
 
 /// What another CPU loads to use the same map: TTBR0_EL2, TCR_EL2, MAIR_EL2, SCTLR_EL2.
@@ -161,19 +164,26 @@ pub fn enable(image: &Image, others: &[(u64, u64, Kind)]) -> Result<(), PagingEr
     SCTLR_EL2.set(stage1::SCTLR);
     cache::complete();
     tables.live = true;
-    *MAP.lock() = Map { tables, root };
+    *MAP.lock() = Map {
+        tables,
+        root,
+        image: (image.start, image.end),
+    };
     Ok(())
 }
 
-/// Adds a range to the map; must not touch the image, which is in use.
+/// Adds a range to the map.
 ///
 /// # Errors
-/// [`PagingError`]; nothing has changed then.
+/// [`PagingError`]; nothing has changed then. A range that touches the image is out of range.
 pub fn map(start: u64, end: u64, kind: Kind) -> Result<(), PagingError> {
     let mut map = MAP.lock();
     let map = &mut *map;
     map.refill();
     let (start, end) = (page_down(start), page_up(end));
+    if start < map.image.1 && map.image.0 < end {
+        return Err(PagingError::OutOfRange);
+    }
     regime(map.root).map(
         &mut map.tables,
         start,

@@ -55,3 +55,41 @@ pub const AFFINITY_ON: u64 = 0;
 pub const AFFINITY_OFF: u64 = 1;
 /// MIGRATE_INFO_TYPE: no trusted OS that would have to migrate.
 pub const NO_MIGRATION: u64 = 2;
+
+/// What PSCI_FEATURES says of a function: the functions that have no 64-bit form are known by the
+/// 32-bit number only (DEN 0022, 5.1).
+pub fn psci_feature(function: u64) -> u64 {
+    let known = match u32::try_from(function) {
+        Ok(
+            VERSION | PSCI_VERSION | PSCI_FEATURES | CPU_OFF | MIGRATE_INFO_TYPE | SYSTEM_OFF
+            | SYSTEM_RESET,
+        ) => true,
+        Ok(function) => matches!(
+            function & !SMC64,
+            CPU_ON | AFFINITY_INFO | CPU_SUSPEND | SYSTEM_RESET2
+        ),
+        Err(_) => false,
+    };
+    if known { SUCCESS } else { NOT_SUPPORTED }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn features_know_both_forms_where_there_are_two() {
+        for function in [CPU_ON, AFFINITY_INFO, CPU_SUSPEND, SYSTEM_RESET2] {
+            assert_eq!(psci_feature(function.into()), SUCCESS);
+            assert_eq!(psci_feature((function | SMC64).into()), SUCCESS);
+        }
+        for function in [PSCI_VERSION, CPU_OFF, SYSTEM_OFF, SYSTEM_RESET, VERSION] {
+            assert_eq!(psci_feature(function.into()), SUCCESS);
+            assert_eq!(psci_feature((function | SMC64).into()), NOT_SUPPORTED);
+        }
+        // MIGRATE, SYSTEM_SUSPEND, MEM_PROTECT, TRNG_VERSION, and more than a W register holds.
+        for function in [0x8400_0005, 0x8400_000e, 0x8400_0013, 0x8400_0050, 1 << 40] {
+            assert_eq!(psci_feature(function), NOT_SUPPORTED);
+        }
+    }
+}

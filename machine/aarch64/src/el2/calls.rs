@@ -21,7 +21,7 @@ pub fn call(cpu: &Cpu, frame: &mut Frame) {
     let narrow = |value: u64| if wide { value } else { value & 0xffff_ffff };
     let next = match function {
         number::PSCI_VERSION | number::VERSION => answer(frame, number::VERSION_1_1),
-        number::PSCI_FEATURES => answer(frame, features(narrow(first))),
+        number::PSCI_FEATURES => answer(frame, number::psci_feature(narrow(first))),
         number::ARCH_FEATURES => answer(frame, architecture_feature(narrow(first))),
         number::WORKAROUND_1 | number::WORKAROUND_2 | number::WORKAROUND_3 => {
             answer(frame, firmware::call(function, [first, second, third]))
@@ -70,28 +70,6 @@ const fn low_word(value: u64) -> u32 {
 fn answer(frame: &mut Frame, value: u64) -> Next {
     frame.x[0] = value;
     Next::Advance
-}
-
-fn features(function: u64) -> u64 {
-    let Ok(function) = u32::try_from(function) else {
-        return NOT_SUPPORTED;
-    };
-    match function {
-        number::VERSION
-        | number::PSCI_VERSION
-        | number::PSCI_FEATURES
-        | number::CPU_OFF
-        | number::MIGRATE_INFO_TYPE
-        | number::SYSTEM_OFF
-        | number::SYSTEM_RESET => SUCCESS,
-        _ => match function & !SMC64 {
-            number::CPU_ON
-            | number::AFFINITY_INFO
-            | number::CPU_SUSPEND
-            | number::SYSTEM_RESET2 => SUCCESS,
-            _ => NOT_SUPPORTED,
-        },
-    }
 }
 
 /// The firmware knows which workarounds this CPU needs, and its answer holds for the guest.

@@ -83,8 +83,9 @@ impl Machine for Arm {
     type Vcpu = Vcpu;
 
     const FACTS: Facts = Facts {
-        // writable_page_tables, auto_translated_physmap, grant tables by physmap, upcalls without
-        // trap: what Xen reports to every Arm domain.
+        // XENFEAT_writable_page_tables (0), auto_translated_physmap (2), memory_op_vnode_supported (13),
+        // ARM_SMCCC_supported (14), runstate_phys_area (18): what Xen reports to every Arm domain
+        // (public/features.h).
         features: 0x46005,
         capabilities: "xen-3.0-aarch64 ",
         virtual_start: 0,

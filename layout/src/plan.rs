@@ -177,7 +177,8 @@ pub struct DomainPlan {
     pub kernel: Placement,
     /// The ramdisk.
     pub ramdisk: Option<Placement>,
-    /// Where the guest's device tree goes, and the most bytes it may have.
+    /// Where the guest's device tree goes, and the most bytes it may have. It is written after
+    /// the last copy: a module that is to be moved may lie there before.
     pub tree: GuestRange,
     /// The partial tree, which the hypervisor reads where it lies before any copy is made.
     pub partial_tree: Option<MachineRange>,

@@ -82,12 +82,29 @@ impl Home {
             if let Some(place) = self.at(start) {
                 return Some(place);
             }
-            // Below the obstacle's start, or one step if it is the running image.
+            // The next place that isn't stopped by the same thing: what is still to be read, or
+            // the running image, which must be covered or left behind.
             let region = frames(start, start + self.need);
-            let obstacle = sets::intersect(&[region], &self.unread)
-                .first()
-                .map(|hit| align_down(hit.start().raw().saturating_sub(self.need), SUPERPAGE));
-            start = obstacle.unwrap_or(start).min(start.checked_sub(SUPERPAGE)?);
+            let first = self
+                .unread
+                .partition_point(|unread| unread.end() <= region.start());
+            let unread = self
+                .unread
+                .get(first)
+                .filter(|unread| unread.overlaps(&region));
+            let limit = match unread {
+                Some(unread) => unread.start().raw().checked_sub(self.need)?,
+                None => {
+                    let loaded = self.loaded?.start().raw();
+                    let covered = align_down(loaded, SUPERPAGE) < start;
+                    if covered {
+                        loaded
+                    } else {
+                        loaded.checked_sub(self.image)?
+                    }
+                }
+            };
+            start = align_down(limit, SUPERPAGE);
         }
         None
     }
@@ -118,14 +135,63 @@ impl Home {
         places.into_iter().map(|(.., place)| place).collect()
     }
 
-    /// Starts from which the region covers the image where it lies.
+    /// The lowest and the highest start from which the region covers the image where it lies.
     fn around_image(&self, extent: &MfnRange) -> impl Iterator<Item = u64> {
         let loaded = self.loaded.filter(|loaded| extent.covers(loaded));
-        let range = loaded.map_or(0..0, |loaded| {
-            let first = align_up(loaded.end().raw().saturating_sub(self.need), SUPERPAGE);
-            let last = align_down(loaded.start().raw(), SUPERPAGE);
-            first / SUPERPAGE..last / SUPERPAGE + 1
+        let starts = loaded.map(|loaded| {
+            let lowest = align_up(loaded.end().raw().saturating_sub(self.need), SUPERPAGE);
+            [lowest, align_down(loaded.start().raw(), SUPERPAGE)]
         });
-        range.map(|superpage| superpage * SUPERPAGE)
+        starts.into_iter().flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn home(need: u64, loaded: (u64, u64), unread: &[(u64, u64)]) -> Home {
+        let unread = unread
+            .iter()
+            .map(|(start, end)| frames(*start, *end))
+            .collect();
+        let loaded = frames(loaded.0, loaded.1);
+        Home {
+            need,
+            image: loaded.frames(),
+            loaded: Some(loaded),
+            unread,
+        }
+    }
+
+    #[test]
+    fn the_highest_place_is_found_in_few_steps() {
+        let all = frames(0, 1 << 51);
+        let far = 1 << 50;
+        let start = |home: Home| {
+            home.highest(&all, u64::MAX)
+                .map(|it| it.region.start().raw())
+        };
+        assert_eq!(
+            start(home(0x400, (0x200, 0x280), &[])),
+            Some((1 << 51) - 0x400)
+        );
+        // All above the image is still to be read.
+        assert_eq!(
+            start(home(0x400, (0x200, 0x280), &[(0x700, 1 << 51)])),
+            Some(0x200)
+        );
+        assert_eq!(
+            start(home(0x400, (0x200, 0x280), &[(0x5ff, 1 << 51)])),
+            Some(0)
+        );
+        // A running image that fills most of RAM.
+        assert_eq!(start(home(far, (far, 2 * far), &[])), Some(far));
+        assert_eq!(start(home(far, (far + 1, 2 * far), &[])), Some(far));
+        assert_eq!(start(home(far, (far - 1, 2 * far - 1), &[])), None);
+        assert_eq!(
+            start(home(far + 0x200, (far + 1, 2 * far), &[])),
+            Some(far - 0x200)
+        );
     }
 }

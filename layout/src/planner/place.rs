@@ -24,7 +24,8 @@ use crate::sort::sort_by_key;
 /// The most extents of machine RAM for a domain. Linux's early memory map starts with room
 /// for 128 regions, of which reservations take some.
 pub(crate) const MOST_EXTENTS: usize = 64;
-/// Up to so many domains of a size every order and both ends are tried.
+/// Up to so many domains of a size every order and both ends are tried, and up to so many in
+/// all the exact search follows.
 const FEW_DOMAINS: usize = 3;
 /// With more free extents than this, trying everything would take too long at boot.
 const FEW_EXTENTS: usize = 16;
@@ -120,7 +121,8 @@ pub(crate) fn share_out(task: &Task<'_>) -> Option<Sharing> {
             break;
         }
     }
-    if best.as_ref().is_none_or(|best| best.score.refused > 0) && few {
+    let incomplete = best.as_ref().is_none_or(|best| best.score.refused > 0);
+    if incomplete && few && task.wants.len() <= FEW_DOMAINS {
         let found = exact::search(task).map(|(place, owned)| rate(task, place, owned, Vec::new()));
         if let Some(found) = found
             && best

@@ -120,6 +120,22 @@ fn static_memory_that_no_domain_can_have() {
         );
         assert!(conflict.sides.iter().any(|side| side.domain == Some(0)));
         assert!(outcome.plan.domains.is_empty());
+        // The range that the help names is good.
+        if let Some((_, range)) = conflict.help.split_once("{ start = 0x") {
+            let (start, size) = range.split_once(", size = \"").expect("a size");
+            let start = u64::from_str_radix(start, 16).expect("an address");
+            // What asks for less than a kernel takes is too small wherever it is.
+            let Some((mib, _)) = size.split_once("MiB") else {
+                continue;
+            };
+            let mib: u64 = mib.parse().expect("a number");
+            let mended = system(vec![direct(&[(start, mib * MIB)])]);
+            assert_eq!(
+                codes(&plan(&virt(2 * GIB, 2), &mended)),
+                [""; 0],
+                "{start:#x}"
+            );
+        }
     }
 }
 

@@ -80,21 +80,23 @@ impl Qemu {
         &self.program
     }
 
-    /// The machine's own device tree, packed, with room for the container's place in `/chosen`:
-    /// what is handed over by `-dtb`.
+    /// The machine's own device tree, packed, with room for the container's place and for a seed
+    /// in `/chosen`: what is handed over by `-dtb`.
     ///
     /// # Errors
     /// See [`Failure`].
     pub fn host_tree(&self, machine: &QemuSpec) -> Result<Vec<u8>, Failure> {
-        let key = self.key(machine, b"host");
+        let key = self.key(machine, b"host, seed");
         cached(&key, || {
             let tree = self.dump(machine, None)?;
-            host_tree::with_container(&tree, 0, 0).map_err(|error| {
-                Failure::Io(Diagnostic::error(
-                    "tree-invalid",
-                    format!("QEMU's device tree can't be read: {error}"),
-                ))
-            })
+            let tree = host_tree::with_container(&tree, 0, 0);
+            tree.and_then(|tree| host_tree::with_seed(&tree))
+                .map_err(|error| {
+                    Failure::Io(Diagnostic::error(
+                        "tree-invalid",
+                        format!("QEMU's device tree can't be read: {error}"),
+                    ))
+                })
         })
     }
 

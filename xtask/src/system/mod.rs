@@ -96,9 +96,9 @@ pub fn run(arch: Arch, full: bool, filter: &str) -> Result<Tally> {
     let mut scenarios: Vec<Scenario> = probe::scenarios();
     scenarios.extend(planning::scenarios());
     scenarios.extend(power::scenarios());
-    scenarios.extend(wrong_input::scenarios());
     scenarios.extend(attack::scenarios());
     scenarios.extend(matrix::scenarios(full));
+    scenarios.extend(wrong_input::scenarios());
     scenarios.retain(|scenario| scenario.name.contains(filter));
     step(format_args!("{} system tests", scenarios.len()));
 

@@ -1,0 +1,83 @@
+//! The first Rust instructions: the console, the checks, what the boot loader says.
+
+use super::console::say;
+use super::cpu::{ThisCpu, read_msr};
+use super::panic::halt;
+use super::{console, exceptions};
+use crate::boot_info::{self, BootInfo, Physical, Protocol};
+use crate::features::Features;
+
+/// VM_CR (APM volume 2, 15.30.1): the firmware may have switched SVM off.
+const VM_CR: u32 = 0xc001_0114;
+const VM_CR_SVM_DISABLED: u64 = 1 << 4;
+
+/// Memory below 4 GiB, which `entry.s` has mapped and where boot structures lie.
+struct Low;
+
+impl Physical for Low {
+    fn read(&self, address: u64, bytes: &mut [u8]) -> Option<()> {
+        let end = address.checked_add(bytes.len() as u64)?;
+        if address == 0 || end > 1 << 32 {
+            return None;
+        }
+        for (offset, byte) in bytes.iter_mut().enumerate() {
+            let source = (address as *const u8).wrapping_add(offset);
+            // SAFETY: the range is mapped; what isn't RAM there reads as ones.
+            *byte = unsafe { source.read_volatile() };
+        }
+        Some(())
+    }
+}
+
+/// Called by `entry.s`. `protocol` is 1 for multiboot1 and 2 for PVH; `address` is the structure
+/// that the boot loader passed.
+pub extern "C" fn start(protocol: u32, address: u64) -> ! {
+    console::start();
+    exceptions::start();
+    let protocol = match protocol {
+        1 => Protocol::Multiboot1,
+        _ => Protocol::Pvh,
+    };
+    say(format_args!(
+        "Terrane {} on x86-64, entered by {protocol:?}",
+        env!("CARGO_PKG_VERSION")
+    ));
+    let features = match Features::read(&ThisCpu) {
+        Ok(features) => features,
+        Err(missing) => {
+            let (code, text) = missing.text();
+            say(format_args!("error[{code}]: {text}"));
+            halt()
+        }
+    };
+    // SAFETY: a CPU with SVM has this register.
+    if unsafe { read_msr(VM_CR) } & VM_CR_SVM_DISABLED != 0 {
+        say(format_args!(
+            "error[no-svm]: the firmware has switched SVM off"
+        ));
+        halt()
+    }
+    match boot_info::read(&Low, protocol, address) {
+        Ok(info) => describe(&info, &features),
+        Err(malformed) => say(format_args!("error[boot-info]: {}", malformed.text())),
+    }
+    halt()
+}
+
+fn describe(info: &BootInfo, features: &Features) {
+    say(format_args!(
+        "{} MiB of RAM, {} modules, {} address spaces, addresses of {} bits",
+        info.ram_bytes() >> 20,
+        info.modules.len(),
+        features.asids,
+        features.address_bits
+    ));
+    for region in &info.regions {
+        say(format_args!(
+            "  {:#014x}-{:#014x} type {}",
+            region.start,
+            region.start + (region.bytes - 1),
+            region.kind
+        ));
+    }
+}

@@ -1,0 +1,8 @@
+//! The bare-metal half: everything that needs the CPU.
+
+pub mod boot;
+pub mod console;
+pub mod cpu;
+pub mod entry;
+pub mod exceptions;
+pub mod panic;

@@ -1,0 +1,1 @@
+//! Models of the PC's devices and tables as a guest sees them: plain logic, without the CPU.

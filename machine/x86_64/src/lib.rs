@@ -1,0 +1,12 @@
+//! Terrane's x86-64 machine: AMD's SVM with nested paging, and the PC around it.
+//!
+//! Whatever can be decided without the CPU is a plain module here and tested on a workstation;
+//! [`bare`] holds the rest and exists in the bare-metal program only.
+#![cfg_attr(not(test), no_std)]
+
+pub mod boot_info;
+pub mod devices;
+pub mod features;
+
+#[cfg(all(target_arch = "x86_64", target_os = "none"))]
+pub mod bare;

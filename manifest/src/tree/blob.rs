@@ -298,7 +298,33 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
+    /// How many nodes and properties the rest of the structure block seems to have.
+    fn count(&self) -> (usize, usize) {
+        let (mut nodes, mut properties, mut at) = (0, 0, self.offset);
+        while let Some(token) = word(self.bytes, at) {
+            at += 4;
+            let bytes = match token {
+                TOKEN_BEGIN_NODE => {
+                    nodes += 1;
+                    string(self.bytes, at).map_or(0, |name| name.len() + 1)
+                }
+                TOKEN_PROPERTY => {
+                    properties += 1;
+                    word(self.bytes, at).map_or(0, |length| length as usize + 8)
+                }
+                TOKEN_END => break,
+                _ => 0,
+            };
+            at = at.saturating_add(bytes).saturating_add(3) & !3;
+        }
+        (nodes, properties)
+    }
+
     fn read_nodes(&mut self) -> Result<(), TreeError> {
+        // The hypervisor's first heap is small: a list that grows would need the room of one and a half.
+        let (nodes, properties) = self.count();
+        let _ = self.nodes.try_reserve_exact(nodes);
+        let _ = self.properties.try_reserve_exact(properties);
         let mut open: Vec<u32> = Vec::new();
         loop {
             let at = self.offset;

@@ -220,6 +220,7 @@ impl<M: Machine> Caller<'_, M> {
     /// Marks the calling vCPU as stopped, and ends the domain if it was the last one.
     fn park(&self) -> Next {
         self.stop_timers();
+        self.system.machine.stop_vcpu(&self.vcpu.machine);
         let ended = {
             let mut life = self.domain.life.lock();
             if let Some(on) = life.on.get_mut(self.vcpu.index as usize) {

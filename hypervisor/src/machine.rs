@@ -248,6 +248,12 @@ pub trait Machine: Sized + Send + Sync + 'static {
     /// Starts a vCPU with the architecture's reset state. It was parked or never ran.
     fn start_vcpu(&self, vcpu: &Self::Vcpu, start: Start);
 
+    /// Takes back from a vCPU what it holds of the machine, such as interrupts on their way: it
+    /// doesn't enter the guest again before [`start_vcpu`](Self::start_vcpu). Called on its own
+    /// CPU, before it counts as stopped; so none of this is left to be done when another CPU
+    /// resets the domain or starts the vCPU anew.
+    fn stop_vcpu(&self, vcpu: &Self::Vcpu);
+
     /// Makes the vCPU's CPU leave the guest soon and call
     /// [`Caller::kicked`](crate::Caller::kicked); nothing if it is parked.
     fn kick(&self, vcpu: &Self::Vcpu);

@@ -6,8 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use hypervisor::console::Console;
 use hypervisor::{
-    Access, CacheFlush, Claim, Direction, Facts, GuestFault, Machine, MapError, Mapping, Next,
-    Start,
+    Access, CacheFlush, Claim, Direction, Facts, GuestFault, Machine, MapError, Mapping, Start,
 };
 use layout::{Gfn, GfnRange, GuestAddress, MachineAddress, MfnRange};
 
@@ -112,13 +111,6 @@ impl FakeVcpu {
         let vcpu = Self::default();
         let _ = vcpu.domain.set(domain.clone());
         vcpu
-    }
-
-    /// Parks it, if the core said so.
-    pub fn follow(&self, next: Next) {
-        if next == Next::Park {
-            *lock(&self.state) = VcpuState::Parked;
-        }
     }
 
     /// How often the upcall was raised since the last question.
@@ -313,6 +305,10 @@ impl Machine for Fake {
     fn start_vcpu(&self, vcpu: &Self::Vcpu, start: Start) {
         vcpu.starts.fetch_add(1, Ordering::SeqCst);
         *lock(&vcpu.state) = VcpuState::Running(start);
+    }
+
+    fn stop_vcpu(&self, vcpu: &Self::Vcpu) {
+        *lock(&vcpu.state) = VcpuState::Parked;
     }
 
     fn kick(&self, vcpu: &Self::Vcpu) {

@@ -174,6 +174,7 @@ fn a_restart_builds_the_same_domain_again() {
             .load(std::sync::atomic::Ordering::SeqCst),
         2
     );
+    assert_ne!(guest.state(), VcpuState::Parked, "stopped, then started");
     assert_eq!(guest.caller.domain.machine().mappings(), before);
     assert_eq!(guest.get::<[u8; 64]>(kernel), original);
     assert_eq!(board.machine().power(), Power::On);

@@ -196,6 +196,10 @@ impl Machine for Arm {
         self.gic.kick(vcpu.cpu);
     }
 
+    fn stop_vcpu(&self, vcpu: &Vcpu) {
+        vcpu.interrupts.power_off(vcpu.index);
+    }
+
     fn kick(&self, vcpu: &Vcpu) {
         vcpu.request_kick();
         self.gic.kick(vcpu.cpu);

@@ -57,10 +57,7 @@ pub fn follow(cpu: &Cpu, frame: &mut Frame, next: Next) {
     match next {
         Next::Advance | Next::Resume | Next::Again => {}
         Next::WaitUntil(deadline) => wait(cpu, frame, deadline),
-        Next::Park => {
-            cpu.caller.vcpu.machine().interrupts.power_off(cpu.vcpu);
-            idle(cpu, frame);
-        }
+        Next::Park => idle(cpu, frame),
     }
 }
 
@@ -68,14 +65,17 @@ pub fn follow(cpu: &Cpu, frame: &mut Frame, next: Next) {
 pub fn idle(cpu: &Cpu, frame: &mut Frame) {
     let vcpu = cpu.caller.vcpu.machine();
     loop {
+        // Before looking: the interrupt of whoever asks for a start from here on ends the wait.
+        take_interrupts(cpu);
         if let Some(start) = vcpu.take_start() {
-            // A kick of before is about a life that is over.
-            vcpu.take_kick();
+            // The domain may have ended since somebody asked for the start.
+            if vcpu.take_kick() && cpu.caller.kicked() == Next::Park {
+                continue;
+            }
             vcpu.interrupts.power_on(cpu.vcpu);
             reset(frame, start);
             return;
         }
-        take_interrupts(cpu);
         // Interrupts are masked: a pending one ends the wait and is taken by the next round.
         aarch64_cpu::asm::wfi();
     }

@@ -51,6 +51,16 @@ pub(crate) fn written(domains: &[DomainPlan]) -> Vec<MfnRange> {
     sets::normalise(frames)
 }
 
+/// Frames with bytes of modules when all copies are made. Not those of a kernel's unfilled data,
+/// and not the trees', which are written later: what lay there before is still there.
+fn filled(domains: &[DomainPlan]) -> Vec<MfnRange> {
+    let files = domains.iter().flat_map(|plan| {
+        let modules = core::iter::once(&plan.kernel).chain(&plan.ramdisk);
+        modules.flat_map(|placement| destination(plan, placement))
+    });
+    sets::normalise(files.map(|piece| piece.frames_touched()).collect())
+}
+
 /// What remains of a domain's modules in the RAM of another one when all copies are made: it
 /// may hold secrets.
 pub(crate) fn left_behind(
@@ -82,7 +92,7 @@ pub(crate) fn left_behind(
         let foreign = near.filter(|(_, index)| *index != owner);
         left.extend(foreign.filter_map(|(bank, _)| bank.intersection(&range)));
     }
-    let left = sets::subtract(&sets::normalise(left), &written(domains));
+    let left = sets::subtract(&sets::normalise(left), &filled(domains));
     left.iter().map(MfnRange::bytes).collect()
 }
 

@@ -1,7 +1,7 @@
 //! What holds for every machine and every request, however wrong.
 
 use proptest::prelude::*;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use terrane_layout::*;
 
 use crate::common::*;
@@ -239,12 +239,8 @@ fn good_domains() -> impl Strategy<Value = Vec<DomainRequest>> {
 }
 
 /// Makes the copies on a memory whose every page holds its own number, and looks at what each
-/// domain then finds.
-fn check_copies(plan: &Plan) {
-    let pages = |range: &MachineRange| {
-        let frames = range.frames_touched();
-        frames.start().raw()..frames.end().raw()
-    };
+/// domain then finds. Gives the pages that were written.
+fn check_copies(plan: &Plan) -> HashMap<u64, u64> {
     let mut memory: HashMap<u64, u64> = HashMap::new();
     for copy in &plan.copies {
         let read: Vec<u64> = pages(&copy.source)
@@ -271,20 +267,65 @@ fn check_copies(plan: &Plan) {
             assert!(!module.in_place || !plan.kept.iter().any(kept));
         }
     }
-    // Nothing that a domain needs is cleared, and nothing of one is left in another's RAM.
+    // No file is cleared.
     for range in &plan.clear {
         for domain in &plan.domains {
             let modules = [Some(&domain.kernel), domain.ramdisk.as_ref()];
-            let used = modules
+            let files = modules
                 .into_iter()
                 .flatten()
-                .map(Placement::range)
-                .chain([domain.tree]);
-            for part in used.flat_map(|used| domain.machine_ranges(used).expect("in RAM")) {
+                .map(|module| GuestRange::saturating(module.address, module.source.size()));
+            for part in files.flat_map(|file| domain.machine_ranges(file).expect("in RAM")) {
                 assert!(!part.overlaps(range), "{range} is cleared");
             }
         }
     }
+    memory
+}
+
+/// Nothing of a domain's modules is left in another one's RAM when all is done, not under a
+/// kernel's unfilled data or the tree either. `memory` is what the copies have left.
+fn check_left_behind(request: &SystemRequest, plan: &Plan, mut memory: HashMap<u64, u64>) {
+    for range in &plan.clear {
+        memory.extend(pages(range).map(|page| (page, u64::MAX)));
+    }
+    let modules = modules(request);
+    for domain in &plan.domains {
+        let of = |own: bool| {
+            let modules = modules.iter();
+            let modules = modules.filter(move |(owner, _)| (*owner == domain.index) == own);
+            modules
+                .flat_map(|(_, range)| pages(range))
+                .collect::<HashSet<u64>>()
+        };
+        let (own, foreign) = (of(true), of(false));
+        for bank in &domain.banks {
+            for page in bank.machine().start().raw()..bank.machine().end().raw() {
+                let content = memory.get(&page).copied().unwrap_or(page);
+                let secret = foreign.contains(&content) && !own.contains(&content);
+                assert!(!secret, "{} has {content:#x} at {page:#x}", domain.name);
+            }
+        }
+    }
+}
+
+fn pages(range: &MachineRange) -> std::ops::Range<u64> {
+    let frames = range.frames_touched();
+    frames.start().raw()..frames.end().raw()
+}
+
+/// Every module with its domain, refused ones' too.
+fn modules(request: &SystemRequest) -> Vec<(usize, MachineRange)> {
+    let all = request.domains.iter().enumerate();
+    all.flat_map(|(index, domain)| {
+        let kernel = domain.kernel.iter().map(|kernel| kernel.module);
+        let others = domain.ramdisk.iter().chain(&domain.partial_tree);
+        let modules = kernel.chain(others.map(|other| other.module));
+        modules
+            .map(move |module| (index, module))
+            .collect::<Vec<_>>()
+    })
+    .collect()
 }
 
 fn cases(count: u32) -> ProptestConfig {
@@ -319,7 +360,8 @@ proptest! {
         let request = system(domains);
         let outcome = plan(&host, &request);
         check_invariants(&host, &request, &outcome);
-        check_copies(&outcome.plan);
+        let memory = check_copies(&outcome.plan);
+        check_left_behind(&request, &outcome.plan, memory);
     }
 
     #[test]

@@ -10,4 +10,5 @@ pub mod interrupt;
 pub mod ioapic;
 pub mod lapic;
 pub mod msr;
+pub mod pci;
 pub mod start_info;

@@ -4,14 +4,12 @@
 //! [`bare`] holds the rest and exists in the bare-metal program only.
 #![cfg_attr(not(test), no_std)]
 
-// The bare image has no heap yet, and what needs one doesn't link there.
-#[cfg(not(target_os = "none"))]
 extern crate alloc;
 
 pub mod boot_info;
-#[cfg(not(target_os = "none"))]
 pub mod devices;
 pub mod features;
+pub mod paging;
 
 #[cfg(all(target_arch = "x86_64", target_os = "none"))]
 pub mod bare;

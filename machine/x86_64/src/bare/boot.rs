@@ -3,7 +3,7 @@
 use super::console::say;
 use super::cpu::{ThisCpu, read_msr};
 use super::panic::halt;
-use super::{console, exceptions};
+use super::{console, exceptions, heap, mmu};
 use crate::boot_info::{self, BootInfo, Physical, Protocol};
 use crate::features::Features;
 
@@ -57,10 +57,20 @@ pub extern "C" fn start(protocol: u32, address: u64) -> ! {
         ));
         halt()
     }
-    match boot_info::read(&Low, protocol, address) {
-        Ok(info) => describe(&info, &features),
-        Err(malformed) => say(format_args!("error[boot-info]: {}", malformed.text())),
+    heap::start();
+    let info = match boot_info::read(&Low, protocol, address) {
+        Ok(info) => info,
+        Err(malformed) => {
+            say(format_args!("error[boot-info]: {}", malformed.text()));
+            halt()
+        }
+    };
+    describe(&info, &features);
+    match mmu::enable(&info.regions, &features) {
+        Ok(left) => say(format_args!("own map in use, {left} tables left")),
+        Err(error) => say(format_args!("error[own-map]: {error:?}")),
     }
+    say(format_args!("no domain can be started yet: halted"));
     halt()
 }
 

@@ -13,16 +13,23 @@ pub const DATA_SELECTOR: u16 = 16;
 #[repr(C, align(4096))]
 pub struct Pages<const BYTES: usize>([u8; BYTES]);
 
+impl<const BYTES: usize> Pages<BYTES> {
+    /// What a static begins with; the boot loader doesn't load it.
+    pub const fn unused() -> Self {
+        Self([0; BYTES])
+    }
+}
+
 /// The stack of the boot CPU; `entry.s` is the only user of the name.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = ".noinit.stack")]
-static mut boot_stack: Pages<BOOT_STACK_BYTES> = Pages([0; BOOT_STACK_BYTES]);
+static mut boot_stack: Pages<BOOT_STACK_BYTES> = Pages::unused();
 
 /// The tables of the first 4 GiB, until the hypervisor has made its own: one at the top, one for
 /// 512 GiB, four of pages of 2 MiB. `entry.s` is the only user of the name.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = ".noinit.tables")]
-static mut boot_tables: Pages<{ 6 * 4096 }> = Pages([0; 6 * 4096]);
+static mut boot_tables: Pages<{ 6 * 4096 }> = Pages::unused();
 
 global_asm!(
     include_str!("entry.s"),

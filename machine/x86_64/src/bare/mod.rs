@@ -5,4 +5,6 @@ pub mod console;
 pub mod cpu;
 pub mod entry;
 pub mod exceptions;
+pub mod heap;
+pub mod mmu;
 pub mod panic;

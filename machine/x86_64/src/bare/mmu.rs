@@ -1,0 +1,99 @@
+//! The hypervisor's own address space: RAM at its machine addresses, nothing writable and
+//! executable. In place of the tables that `entry.s` made, which allow everything below 4 GiB.
+
+use core::arch::asm;
+
+use machine_paging::{PAGE_SIZE, PagingError, Tables};
+
+use super::cpu::{read_msr, write_msr};
+use super::entry::{Image, Pages};
+use crate::boot_info::{E820_RAM, Region};
+use crate::features::Features;
+use crate::paging::{LongMode, Own};
+
+/// Enough for some 20 GiB of RAM without pages of 1 GiB, and for all of 48 bits with them.
+const POOL_TABLES: usize = 32;
+const POOL_BYTES: usize = POOL_TABLES * 4096;
+
+#[unsafe(link_section = ".noinit.tables")]
+static mut POOL: Pages<POOL_BYTES> = Pages::unused();
+
+const EFER: u32 = 0xc000_0080;
+const EFER_NXE: u64 = 1 << 11;
+
+/// Tables from the pool. This map is made once, before the CPU uses it, out of ranges that only get
+/// smaller pages: no table is ever given back, and nothing stale is cached.
+struct Fresh {
+    next: u64,
+    end: u64,
+}
+
+impl Tables for Fresh {
+    fn allocate(&mut self) -> Option<u64> {
+        if self.next == self.end {
+            return None;
+        }
+        let table = self.next;
+        self.next += PAGE_SIZE;
+        for index in 0..512 {
+            self.write(table, index, 0);
+        }
+        Some(table)
+    }
+    fn free(&mut self, _table: u64) {}
+    fn available(&self) -> usize {
+        usize::try_from((self.end - self.next) / PAGE_SIZE).unwrap_or(0)
+    }
+    fn read(&self, table: u64, index: usize) -> u64 {
+        // SAFETY: tables come from `allocate`, so from the pool, and the walker keeps `index`
+        // below 512.
+        unsafe { (table as *const u64).wrapping_add(index).read_volatile() }
+    }
+    fn write(&mut self, table: u64, index: usize, entry: u64) {
+        let place = (table as *mut u64).wrapping_add(index);
+        // SAFETY: as in `read`; nobody else writes the pool.
+        unsafe { place.write_volatile(entry) };
+    }
+    fn invalidate(&mut self, _address: u64, _size: u64) {}
+}
+
+/// Maps RAM and the image, and switches to that map. Called once, by the boot CPU. Says how many
+/// tables are left.
+///
+/// # Errors
+/// [`PagingError`]; then the CPU still uses the tables of `entry.s`.
+pub fn enable(regions: &[Region], features: &Features) -> Result<usize, PagingError> {
+    let start = (&raw mut POOL) as u64;
+    let mut tables = Fresh {
+        next: start,
+        end: start + POOL_BYTES as u64,
+    };
+    let format = LongMode {
+        gigabyte_pages: features.gigabyte_pages,
+    };
+    let root = tables.allocate().ok_or(PagingError::OutOfTables)?;
+    let regime = format.regime(root);
+    for region in regions.iter().filter(|region| region.kind == E820_RAM) {
+        let first = region.start.saturating_add(PAGE_SIZE - 1) & !(PAGE_SIZE - 1);
+        let end = (region.start + region.bytes) & !(PAGE_SIZE - 1);
+        if first < end {
+            let ram = Own::Ram.attributes();
+            regime.map(&mut tables, first, first, end - first, ram)?;
+        }
+    }
+    let image = Image::find();
+    for (start, end, kind) in [
+        (image.start, image.constants, Own::Code),
+        (image.constants, image.data, Own::Constants),
+        (image.data, image.end, Own::Ram),
+    ] {
+        regime.map(&mut tables, start, start, end - start, kind.attributes())?;
+    }
+    // SAFETY: every CPU in long mode has this register.
+    let efer = unsafe { read_msr(EFER) };
+    // SAFETY: the CPU has NX (`Features::read`); the tables in use don't have the bit set.
+    unsafe { write_msr(EFER, efer | EFER_NXE) };
+    // SAFETY: the new tables map the image and its stack where they are.
+    unsafe { asm!("mov cr3, {}", in(reg) root, options(nostack, preserves_flags)) };
+    Ok(tables.available())
+}

@@ -80,7 +80,7 @@ const EXT1_EDX: u32 = bits([
 ]);
 /// The TSC runs at one rate in every state.
 const EXT7_EDX: u32 = bits([8]);
-/// CLZERO, error pointers, WBNOINVD, speculation control with what it needs no longer.
+/// CLZERO, error pointers, WBNOINVD, speculation control.
 const EXT8_EBX: u32 = bits([0, 2, 9, 12, 14, 15, 16, 17, 18, 24, 26]);
 /// LFENCE serialises, null selectors clear the base.
 const EXT21_EAX: u32 = bits([2, 6]);

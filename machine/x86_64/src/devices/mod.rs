@@ -11,4 +11,5 @@ pub mod ioapic;
 pub mod lapic;
 pub mod msr;
 pub mod pci;
+pub mod ports;
 pub mod start_info;

@@ -10,7 +10,7 @@
 pub enum Access {
     /// The hardware does it, with the guest's own register: no exit.
     Pass,
-    /// It exits, and a model of this crate answers.
+    /// It exits.
     Model(Model),
     /// Reads give this value; writes are dropped.
     Fixed(u64),
@@ -18,7 +18,7 @@ pub enum Access {
     Fault,
 }
 
-/// Who answers an access that exits.
+/// Who answers an access that exits: a model here, or the vCPU's own state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Model {
     /// [`super::lapic::LocalApic::base`] and `set_base`.
@@ -35,8 +35,6 @@ pub enum Model {
     HypercallPage,
     /// The hardware's value (zero if the CPU lacks the register), writes dropped: the guest may know it and not change it.
     ReadOnly,
-    /// Memory types: kept in software, without effect. Nested paging gives memory its type together with the PAT.
-    Mtrr,
 }
 
 /// A range of registers, and what becomes of accesses.
@@ -96,8 +94,8 @@ const TABLE: &[Entry] = &[
     entry(
         0xfe,
         0xfe,
-        Access::Fixed(0x508),
-        "MTRRcap: eight variable ranges, fixed ranges, write-combining",
+        Access::Fixed(0x400),
+        "MTRRcap: no ranges, so that there is nothing to set; without the MTRRs Linux gives up the PAT",
     ),
     entry(
         0x174,
@@ -118,27 +116,13 @@ const TABLE: &[Entry] = &[
         Access::Fixed(0),
         "DebugCtl: last-branch records are hidden",
     ),
-    entry(0x200, 0x20f, Access::Model(Model::Mtrr), "variable MTRRs"),
-    entry(
-        0x250,
-        0x250,
-        Access::Model(Model::Mtrr),
-        "fixed MTRRs, 64 KiB",
-    ),
-    entry(
-        0x258,
-        0x259,
-        Access::Model(Model::Mtrr),
-        "fixed MTRRs, 16 KiB",
-    ),
-    entry(
-        0x268,
-        0x26f,
-        Access::Model(Model::Mtrr),
-        "fixed MTRRs, 4 KiB",
-    ),
     entry(0x277, 0x277, Access::Model(Model::Pat), "PAT"),
-    entry(0x2ff, 0x2ff, Access::Model(Model::Mtrr), "MTRRdefType"),
+    entry(
+        0x2ff,
+        0x2ff,
+        Access::Fixed(0x806),
+        "MTRRdefType: on, all memory write-back; nested paging leaves types to the PAT and the host",
+    ),
     entry(
         0x6e0,
         0x6e0,
@@ -192,6 +176,18 @@ const TABLE: &[Entry] = &[
         0xc001_0015,
         Access::Model(Model::ReadOnly),
         "HWCR: Linux reads whether the TSC counts at P0",
+    ),
+    entry(
+        0xc001_001a,
+        0xc001_001a,
+        Access::Model(Model::ReadOnly),
+        "TOP_MEM: Linux compares memory types and host bridges with it",
+    ),
+    entry(
+        0xc001_001d,
+        0xc001_001d,
+        Access::Model(Model::ReadOnly),
+        "TOM2, likewise",
     ),
     entry(
         0xc001_001f,

@@ -68,9 +68,13 @@ impl Inbox {
         if vector < FIRST_LEGAL {
             return false;
         }
-        if !self.accepts() {
-            return true;
+        if self.accepts() {
+            self.request(vector, level);
         }
+        true
+    }
+
+    fn request(&self, vector: u8, level: bool) {
         let (word, bit) = place(vector);
         // The trigger mode belongs to the request, so it has to be there first.
         if level {
@@ -79,7 +83,14 @@ impl Inbox {
             self.level[word].fetch_and(!bit, Ordering::Relaxed);
         }
         self.pending[word].fetch_or(bit, Ordering::Release);
-        true
+    }
+
+    /// The event-channel upcall's vector, 16 or more, arrives. Unlike others it waits for an APIC that isn't enabled: the
+    /// guest's "upcall pending" is set, and nobody would raise it again.
+    pub fn post_upcall(&self, vector: u8) {
+        if vector >= FIRST_LEGAL {
+            self.request(vector, false);
+        }
     }
 
     /// A non-maskable interrupt arrives.
@@ -113,7 +124,7 @@ impl Inbox {
     /// Whether anything waits, so that a vCPU in HLT has to be looked at.
     #[must_use]
     pub fn is_busy(&self) -> bool {
-        self.highest().is_some()
+        self.deliverable().is_some()
             || self.nmi.load(Ordering::Acquire)
             || self.init.load(Ordering::Acquire)
             || self.start_up.load(Ordering::Acquire) != 0
@@ -174,6 +185,11 @@ impl Inbox {
 
     pub(super) fn highest(&self) -> Option<u8> {
         highest(&core::array::from_fn(|word| self.pending(word)))
+    }
+
+    /// The highest vector, if the APIC is enabled.
+    pub(super) fn deliverable(&self) -> Option<u8> {
+        self.highest().filter(|_| self.accepts())
     }
 
     /// Takes one vector; whether it was there.

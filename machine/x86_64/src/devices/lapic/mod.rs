@@ -161,7 +161,7 @@ impl<'a> LocalApic<'a> {
     /// The vector to inject next: the highest pending one whose class is above the processor priority's.
     #[must_use]
     pub fn next(&self) -> Option<u8> {
-        let vector = self.inbox().highest()?;
+        let vector = self.inbox().deliverable()?;
         (vector & 0xf0 > self.processor_priority() & 0xf0).then_some(vector)
     }
 

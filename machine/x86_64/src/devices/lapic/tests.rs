@@ -136,6 +136,21 @@ fn a_disabled_apic_takes_no_vector_but_nmi_init_and_start_up() {
 }
 
 #[test]
+fn an_upcall_waits_for_the_apic() {
+    let apics = Apics::new(&[0]);
+    let bed = Bed::default();
+    let inbox = apics.inbox(0).unwrap();
+    let mut apic = LocalApic::new(&apics, 0, TICK).unwrap();
+    inbox.post_upcall(0xf3);
+    inbox.post_upcall(3);
+    assert_eq!((apic.next(), inbox.is_busy()), (None, false));
+    apic.mmio_write(0xf0, 0x1ff, &bed);
+    assert_eq!((apic.next(), inbox.is_busy()), (Some(0xf3), true));
+    assert!(apic.acknowledge(0xf3));
+    assert_eq!(apic.next(), None);
+}
+
+#[test]
 fn commands_reach_whom_they_name() {
     let ids = [0, 1, 2, 0x15];
     // (low word, destination, who gets the vector)

@@ -7,6 +7,7 @@
 
 mod fadt;
 mod guest;
+mod host;
 mod madt;
 
 #[cfg(test)]
@@ -24,6 +25,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use crate::boot_info::Physical;
 pub use fadt::{Fadt, Register, Sleep, Space, soft_off};
 pub use guest::{Guest, is_shown};
+pub use host::{describe, describe_iommus};
 pub use madt::{IoApic, Madt, Override, Processor};
 
 /// The most bytes of one table that are read.

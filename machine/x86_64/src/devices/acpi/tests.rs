@@ -133,6 +133,73 @@ fn the_madt_names_cpus_and_io_apics() {
 }
 
 #[test]
+fn the_planner_hears_of_cpus_that_are_there_and_of_every_controller() {
+    let mut read = Madt::read(&madt());
+    read.processors[1].enabled = false;
+    let mut map = layout::HostMap::default();
+    describe(&read, &mut map);
+    let ids: Vec<_> = map.cpus.iter().map(|cpu| cpu.hardware_id).collect();
+    assert_eq!(ids, [0, 0x100]);
+    let starts: Vec<_> = map
+        .controller
+        .ranges
+        .iter()
+        .map(|range| range.start().raw())
+        .collect();
+    assert_eq!(starts, [0xfec0_0000, 0xfee0_0000]);
+}
+
+#[test]
+fn an_iommu_is_named_once() {
+    let entry = |head: [u8; 4], base: u64, length: usize| {
+        let mut bytes = head.to_vec();
+        bytes.extend_from_slice(&[0; 4]);
+        bytes.extend_from_slice(&base.to_le_bytes());
+        bytes.resize(length, 0);
+        bytes
+    };
+    let table = |signature, entries: &[Vec<u8>]| {
+        let mut body = vec![0; 12];
+        body.extend(entries.iter().flatten());
+        seal(signature, &body)
+    };
+    let units = |table: &[u8]| -> Vec<(String, u64)> {
+        let mut map = layout::HostMap::default();
+        describe_iommus(table, &mut map);
+        let unit = |unit: layout::Iommu| (unit.path, unit.ranges[0].size());
+        map.iommus.into_iter().map(unit).collect()
+    };
+    let intel = [
+        entry([0, 0, 16, 0], 0xfed9_0000, 16),
+        // Reserved memory, not a unit.
+        entry([1, 0, 24, 0], 0xfed9_1000, 24),
+        entry([0, 0, 16, 0], 0xfed9_2000, 16),
+        entry([0, 0, 0, 0], 0xfed9_3000, 16),
+    ];
+    let expected = ["acpi:DMAR:0xfed90000", "acpi:DMAR:0xfed92000"];
+    assert_eq!(
+        units(&table(*b"DMAR", &intel)),
+        expected.map(|name| (name.into(), 0x1000))
+    );
+    let amd = [
+        entry([0x10, 0, 24, 0], 0xfed8_0000, 24),
+        entry([0x11, 0, 40, 0], 0xfed8_0000, 40),
+    ];
+    assert_eq!(
+        units(&table(*b"IVRS", &amd)),
+        [("acpi:IVRS:0xfed80000".into(), 0x4000)]
+    );
+    assert_eq!(units(b"IVRS"), []);
+    for length in 0..20 {
+        let short = entry([0, 0, length, 0], 0xfed9_0000, 16);
+        assert_eq!(
+            units(&table(*b"DMAR", &[short])).len(),
+            usize::from(length == 16)
+        );
+    }
+}
+
+#[test]
 fn the_mcfg_gives_a_range_for_the_buses() {
     let mut body = vec![0; 8];
     body.extend_from_slice(&0xb000_0000_u64.to_le_bytes());
@@ -260,6 +327,9 @@ proptest! {
         let madt = Madt::read(&bytes);
         prop_assert!(madt.processors.len() <= 128);
         let _ = ecams(&bytes);
+        let mut map = layout::HostMap::default();
+        describe_iommus(&bytes, &mut map);
+        describe(&madt, &mut map);
         let _ = Fadt::read(&bytes);
         prop_assert!(soft_off(&bytes).is_none_or(|sleep| sleep.a < 8 && sleep.b < 8));
     }

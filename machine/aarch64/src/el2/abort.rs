@@ -14,16 +14,25 @@ use crate::vgic::{Outcome, Size};
 use crate::vpl011::Effect;
 
 /// The guest physical address that an access was stopped at.
-fn guest_address(syndrome: Syndrome) -> Option<u64> {
+fn guest_address(cpu: &Cpu, syndrome: Syndrome) -> Option<u64> {
     if syndrome.far_invalid() {
         return None;
     }
     let virtual_address = FAR_EL2.get();
     // Permission faults leave HPFAR_EL2 alone, unless they hit the table walk.
     if syndrome.fault() == Fault::Permission && !syndrome.in_table_walk() {
-        return translate_stage1(virtual_address, syndrome.write());
+        let write = syndrome.write();
+        let domain = cpu.caller.domain.machine();
+        return translate_stage1(virtual_address, write)
+            .or_else(|| domain.settled(|| translate_stage1(virtual_address, write)));
     }
     Some((HPFAR_EL2.get() & !0xf) << 8 | virtual_address & 0xfff)
+}
+
+/// Whether the address is mapped by now: another CPU had broken its entry to make it anew, and the access goes well when
+/// it is tried again.
+fn is_mapped(cpu: &Cpu, syndrome: Syndrome, address: u64) -> bool {
+    syndrome.fault() == Fault::Translation && cpu.caller.domain.machine().lookup(address).is_some()
 }
 
 /// A load or store.
@@ -31,7 +40,7 @@ pub fn data(cpu: &Cpu, frame: &mut Frame, syndrome: Syndrome) {
     if syndrome.fault() == Fault::Other {
         return inject::external_abort(false);
     }
-    let Some(address) = guest_address(syndrome) else {
+    let Some(address) = guest_address(cpu, syndrome) else {
         return inject::external_abort(false);
     };
     let write = syndrome.write();
@@ -98,7 +107,8 @@ fn virtual_uart(cpu: &Cpu, address: u64, write: Option<u64>) -> Option<u64> {
 
 /// An instruction fetch.
 pub fn instruction(cpu: &Cpu, frame: &mut Frame, syndrome: Syndrome) {
-    match guest_address(syndrome) {
+    match guest_address(cpu, syndrome) {
+        Some(address) if is_mapped(cpu, syndrome, address) => {}
         Some(address) if syndrome.fault() != Fault::Other => {
             match cpu.caller.stray_access(GuestAddress::new(address), false) {
                 StrayAction::Park => run::follow(cpu, frame, Next::Park),
@@ -111,6 +121,9 @@ pub fn instruction(cpu: &Cpu, frame: &mut Frame, syndrome: Syndrome) {
 }
 
 fn stray(cpu: &Cpu, frame: &mut Frame, syndrome: Syndrome, address: u64) {
+    if is_mapped(cpu, syndrome, address) {
+        return;
+    }
     let write = syndrome.write();
     match cpu.caller.stray_access(GuestAddress::new(address), write) {
         StrayAction::Fault => inject::external_abort(false),

@@ -198,6 +198,12 @@ impl Domain {
         let _ = self.map_interface();
     }
 
+    /// Does `work` while no CPU changes the tables, so that an entry between break and make isn't taken for a hole.
+    pub fn settled<R>(&self, work: impl FnOnce() -> R) -> R {
+        let _tables = self.stage2.lock();
+        work()
+    }
+
     /// What is mapped at a guest physical address: machine address and kind.
     pub fn lookup(&self, guest: u64) -> Option<(u64, Kind)> {
         let stage2 = self.stage2.lock();

@@ -186,7 +186,9 @@ impl Machine for Arm {
         direction: Direction,
     ) -> Result<MachineAddress, GuestFault> {
         let write = matches!(direction, Direction::ToGuest);
+        let domain = cpu::this().caller.domain.machine();
         memory::translate(address, write)
+            .or_else(|| domain.settled(|| memory::translate(address, write)))
             .map(MachineAddress::new)
             .ok_or(GuestFault)
     }

@@ -144,6 +144,8 @@ codes! {
     DeviceUnknown = "device-unknown";
     /// A device that two domains ask for.
     DeviceTwice = "device-twice";
+    /// Two owners' devices whose registers lie in one page of 4 KiB.
+    DeviceSharesPage = "device-shares-page";
     /// DMA that nothing translates, in a domain that isn't direct-mapped.
     DmaWithoutIommu = "dma-without-iommu";
     /// A device whose DMA doesn't reach all of the domain's memory.

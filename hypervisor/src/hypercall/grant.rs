@@ -5,10 +5,9 @@ use core::sync::atomic::Ordering;
 
 use abi::grant_table::{
     CACHE_CLEAN, CACHE_FLUSH, CACHE_INVALIDATE, COPY, COPY_DEST_GREF, COPY_SOURCE_GREF,
-    CacheFlush as FlushRequest, Copy as CopyRequest, CopyPointer, ENTRIES_PER_FRAME, GET_VERSION,
-    GetVersion, MAP_APPLICATION, MAP_CONTAINS_PTE, MAP_GRANT_REF, MAP_HOST, MAP_READONLY, Map,
-    QUERY_SIZE, QuerySize, SET_VERSION, SETUP_TABLE, SetVersion, SetupTable, Status,
-    UNMAP_GRANT_REF, Unmap,
+    CacheFlush as FlushRequest, Copy as CopyRequest, CopyPointer, GET_VERSION, GetVersion,
+    MAP_APPLICATION, MAP_CONTAINS_PTE, MAP_GRANT_REF, MAP_HOST, MAP_READONLY, Map, QUERY_SIZE,
+    QuerySize, SET_VERSION, SETUP_TABLE, SetVersion, SetupTable, Status, UNMAP_GRANT_REF, Unmap,
 };
 use abi::{DomainId, Errno, Handle, number};
 use layout::{FRAME_SIZE, Gfn, GuestAddress, MachineAddress};
@@ -205,14 +204,14 @@ impl<M: Machine> Caller<'_, M> {
             }
         });
         if let Ok(domain) = outcome {
-            domain
-                .grant_frames_used
-                .fetch_max(request.frames, Ordering::Relaxed);
             // Where they appear is the guest's choice, by `add_to_physmap`; until then there is no
             // page to name.
             for index in 0..u64::from(request.frames) {
                 self.write_entry(request.list, index, &u64::MAX)?;
             }
+            domain
+                .grant_frames_used
+                .fetch_max(request.frames, Ordering::Relaxed);
         }
         request.status = status(outcome.map(|_| ()));
         self.write(buffer, &request)?;
@@ -330,7 +329,6 @@ impl<M: Machine> Caller<'_, M> {
         domain
             .grant_frames_used
             .fetch_max(frames, Ordering::Relaxed);
-        debug_assert!(u64::from(frames) * ENTRIES_PER_FRAME > index);
         Some(claim)
     }
 }

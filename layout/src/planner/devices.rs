@@ -6,6 +6,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use super::report::{Report, host_side, name, side};
+use crate::address::{MachineRange, MfnRange};
 use crate::conflict::Code;
 use crate::domain::Kind;
 use crate::host::{Dma, HostDevice, HostMap, Origin};
@@ -80,8 +81,72 @@ pub(crate) fn assign(
             [u64::try_from(*device).unwrap_or(u64::MAX), 0, 0]
         });
     }
+    check_pages(host, request, &assigned, console, report);
     check_dma(host, request, &assigned, report);
     assigned
+}
+
+/// Stage 2 maps whole pages: devices of different owners can't share one.
+fn check_pages(
+    host: &HostMap,
+    request: &SystemRequest,
+    assigned: &[Vec<usize>],
+    console: Option<usize>,
+    report: &mut Report,
+) {
+    let mut owners: Vec<Option<usize>> = vec![None; host.devices.len()];
+    for (domain, devices) in assigned.iter().enumerate() {
+        for device in devices {
+            owners[*device] = Some(domain);
+        }
+    }
+    for (index, domain) in request.domains.iter().enumerate() {
+        for wanted in &domain.devices {
+            let Some(device) = find(host, &wanted.path) else {
+                continue;
+            };
+            let others: Vec<usize> = (0..host.devices.len())
+                .filter(|other| owners[*other].is_some() || console == Some(*other))
+                .filter(|other| owners[*other] != Some(index) && owners[device] == Some(index))
+                .filter(|other| share_a_page(&host.devices[device], &host.devices[*other]))
+                .collect();
+            if others.is_empty() {
+                continue;
+            }
+            let own = format!("{}, device {}", name(index, domain), wanted.path);
+            let mut sides = vec![side(index, own, wanted.origin)];
+            sides.extend(others.iter().map(|other| {
+                let device = &host.devices[*other];
+                let holder = owners[*other].map_or_else(
+                    || String::from("the hypervisor"),
+                    |owner| name(owner, &request.domains[owner]),
+                );
+                let what = format!("device {}, which {holder} has", device.path);
+                host_side(what, device.origin)
+            }));
+            let why = String::from("their registers lie in one page, and a page has one owner");
+            let help = if console.is_some_and(|console| others.contains(&console)) {
+                String::from("leave the device out, or choose another console for the hypervisor")
+            } else {
+                let paths: Vec<&str> = others
+                    .iter()
+                    .map(|other| host.devices[*other].path.as_str())
+                    .collect();
+                format!("give {} to the same domain", paths.join(", "))
+            };
+            report.error(Code::DeviceSharesPage, &[index], sides, why, help);
+        }
+    }
+}
+
+fn share_a_page(one: &HostDevice, other: &HostDevice) -> bool {
+    let pages = |device: &HostDevice| -> Vec<MfnRange> {
+        let ranges = device.ranges.iter();
+        ranges.map(MachineRange::frames_touched).collect()
+    };
+    let others = pages(other);
+    let mut pages = pages(one).into_iter();
+    pages.any(|page| others.iter().any(|other| page.overlaps(other)))
 }
 
 /// The console's device, if the request names one and it is there.

@@ -448,6 +448,37 @@ fn kinds() {
 }
 
 #[test]
+fn devices_in_one_page() {
+    let mut host = virt(2 * GIB, 2);
+    let mut neighbour = host.devices[2].clone();
+    neighbour.path = "/virtio_mmio@a000200".into();
+    neighbour.ranges = vec![bytes(0xa00_0200, 0x200)];
+    host.devices.push(neighbour);
+    let asking = |paths: &[&str]| {
+        let mut guest = sized(256 * MIB);
+        guest.direct_map = Some(true.into());
+        guest.devices = paths
+            .iter()
+            .map(|path| DeviceRequest {
+                path: (*path).into(),
+                dma_mask: None,
+                origin: Origin(80),
+            })
+            .collect();
+        system(vec![guest, domain("control", MemoryRequest::Rest, 0, true)])
+    };
+    let outcome = plan(&host, &asking(&["/virtio_mmio@a000000"]));
+    assert_eq!(codes(&outcome), ["device-shares-page"]);
+    let found = &outcome.conflicts[0];
+    assert_eq!(found.sides[0].origin, Origin(80));
+    assert!(found.sides[1].what.contains("\"control\""), "{found:?}");
+    assert_eq!(found.help, "give /virtio_mmio@a000200 to the same domain");
+    // The mend.
+    let both = asking(&["/virtio_mmio@a000000", "/virtio_mmio@a000200"]);
+    assert!(plan(&host, &both).conflicts.is_empty());
+}
+
+#[test]
 fn devices_and_their_dma() {
     let host = virt(2 * GIB, 2);
     let device = |path: &str, mask| DeviceRequest {

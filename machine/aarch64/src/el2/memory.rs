@@ -62,17 +62,49 @@ pub fn clear(claim: &Claim) {
 /// Copies from one claim to another, which may overlap, down to memory. Nothing if a range leaves its
 /// claim.
 pub fn copy(from: &Claim, from_offset: u64, to: &Claim, to_offset: u64, bytes: u64) {
-    let (Some(source), Some(target), Ok(length)) = (
+    let (Some(source), Some(target)) = (
         from.address(from_offset, bytes),
         to.address(to_offset, bytes),
-        usize::try_from(bytes),
     ) else {
         return;
     };
-    // SAFETY: the claims prove that both are memory, mapped at EL2; boot modules are copied before
-    // their domain runs, so nobody else writes there.
-    unsafe { core::ptr::copy(source.raw() as *const u8, target.raw() as *mut u8, length) };
-    cache::clean_invalidate(target.raw(), bytes);
+    let (source, target) = (source.raw(), target.raw());
+    let backwards = target > source && target - source < bytes;
+    // Boot modules are large and lie at multiples of a page; what grants copy may lie anywhere.
+    let wide = if (source | target) % 16 == 0 {
+        bytes / 16
+    } else {
+        0
+    };
+    let rest = wide * 16;
+    let narrow = || {
+        // SAFETY: the claims prove that both ranges are memory; all RAM is mapped at EL2.
+        unsafe { shift::<u8>(source + rest, target + rest, bytes - rest, backwards) };
+    };
+    if backwards {
+        narrow();
+    }
+    // SAFETY: as above, and both are multiples of 16 if there is anything to do.
+    unsafe { shift::<u128>(source, target, wide, backwards) };
+    if !backwards {
+        narrow();
+    }
+    cache::clean_invalidate(target, bytes);
+}
+
+/// Copies `count` elements in the order that overlapping ranges need.
+///
+/// # Safety
+/// Both ranges are memory that is mapped at EL2, and aligned for `T`.
+unsafe fn shift<T: Copy>(source: u64, target: u64, count: u64, backwards: bool) {
+    let width = size_of::<T>() as u64;
+    for index in 0..count {
+        let at = width * if backwards { count - 1 - index } else { index };
+        // SAFETY: inside the source, by the caller.
+        let element = unsafe { ((source + at) as *const T).read_volatile() };
+        // SAFETY: inside the target, by the caller.
+        unsafe { ((target + at) as *mut T).write_volatile(element) };
+    }
 }
 
 /// The machine address behind a guest's virtual address, by the translation of both stages that is in

@@ -66,7 +66,7 @@ pub fn test(arch: Arch, part: Part, full: bool, filter: &str) -> Result<bool> {
         // The kernels' packages hold the device trees of hundreds of real boards.
         tests.env("TERRANE_BOARD_TREES", guests::folder()?);
         tally.add(cargo_tests("workstation tests", tests)?);
-        tally.add(miri()?);
+        tally.add(miri(full)?);
     }
     if part != Part::Workstation {
         tally.add(system::run(arch, full, filter)?);
@@ -104,8 +104,9 @@ fn lints() -> Tally {
     tally
 }
 
-/// The rooms without std and the core on the fake machine, under Miri, with few cases for each property.
-fn miri() -> Result<Tally> {
+/// The rooms without std and the core on the fake machine, under Miri, with few cases for each property. All of their
+/// tests take Miri the better part of an hour; without `full` it runs the unit tests and the core's memory operations.
+fn miri(full: bool) -> Result<Tally> {
     let Some(nightly) = install::nightly() else {
         eprintln!(
             "skipped: Miri, for want of the toolchain {}",
@@ -118,8 +119,16 @@ fn miri() -> Result<Tally> {
     };
     let mut command = install::cargo_of(nightly);
     command.args(["miri", "test"]);
-    for package in ["terrane-layout", "terrane-abi", "terrane-machine-fake"] {
+    for package in [
+        "terrane-layout",
+        "terrane-abi",
+        "terrane-hypervisor",
+        "terrane-machine-fake",
+    ] {
         command.args(["-p", package]);
+    }
+    if !full {
+        command.args(["--lib", "--test", "memory"]);
     }
     command
         .env("MIRIFLAGS", "-Zmiri-disable-isolation")

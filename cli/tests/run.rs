@@ -215,8 +215,9 @@ fn alive(process: &str) -> bool {
 }
 
 fn terminate(child: &Child) {
-    let ended = Command::new("kill")
-        .arg(child.id().to_string())
+    // The shell has a `kill` of its own; not every machine has the program.
+    let ended = Command::new("sh")
+        .args(["-c", &format!("kill {}", child.id())])
         .status()
         .unwrap();
     assert!(ended.success());

@@ -78,8 +78,10 @@ impl<'a> Boot<'a> {
                 break status;
             }
             if enough.is_some_and(|enough| enough(&ran)) {
-                // It ends QEMU on this signal, and then itself.
-                run::check(Command::new("kill").arg(child.id().to_string()))?;
+                // It ends QEMU on this signal, and then itself. The shell has a `kill` of its own; not every machine has
+                // the program.
+                let end = format!("kill {}", child.id());
+                run::check(Command::new("sh").args(["-c", &end]))?;
                 enough = None;
             }
             thread::sleep(Duration::from_millis(100));

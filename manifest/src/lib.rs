@@ -10,9 +10,11 @@ extern crate alloc;
 
 pub mod container;
 pub mod image;
+mod json;
 #[cfg(feature = "std")]
 pub mod kernel;
 pub mod origin;
+pub mod pc;
 pub mod plan_json;
 #[cfg(feature = "std")]
 pub mod toml;

@@ -48,6 +48,11 @@ pub enum Position {
         /// The line of the manifest that the node was made from, where the tree tells it.
         manifest: Option<LineColumn>,
     },
+    /// A PC's firmware, by its memory map, its tables or its PCI functions.
+    Firmware {
+        /// Which part of the host's description.
+        what: String,
+    },
     /// The boot loader, by putting something somewhere.
     Boot {
         /// What it put there.
@@ -75,6 +80,7 @@ impl fmt::Display for Position {
                     None => Ok(()),
                 }
             }
+            Self::Firmware { what } => write!(f, "host description, {what}"),
             Self::Boot { what } => write!(f, "{what}, as the boot loader placed it"),
         }
     }

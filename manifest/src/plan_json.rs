@@ -9,11 +9,11 @@ use alloc::string::String;
 use core::fmt::Write as _;
 
 use layout::{
-    Bank, Capabilities, Dma, DomainPlan, HostDevice, HostMap, HypervisorPlan, Item, MachineRange,
-    MfnRange, Placement, Plan,
+    Bank, Capabilities, Dma, DomainPlan, HostDevice, HostMap, HypervisorPlan, Item, Placement, Plan,
 };
 use sha2::{Digest as _, Sha256};
 
+use crate::json::Json;
 use crate::tree::system::words::Word as _;
 
 /// The version of the schema.
@@ -50,7 +50,7 @@ pub fn plan_json(plan: &Plan, host: &HostMap) -> String {
         json.list("reserved", &plan.reserved, Json::frames);
         json.list("unowned", &plan.unowned, Json::frames);
     });
-    json.text
+    json.into_text()
 }
 
 /// The SHA-256 of a plan's JSON, as 64 hexadecimal digits.
@@ -161,122 +161,14 @@ fn device(json: &mut Json, device: &HostDevice) {
     });
 }
 
-/// JSON in the making. Commas are put where the last byte calls for one.
-#[derive(Default)]
-struct Json {
-    text: String,
-}
-
-impl Json {
-    fn separate(&mut self) {
-        if !matches!(self.text.as_bytes().last(), None | Some(b'{' | b'[' | b':')) {
-            self.text.push(',');
-        }
-    }
-
-    fn key(&mut self, key: &str) {
-        self.quoted(key);
-        self.text.push(':');
-    }
-
-    fn object(&mut self, fields: impl FnOnce(&mut Self)) {
-        self.separate();
-        self.text.push('{');
-        fields(self);
-        self.text.push('}');
-    }
-
-    fn list<T>(
-        &mut self,
-        key: &str,
-        items: impl IntoIterator<Item = T>,
-        mut item: impl FnMut(&mut Self, T),
-    ) {
-        self.key(key);
-        self.text.push('[');
-        for one in items {
-            item(self, one);
-        }
-        self.text.push(']');
-    }
-
-    fn optional<T>(&mut self, value: Option<T>, write: impl FnOnce(&mut Self, T)) {
-        match value {
-            Some(value) => write(self, value),
-            None => self.word("null"),
-        }
-    }
-
-    fn null(&mut self, key: &str) {
-        self.key(key);
-        self.word("null");
-    }
-
-    fn flag(&mut self, key: &str, value: bool) {
-        self.key(key);
-        self.word(if value { "true" } else { "false" });
-    }
-
-    fn number(&mut self, key: &str, value: u64) {
-        self.key(key);
-        self.plain(value);
-    }
-
-    fn address(&mut self, key: &str, value: u64) {
-        self.key(key);
-        let _ = write!(self.text, "\"{value:#x}\"");
-    }
-
-    fn string(&mut self, key: &str, value: &str) {
-        self.key(key);
-        self.quoted(value);
-    }
-
-    fn frames(&mut self, frames: &MfnRange) {
-        self.range(&frames.bytes());
-    }
-
-    fn range(&mut self, range: &MachineRange) {
-        self.object(|json| {
-            json.address("start", range.start().raw());
-            json.number("size", range.size());
-        });
-    }
-
-    fn plain(&mut self, value: u64) {
-        self.separate();
-        let _ = write!(self.text, "{value}");
-    }
-
-    fn word(&mut self, word: &str) {
-        self.separate();
-        self.text.push_str(word);
-    }
-
-    fn quoted(&mut self, value: &str) {
-        self.separate();
-        self.text.push('"');
-        for character in value.chars() {
-            match character {
-                '"' | '\\' => self.text.extend(['\\', character]),
-                control if u32::from(control) < 0x20 => {
-                    let _ = write!(self.text, "\\u{:04x}", u32::from(control));
-                }
-                other => self.text.push(other),
-            }
-        }
-        self.text.push('"');
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use alloc::vec;
     use alloc::vec::Vec;
     use layout::{
-        Architecture, GuestAddress, GuestRange, Identity, Kind, Limits, MachineAddress, Mfn,
-        OnConflict, Policies, Scrub,
+        Architecture, GuestAddress, GuestRange, Identity, Kind, Limits, MachineAddress,
+        MachineRange, Mfn, MfnRange, OnConflict, Policies, Scrub,
     };
 
     fn range(start: u64, size: u64) -> MachineRange {

@@ -9,7 +9,10 @@ extern crate alloc;
 pub mod boot_info;
 pub mod devices;
 pub mod features;
+pub mod guest_walk;
+pub mod npt;
 pub mod paging;
+pub mod windows;
 
 #[cfg(all(target_arch = "x86_64", target_os = "none"))]
 pub mod bare;

@@ -3,6 +3,9 @@
 use core::arch::asm;
 use core::arch::x86_64::__cpuid_count;
 
+use hypervisor::Caller;
+
+use super::machine::Pc;
 use crate::features::{Cpuid, Leaf};
 
 /// Reads a byte from a port.
@@ -77,4 +80,17 @@ impl Cpuid for ThisCpu {
 pub fn wait_with_interrupts_off() {
     // SAFETY: stopping has no effect on memory.
     unsafe { asm!("cli", "hlt", options(nomem, nostack)) };
+}
+
+/// One CPU with the vCPU that is pinned to it.
+pub struct Cpu {
+    /// The way into the core for its vCPU.
+    pub caller: Caller<'static, Pc>,
+}
+
+/// This CPU's record. Only once it has one.
+pub fn this() -> &'static Cpu {
+    loop {
+        wait_with_interrupts_off();
+    }
 }

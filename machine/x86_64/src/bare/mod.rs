@@ -3,8 +3,14 @@
 pub mod boot;
 pub mod console;
 pub mod cpu;
+pub mod domain;
 pub mod entry;
 pub mod exceptions;
 pub mod heap;
+pub mod machine;
+pub mod memory;
 pub mod mmu;
 pub mod panic;
+pub mod platform;
+pub mod pool;
+pub mod vcpu;

@@ -1,0 +1,388 @@
+//! The machine's half of a domain: its nested tables, what it reaches of the devices, and the devices
+//! that the hypervisor plays for it.
+
+use alloc::boxed::Box;
+use core::hint::spin_loop;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use layout::MfnRange;
+use machine_paging::{PAGE_SIZE, PagingError, Regime, Tables};
+use spin::Mutex;
+
+use super::platform;
+use super::pool::{self, Pool};
+use crate::boot_info::Physical;
+use crate::npt::Kind;
+use crate::paging::LongMode;
+use crate::windows::{Span, Windows};
+
+/// Devices below this address are mapped when a domain starts, those above when it meets them.
+const MAPPED_AT_START: u64 = 1 << 32;
+
+/// A domain, as the machine knows it.
+pub struct Domain {
+    nested: Mutex<Nested>,
+    root: u64,
+    presence: &'static Presence,
+    /// The devices that the hypervisor plays for it.
+    pub devices: platform::Devices,
+}
+
+/// The tables of a domain and what they are made of.
+struct Nested {
+    regime: Regime<LongMode>,
+    tables: NestedTables,
+    windows: Windows,
+    gigabyte_pages: bool,
+}
+
+struct NestedTables {
+    pool: Pool,
+    presence: &'static Presence,
+}
+
+impl Tables for NestedTables {
+    fn allocate(&mut self) -> Option<u64> {
+        self.pool.take()
+    }
+    fn free(&mut self, table: u64) {
+        self.pool.give(table);
+    }
+    fn available(&self) -> usize {
+        self.pool.available()
+    }
+    fn read(&self, table: u64, index: usize) -> u64 {
+        pool::read(table, index)
+    }
+    fn write(&mut self, table: u64, index: usize, entry: u64) {
+        // x86 makes stores visible in order, and walkers look at the caches.
+        pool::write(table, index, entry);
+    }
+    fn invalidate(&mut self, _: u64, _: u64) {
+        // All of the domain's, as a change of a live entry is rare: what the TLB has combined with the
+        // guest's own tables can't be dropped by guest physical address.
+        self.presence.drop_translations();
+    }
+}
+
+/// Which of a domain's vCPUs are in the guest, and whether their CPUs may hold stale translations.
+///
+/// A change of the tables makes a new generation. A vCPU enters the guest with the newest, dropping what
+/// its CPU holds if that is older; and whoever changes the tables waits until the vCPUs that are in the
+/// guest with an older one have left it. Nobody waits inside the hypervisor, so two who change the tables
+/// of two domains can't wait for each other.
+struct Presence {
+    generation: AtomicU64,
+    vcpus: Box<[VcpuPresence]>,
+}
+
+struct VcpuPresence {
+    apic_id: u32,
+    /// The generation with which it is in the guest, or [`OUTSIDE`].
+    inside: AtomicU64,
+    /// The last generation that it entered with. Only its own CPU looks at it.
+    entered: AtomicU64,
+}
+
+/// In the hypervisor, or not running.
+const OUTSIDE: u64 = u64::MAX;
+/// Has never entered the guest.
+const NEVER: u64 = u64::MAX;
+
+impl Presence {
+    fn drop_translations(&self) {
+        let newest = self.generation.fetch_add(1, Ordering::SeqCst) + 1;
+        for vcpu in &self.vcpus {
+            let is_behind = || vcpu.inside.load(Ordering::SeqCst) < newest;
+            if is_behind() {
+                platform::send_kick(vcpu.apic_id);
+            }
+            while is_behind() {
+                spin_loop();
+            }
+        }
+    }
+}
+
+/// Why a domain can't be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DomainError {
+    /// The plan's frames for tables are too few even for the root.
+    NoRoot,
+    /// Its devices can't be mapped.
+    Windows(PagingError),
+}
+
+/// What is needed to make a domain.
+pub struct Parts {
+    /// The plan's frames for its tables.
+    pub tables: MfnRange,
+    /// The form of its tables.
+    pub format: LongMode,
+    /// The devices that it reaches at the host's addresses.
+    pub windows: Windows,
+    /// The APIC IDs of its vCPUs, those of their CPUs.
+    pub apic_ids: Box<[u32]>,
+    /// The devices that the hypervisor plays for it.
+    pub devices: platform::Devices,
+}
+
+impl Domain {
+    /// A domain without memory, with its devices mapped.
+    ///
+    /// # Safety
+    /// `parts.tables` are RAM of the hypervisor, mapped, that nothing else ever uses.
+    ///
+    /// # Errors
+    /// [`DomainError`].
+    pub unsafe fn new(parts: Parts) -> Result<Self, DomainError> {
+        let frames = parts.tables.bytes();
+        let (root, end) = (frames.start().raw(), frames.end().raw());
+        if frames.size() < PAGE_SIZE {
+            return Err(DomainError::NoRoot);
+        }
+        for index in 0..512 {
+            pool::write(root, index, 0);
+        }
+        let vcpus = parts.apic_ids.iter().map(|&apic_id| VcpuPresence {
+            apic_id,
+            inside: AtomicU64::new(OUTSIDE),
+            entered: AtomicU64::new(NEVER),
+        });
+        let presence: &'static Presence = Box::leak(Box::new(Presence {
+            generation: AtomicU64::new(0),
+            vcpus: vcpus.collect(),
+        }));
+        // SAFETY: the caller gives the frames away.
+        let pool = unsafe { Pool::new(root + PAGE_SIZE, end) };
+        let mut windows = parts.windows;
+        windows.trap(trapped(&parts.devices));
+        let domain = Self {
+            nested: Mutex::new(Nested {
+                regime: parts.format.regime(root),
+                tables: NestedTables { pool, presence },
+                windows,
+                gigabyte_pages: parts.format.gigabyte_pages,
+            }),
+            root,
+            presence,
+            devices: parts.devices,
+        };
+        let mapped = domain.nested.lock().map_windows();
+        mapped.map_err(DomainError::Windows)?;
+        Ok(domain)
+    }
+
+    /// The machine address of its top table: nCR3 while a vCPU of it runs.
+    pub const fn root(&self) -> u64 {
+        self.root
+    }
+
+    /// A vCPU is about to enter the guest on this CPU, with interrupts off. Says whether what the CPU
+    /// holds of its translations must be dropped with the entry.
+    #[must_use]
+    pub fn enter(&self, vcpu: usize) -> bool {
+        let Some(vcpu) = self.presence.vcpus.get(vcpu) else {
+            return true;
+        };
+        let newest = loop {
+            let newest = self.presence.generation.load(Ordering::SeqCst);
+            vcpu.inside.store(newest, Ordering::SeqCst);
+            // Whoever makes a newer one from here on finds this vCPU inside, and kicks it.
+            if self.presence.generation.load(Ordering::SeqCst) == newest {
+                break newest;
+            }
+        };
+        vcpu.entered.swap(newest, Ordering::Relaxed) != newest
+    }
+
+    /// A vCPU has left the guest.
+    pub fn left(&self, vcpu: usize) {
+        if let Some(vcpu) = self.presence.vcpus.get(vcpu) {
+            vcpu.inside.store(OUTSIDE, Ordering::SeqCst);
+        }
+    }
+
+    /// Maps machine memory into the domain. Of devices, pages that the hypervisor answers are left out.
+    ///
+    /// # Errors
+    /// [`PagingError`]. Nothing has changed then, or of devices a part is mapped.
+    pub fn map(&self, guest: u64, machine: u64, bytes: u64, kind: Kind) -> Result<(), PagingError> {
+        let mut nested = self.nested.lock();
+        let nested = &mut *nested;
+        if kind.is_ram() {
+            return nested.map(guest, machine, bytes, kind);
+        }
+        let end = guest.checked_add(bytes).ok_or(PagingError::OutOfRange)?;
+        let Nested {
+            regime,
+            tables,
+            windows,
+            ..
+        } = nested;
+        windows
+            .without_trapped(Span { start: guest, end })
+            .try_for_each(|piece| {
+                let output = machine + (piece.start - guest);
+                let bytes = piece.end - piece.start;
+                regime.map(tables, piece.start, output, bytes, kind.attributes())
+            })
+    }
+
+    /// Takes a range out of the domain.
+    ///
+    /// # Errors
+    /// [`PagingError`]; nothing has changed then.
+    pub fn unmap(&self, guest: u64, bytes: u64) -> Result<(), PagingError> {
+        let mut nested = self.nested.lock();
+        let regime = nested.regime;
+        regime.unmap(&mut nested.tables, guest, bytes)
+    }
+
+    /// Takes everything out of the domain but the devices that it begins with.
+    pub fn unmap_all(&self) {
+        let mut nested = self.nested.lock();
+        let regime = nested.regime;
+        regime.clear(&mut nested.tables);
+        // It fitted when the domain was made, and all tables are free again.
+        let _ = nested.map_windows();
+    }
+
+    /// What is mapped at a guest physical address: machine address and kind.
+    pub fn lookup(&self, guest: u64) -> Option<(u64, Kind)> {
+        let nested = self.nested.lock();
+        let found = nested.regime.translate(&nested.tables, guest)?;
+        Some((found.output, Kind::of(found.attributes)?))
+    }
+
+    /// The guest met an address that isn't mapped. Whether something is mapped there now: it was a device
+    /// that it hadn't touched yet, or another CPU was just changing the tables.
+    pub fn settle(&self, guest: u64) -> bool {
+        let mut nested = self.nested.lock();
+        let nested = &mut *nested;
+        if nested.regime.translate(&nested.tables, guest).is_some() {
+            return true;
+        }
+        let Some(piece) = nested.windows.piece(guest, nested.gigabyte_pages) else {
+            return false;
+        };
+        let bytes = piece.end - piece.start;
+        let whole = nested.map(piece.start, piece.start, bytes, Kind::Device);
+        whole.is_ok()
+    }
+
+    /// The registers that the hypervisor answers have moved, as an MSI-X table does with its BAR: takes
+    /// them out of the domain.
+    ///
+    /// # Errors
+    /// [`PagingError`]: the pool has no table left to cut such a page out. Then it is still mapped.
+    pub fn trap_devices(&self) -> Result<(), PagingError> {
+        let mut nested = self.nested.lock();
+        let Nested {
+            regime,
+            tables,
+            windows,
+            ..
+        } = &mut *nested;
+        windows.trap(trapped(&self.devices));
+        windows
+            .trapped()
+            .iter()
+            .try_for_each(|hole| regime.unmap(tables, hole.start, hole.end - hole.start))
+    }
+
+    /// Writes to the domain's memory by guest physical address; nothing if part of the range isn't its
+    /// memory, or isn't writable.
+    pub fn write_physical(&self, address: u64, bytes: &[u8]) -> Option<()> {
+        // The lock keeps the pages where they are.
+        let nested = self.nested.lock();
+        for at in pieces(address, bytes.len())? {
+            let (machine, kind) = nested.memory(at.address)?;
+            if kind == Kind::RamReadOnly {
+                return None;
+            }
+            let piece = bytes.get(at.first..at.first + at.length)?;
+            // SAFETY: memory of the domain, by its tables, which map nothing else as memory; it is mapped,
+            // and the piece stays in one page.
+            unsafe { super::memory::write_machine(machine, piece) };
+        }
+        Some(())
+    }
+}
+
+/// The registers that the hypervisor answers.
+fn trapped(devices: &platform::Devices) -> impl Iterator<Item = Span> {
+    let ranges = devices.trapped().into_iter();
+    ranges.map(|(start, bytes)| Span {
+        start,
+        end: start.saturating_add(bytes),
+    })
+}
+
+impl Nested {
+    fn map(&mut self, guest: u64, machine: u64, bytes: u64, kind: Kind) -> Result<(), PagingError> {
+        let regime = self.regime;
+        regime.map(&mut self.tables, guest, machine, bytes, kind.attributes())
+    }
+
+    fn map_windows(&mut self) -> Result<(), PagingError> {
+        let Self {
+            regime,
+            tables,
+            windows,
+            ..
+        } = self;
+        windows.below(MAPPED_AT_START).try_for_each(|span| {
+            let bytes = span.end - span.start;
+            let attributes = Kind::Device.attributes();
+            regime.map(tables, span.start, span.start, bytes, attributes)
+        })
+    }
+
+    /// The memory behind a guest physical address.
+    fn memory(&self, guest: u64) -> Option<(u64, Kind)> {
+        let found = self.regime.translate(&self.tables, guest)?;
+        let kind = Kind::of(found.attributes)?;
+        kind.is_ram().then_some((found.output, kind))
+    }
+}
+
+/// The domain's memory, by guest physical address. What a guest's own tables name may be anything: a
+/// device is never read.
+impl Physical for Domain {
+    fn read(&self, address: u64, bytes: &mut [u8]) -> Option<()> {
+        // The lock keeps the pages where they are.
+        let nested = self.nested.lock();
+        for at in pieces(address, bytes.len())? {
+            let (machine, _) = nested.memory(at.address)?;
+            let piece = bytes.get_mut(at.first..at.first + at.length)?;
+            // SAFETY: memory of the domain, by its tables, which map nothing else as memory; it is mapped,
+            // and the piece stays in one page.
+            unsafe { super::memory::read_machine(machine, piece) };
+        }
+        Some(())
+    }
+}
+
+/// Some bytes of a buffer within one page.
+struct Piece {
+    address: u64,
+    first: usize,
+    length: usize,
+}
+
+/// Cuts a range where pages end. `None` if it wraps.
+fn pieces(address: u64, length: usize) -> Option<impl Iterator<Item = Piece>> {
+    let end = address.checked_add(length as u64)?;
+    let mut at = address;
+    Some(core::iter::from_fn(move || {
+        let stop = ((at & !(PAGE_SIZE - 1)) + PAGE_SIZE).min(end);
+        let piece = Piece {
+            address: at,
+            first: usize::try_from(at - address).ok()?,
+            length: usize::try_from(stop.checked_sub(at)?).ok()?,
+        };
+        at = stop;
+        (piece.length > 0).then_some(piece)
+    }))
+}

@@ -25,6 +25,8 @@ enum Ground {
 
 /// A package that is built for the target machine.
 struct Program {
+    /// Where it is built for.
+    archs: &'static [Arch],
     package: &'static str,
     /// The binary's name in cargo's output.
     binary: &'static str,
@@ -33,54 +35,79 @@ struct Program {
     ground: Ground,
 }
 
-const fn bare(package: &'static str, binary: &'static str, product: &'static str) -> Program {
+const ARM64: &[Arch] = &[Arch::Aarch64];
+const X86: &[Arch] = &[Arch::X86_64];
+const ALL: &[Arch] = &[Arch::Aarch64, Arch::X86_64];
+
+const fn hypervisor(
+    archs: &'static [Arch],
+    package: &'static str,
+    binary: &'static str,
+) -> Program {
     Program {
+        archs,
         package,
         binary,
-        product,
+        product: "hypervisor",
         ground: Ground::Bare,
     }
 }
 
-const PROGRAMS: &[Program] = &[
-    bare("terrane-machine-aarch64", "terrane-aarch64", "hypervisor"),
-    bare("terrane-guest-probe", "terrane-guest-probe", "probe"),
-    bare(
-        "terrane-guest-attacker",
-        "terrane-guest-attacker",
-        "attacker",
-    ),
-    bare("terrane-guest-bench", "terrane-guest-bench", "bench"),
+const fn guest(
+    archs: &'static [Arch],
+    package: &'static str,
+    product: &'static str,
+    ground: Ground,
+) -> Program {
     Program {
-        package: "terrane-guest-checker",
-        binary: "terrane-guest-checker",
-        product: "checker",
-        ground: Ground::Linux,
-    },
+        archs,
+        package,
+        binary: package,
+        product,
+        ground,
+    }
+}
+
+const PROGRAMS: &[Program] = &[
+    hypervisor(ARM64, "terrane-machine-aarch64", "terrane-aarch64"),
+    hypervisor(X86, "terrane-machine-x86_64", "terrane-x86_64"),
+    guest(ARM64, "terrane-guest-probe", "probe", Ground::Bare),
+    guest(ARM64, "terrane-guest-attacker", "attacker", Ground::Bare),
+    guest(ARM64, "terrane-guest-bench", "bench", Ground::Bare),
+    guest(ALL, "terrane-guest-checker", "checker", Ground::Linux),
 ];
 
-/// The packages that are built for the bare machine.
-pub fn bare_packages() -> impl Iterator<Item = &'static str> {
+/// What is built for `arch` to run on `ground`.
+fn programs(arch: Arch, ground: Ground) -> impl Iterator<Item = &'static Program> {
     PROGRAMS
         .iter()
-        .filter(|program| program.ground == Ground::Bare)
-        .map(|program| program.package)
+        .filter(move |program| program.ground == ground && program.archs.contains(&arch))
+}
+
+/// The packages that are built for the bare machine of `arch`.
+pub fn bare_packages(arch: Arch) -> impl Iterator<Item = &'static str> {
+    programs(arch, Ground::Bare).map(|program| program.package)
 }
 
 /// What a build gives.
 pub struct Products {
+    arch: Arch,
     folder: PathBuf,
 }
 
 impl Products {
-    /// The hypervisor as a flat arm64 Image.
+    /// The hypervisor in the form that boot loaders take: a flat arm64 Image, an ELF file on x86-64.
     pub fn hypervisor(&self) -> PathBuf {
-        self.folder.join("hypervisor.bin")
+        self.guest("hypervisor")
     }
 
-    /// A bare-metal guest as a flat arm64 Image.
+    /// A bare-metal guest, in the form of a kernel of the architecture.
     pub fn guest(&self, name: &str) -> PathBuf {
-        self.folder.join(format!("{name}.bin"))
+        let form = match self.arch {
+            Arch::Aarch64 => "bin",
+            Arch::X86_64 => "elf",
+        };
+        self.folder.join(format!("{name}.{form}"))
     }
 
     /// A static program for a Linux guest.
@@ -91,38 +118,30 @@ impl Products {
 
 /// Builds the hypervisor and every guest for `arch` into `target/terrane/ARCH/`.
 pub fn all(arch: Arch) -> Result<Products> {
-    arch.require_built()?;
     step(format_args!(
         "building hypervisor and guests for {}",
         arch.name()
     ));
     let folder = paths::products(arch)?;
     for (ground, target) in [
-        (Ground::Bare, "aarch64-unknown-none-softfloat"),
-        (Ground::Linux, "aarch64-unknown-linux-musl"),
+        (Ground::Bare, arch.bare_target()),
+        (Ground::Linux, arch.linux_target()),
     ] {
-        let programs: Vec<&Program> = PROGRAMS
-            .iter()
-            .filter(|program| program.ground == ground)
-            .collect();
-        if programs.is_empty() {
-            continue;
-        }
         let mut command = cargo();
         command.args(["build", "--profile", "hypervisor", "--target", target]);
-        for program in &programs {
+        for program in programs(arch, ground) {
             command.args(["-p", program.package]);
         }
         run::check(&mut command)?;
-        for program in programs {
+        for program in programs(arch, ground) {
             let built = paths::target()
                 .join(target)
                 .join("hypervisor")
                 .join(program.binary);
-            pack(program, &built, &folder)?;
+            pack(arch, program, &built, &folder)?;
         }
     }
-    Ok(Products { folder })
+    Ok(Products { arch, folder })
 }
 
 /// Builds the `terrane` command for the workstation and gives its path.
@@ -139,26 +158,21 @@ pub fn cargo() -> Command {
     command
 }
 
-fn pack(program: &Program, built: &Path, folder: &Path) -> Result<()> {
-    match program.ground {
-        Ground::Linux => replace(
-            &folder.join(program.product),
-            &fs::read(built).with_context(|| missing(built))?,
-        ),
-        Ground::Bare => {
-            let elf = fs::read(built).with_context(|| missing(built))?;
-            let flat = flatten(&elf)
-                .with_context(|| format!("{} is no usable ELF file", built.display()))?;
-            replace(&folder.join(format!("{}.elf", program.product)), &elf)?;
-            replace(&folder.join(format!("{}.bin", program.product)), &flat)?;
-            eprintln!("    {:<12} {:>9} bytes", program.product, flat.len());
-            Ok(())
-        }
+fn pack(arch: Arch, program: &Program, built: &Path, folder: &Path) -> Result<()> {
+    let elf = fs::read(built).with_context(|| format!("cargo left no {}", built.display()))?;
+    if program.ground == Ground::Linux {
+        return replace(&folder.join(program.product), &elf);
     }
-}
-
-fn missing(built: &Path) -> String {
-    format!("cargo left no {}", built.display())
+    replace(&folder.join(format!("{}.elf", program.product)), &elf)?;
+    let mut size = elf.len();
+    if arch == Arch::Aarch64 {
+        let flat =
+            flatten(&elf).with_context(|| format!("{} is no usable ELF file", built.display()))?;
+        replace(&folder.join(format!("{}.bin", program.product)), &flat)?;
+        size = flat.len();
+    }
+    eprintln!("    {:<12} {size:>9} bytes", program.product);
+    Ok(())
 }
 
 /// Writes a file and gives it its name in one step, so that a reader beside us sees the old or the new one.

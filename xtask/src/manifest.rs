@@ -6,9 +6,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
+use crate::arch::Arch;
+
 /// A manifest for a QEMU host.
 #[derive(Clone)]
 pub struct Manifest {
+    arch: Arch,
     machine: String,
     cpu: String,
     cpus: u32,
@@ -19,9 +22,15 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// A manifest without domains for an arm64 QEMU machine.
-    pub fn new(machine: &str, cpu: &str, cpus: u32, memory: &str) -> Self {
+    /// A manifest without domains for the architecture's usual machine and CPU model.
+    pub fn plain(arch: Arch, cpus: u32, memory: &str) -> Self {
+        Self::new(arch, arch.machine(), arch.cpu(), cpus, memory)
+    }
+
+    /// A manifest without domains for a QEMU machine.
+    pub fn new(arch: Arch, machine: &str, cpu: &str, cpus: u32, memory: &str) -> Self {
         Self {
+            arch,
             machine: machine.to_owned(),
             cpu: cpu.to_owned(),
             cpus,
@@ -60,9 +69,10 @@ impl Manifest {
     fn text(&self) -> String {
         let arguments: Vec<String> = self.arguments.iter().map(|word| quoted(word)).collect();
         let mut text = format!(
-            "manifest-version = 1\n\n[host]\nqemu = {{ machine = {}, arch = \"aarch64\", cpu = {}, cpus = {}, \
+            "manifest-version = 1\n\n[host]\nqemu = {{ machine = {}, arch = \"{}\", cpu = {}, cpus = {}, \
              memory = {}, args = [{}] }}\n",
             quoted(&self.machine),
+            self.arch.name(),
             quoted(&self.cpu),
             self.cpus,
             quoted(&self.memory),

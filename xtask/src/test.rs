@@ -56,12 +56,12 @@ pub enum Part {
 }
 
 /// Runs the tests and prints the closing line; true if none failed.
-pub fn test(arch: Arch, part: Part, full: bool, filter: &str) -> Result<bool> {
+pub fn test(archs: &[Arch], part: Part, full: bool, filter: &str) -> Result<bool> {
     let begun = Instant::now();
     let mut tally = Tally::default();
-    guests::fetch()?;
+    archs.iter().try_for_each(|&arch| guests::fetch(arch))?;
     if part != Part::System {
-        tally.add(lints());
+        tally.add(lints(archs));
         let mut tests = cargo(&["test", "--workspace", "--no-fail-fast"]);
         // The kernels' packages hold the device trees of hundreds of real boards.
         tests.env("TERRANE_BOARD_TREES", guests::folder()?);
@@ -69,7 +69,9 @@ pub fn test(arch: Arch, part: Part, full: bool, filter: &str) -> Result<bool> {
         tally.add(miri(full)?);
     }
     if part != Part::Workstation {
-        tally.add(system::run(arch, full, filter)?);
+        for &arch in archs {
+            tally.add(system::run(arch, full, filter)?);
+        }
     }
     step(format_args!("{} s", begun.elapsed().as_secs()));
     println!("{}", tally.line());
@@ -77,22 +79,25 @@ pub fn test(arch: Arch, part: Part, full: bool, filter: &str) -> Result<bool> {
 }
 
 /// Formatting, and lints for both kinds of machine that code is built for.
-fn lints() -> Tally {
+fn lints(archs: &[Arch]) -> Tally {
     let warnings = ["--", "-D", "warnings"];
-    let mut bare = cargo(&["clippy", "--target", "aarch64-unknown-none-softfloat"]);
-    for package in build::bare_packages() {
-        bare.args(["-p", package]);
-    }
-    bare.args(warnings);
     let mut host = cargo(&["clippy", "--workspace", "--all-targets"]);
     host.args(warnings);
+    let mut checks = vec![
+        ("formatting".to_owned(), cargo(&["fmt", "--all", "--check"])),
+        ("lints for the workstation".to_owned(), host),
+    ];
+    for arch in archs {
+        let mut bare = cargo(&["clippy", "--target", arch.bare_target()]);
+        for package in build::bare_packages(*arch) {
+            bare.args(["-p", package]);
+        }
+        bare.args(warnings);
+        checks.push((format!("lints for the bare machine, {}", arch.name()), bare));
+    }
     let mut tally = Tally::default();
-    for (what, mut command) in [
-        ("formatting", cargo(&["fmt", "--all", "--check"])),
-        ("lints for the workstation", host),
-        ("lints for the bare machine", bare),
-    ] {
-        step(what);
+    for (what, mut command) in checks {
+        step(&what);
         match run::check(&mut command) {
             Ok(()) => tally.passed += 1,
             Err(error) => {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::arch::Arch;
 use crate::build::Products;
 use crate::fetch::guests;
 use crate::manifest::{Domain, Manifest};
@@ -98,7 +99,7 @@ impl Bench {
         let memory = guest
             .memory
             .map_or_else(|| "rest".to_owned(), |memory| format!("{memory}MiB"));
-        let mut manifest = Manifest::new("virt,gic-version=3", "cortex-a57", guest.cpus, "2GiB");
+        let mut manifest = Manifest::plain(Arch::Aarch64, guest.cpus, "2GiB");
         let domain = Domain::hardware("control", &guest.kernel)
             .ramdisk(&guest.ramdisk)
             .cmdline(&format!("console=hvc0 {}", guest.arguments))
@@ -152,7 +153,7 @@ fn xen(guest: &Guest) -> Result<Command> {
     let mut command = qemu("virt,virtualization=on,gic-version=3", 2048, guest.cpus);
     let memory = guest.memory.context("a dom0 has a size")?;
     let cpus = guest.cpus;
-    command.arg("-kernel").arg(guests::xen()?).arg("-append").arg(format!(
+    command.arg("-kernel").arg(guests::xen(Arch::Aarch64)?).arg("-append").arg(format!(
         "dom0_mem={memory}M dom0_max_vcpus={cpus} bootscrub=0 console=dtuart dtuart=/pl011@9000000"
     ));
     let arguments = format!("console=hvc0 {}", guest.arguments).replace(',', ",,");

@@ -23,7 +23,6 @@ use crate::run::step;
 
 /// Measures and prints, as a table or as one JSON object.
 pub fn bench(arch: Arch, json: bool) -> Result<()> {
-    arch.require_built()?;
     let bench = Bench {
         products: build::all(arch)?,
         command: build::command()?,
@@ -40,7 +39,7 @@ pub fn bench(arch: Arch, json: bool) -> Result<()> {
 
 fn measure_all(arch: Arch, bench: &Bench) -> Result<Table> {
     step("making the guests");
-    let kernel = guests::kernel(Kernel::Trixie)?.image;
+    let kernel = guests::kernel(arch, Kernel::Trixie)?.image;
     let ramdisk = bench.folder.join("initrd.gz");
     initramfs::write_program(&bench.products.program("checker"), &ramdisk)?;
     let disguised = bench.folder.join("bench-as-linux.bin");
@@ -108,7 +107,7 @@ fn measure_all(arch: Arch, bench: &Bench) -> Result<Table> {
     let image = |path| Ok::<_, anyhow::Error>(Some(as_float(std::fs::metadata(path)?.len())));
     let images = vec![
         None,
-        image(guests::xen()?)?,
+        image(guests::xen(arch)?)?,
         image(bench.products.hypervisor())?,
     ];
     rows.push(each("image", "bytes", images));

@@ -16,7 +16,7 @@ use self::relay::Relay;
 use crate::arch::Arch;
 use crate::build;
 use crate::fetch::guests::{self, Kernel};
-use crate::initramfs::{DRIVERS, Initramfs};
+use crate::initramfs::{Initramfs, drivers};
 use crate::manifest::{Domain, Manifest};
 use crate::paths;
 use crate::run::step;
@@ -29,12 +29,11 @@ const FROM_A_PIPE: &str = include_str!("pipe.sh");
 
 /// Runs the demo; gives the exit status for the process.
 pub fn demo(arch: Arch, kernel: Kernel) -> Result<u8> {
-    arch.require_built()?;
     let folder = paths::scratch(arch, "demo")?;
     let interactive = io::stdin().is_terminal();
 
     step("making the ramdisk");
-    let files = guests::kernel(kernel)?;
+    let files = guests::kernel(arch, kernel)?;
     let task = if interactive {
         ON_A_TERMINAL
     } else {
@@ -42,7 +41,8 @@ pub fn demo(arch: Arch, kernel: Kernel) -> Result<u8> {
     };
     let ramdisk = folder.join("initrd.gz");
     Initramfs {
-        drivers: DRIVERS,
+        arch,
+        drivers: drivers(arch),
         task,
         programs: &[],
     }
@@ -50,7 +50,8 @@ pub fn demo(arch: Arch, kernel: Kernel) -> Result<u8> {
 
     let products = build::all(arch)?;
     let terrane = build::command()?;
-    let manifest = manifest(&files.image, ramdisk, interactive).write(&folder.join("demo.toml"))?;
+    let manifest =
+        manifest(arch, &files.image, ramdisk, interactive).write(&folder.join("demo.toml"))?;
     step(format_args!("terrane run {}", manifest.display()));
     let mut command = Command::new(terrane);
     command
@@ -70,8 +71,8 @@ pub fn demo(arch: Arch, kernel: Kernel) -> Result<u8> {
 }
 
 /// The contract's whole example, on a machine with a disk and a network card to try.
-fn manifest(kernel: &Path, ramdisk: PathBuf, interactive: bool) -> Manifest {
-    let mut manifest = Manifest::new("virt,gic-version=3", "cortex-a57", 2, "2GiB");
+fn manifest(arch: Arch, kernel: &Path, ramdisk: PathBuf, interactive: bool) -> Manifest {
+    let mut manifest = Manifest::plain(arch, 2, "2GiB");
     manifest
         .argument("-nic")
         .argument("user,model=virtio-net-pci");

@@ -1,17 +1,20 @@
 //! The guests and the yardstick: Debian's kernels, a static busybox, and Xen to measure against.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use clap::ValueEnum;
+use flate2::read::GzDecoder;
 
 use super::apt::Apt;
 use super::once;
+use crate::arch::Arch;
 use crate::paths;
 
-/// A Debian kernel for arm64.
+/// A Debian kernel.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, ValueEnum)]
 pub enum Kernel {
     /// Linux 6.1 of Debian 12.
@@ -41,19 +44,20 @@ impl Kernel {
 
 /// A kernel in the cache.
 pub struct KernelFiles {
-    /// The kernel itself, an arm64 Image.
+    /// The kernel itself, as Debian packs it: an arm64 Image, a bzImage.
     pub image: PathBuf,
     /// Its modules: the folder that holds `modules.dep`.
     pub modules: PathBuf,
 }
 
-/// The kernel of Debian's `linux-image-arm64`, fetched if it isn't in the cache.
-pub fn kernel(kernel: Kernel) -> Result<KernelFiles> {
-    let folder = entry(&format!("debian-{}-arm64", kernel.series()))?;
+/// The kernel of Debian's `linux-image-ARCH`, fetched if it isn't in the cache.
+pub fn kernel(arch: Arch, kernel: Kernel) -> Result<KernelFiles> {
+    let folder = entry(&format!("debian-{}-{}", kernel.series(), arch.debian()))?;
     once(&folder, |new| {
-        let apt = Apt::open(kernel.suite(), "arm64")?;
+        let apt = Apt::open(kernel.suite(), arch.debian())?;
         apt.update()?;
-        let package = apt.dependency("linux-image-arm64", "linux-image-")?;
+        let meta = format!("linux-image-{}", arch.debian());
+        let package = apt.dependency(&meta, "linux-image-")?;
         let version = apt.unpack(&package, &new.join("root"))?;
         record(new, &package, &version)?;
         let release = package.trim_start_matches("linux-image-").to_owned();
@@ -76,11 +80,11 @@ pub fn kernel(kernel: Kernel) -> Result<KernelFiles> {
     })
 }
 
-/// Debian's statically linked busybox for arm64, fetched if it isn't in the cache.
-pub fn busybox() -> Result<PathBuf> {
-    let folder = entry("busybox-arm64")?;
+/// Debian's statically linked busybox, fetched if it isn't in the cache.
+pub fn busybox(arch: Arch) -> Result<PathBuf> {
+    let folder = entry(&format!("busybox-{}", arch.debian()))?;
     once(&folder, |new| {
-        let apt = Apt::open("bookworm", "arm64")?;
+        let apt = Apt::open("bookworm", arch.debian())?;
         apt.update()?;
         let version = apt.unpack("busybox-static", &new.join("root"))?;
         record(new, "busybox-static", &version)?;
@@ -94,27 +98,36 @@ pub fn busybox() -> Result<PathBuf> {
     Ok(folder.join("busybox"))
 }
 
-/// Debian's Xen 4.20 for arm64, fetched if it isn't in the cache: the benchmark's second column.
-pub fn xen() -> Result<PathBuf> {
-    let folder = entry("xen-4.20-arm64")?;
+/// Debian's Xen 4.20, fetched if it isn't in the cache: what the benchmark measures beside us.
+pub fn xen(arch: Arch) -> Result<PathBuf> {
+    let name = format!("xen-4.20-{}", arch.debian());
+    let folder = entry(&name)?;
     once(&folder, |new| {
-        let apt = Apt::open("trixie", "arm64")?;
+        let apt = Apt::open("trixie", arch.debian())?;
         apt.update()?;
-        let package = "xen-hypervisor-4.20-arm64";
-        let version = apt.unpack(package, &new.join("root"))?;
-        record(new, package, &version)?;
-        symlink("root/boot/xen-4.20-arm64", new.join("xen"))?;
+        let package = format!("xen-hypervisor-4.20-{}", arch.debian());
+        let version = apt.unpack(&package, &new.join("root"))?;
+        record(new, &package, &version)?;
+        let file = format!("root/boot/{name}");
+        match File::open(new.join(format!("{file}.gz"))) {
+            // QEMU's multiboot loader takes it unwrapped only.
+            Ok(packed) => {
+                let mut plain = File::create(new.join("xen")).context("cannot write Xen")?;
+                io::copy(&mut GzDecoder::new(packed), &mut plain).context("cannot unwrap Xen")?;
+            }
+            Err(_) => symlink(file, new.join("xen"))?,
+        }
         fs::metadata(new.join("xen")).with_context(|| format!("{package} holds no Xen"))?;
         Ok(())
     })?;
     Ok(folder.join("xen"))
 }
 
-/// Fetches what the tests need, so that none of them waits for a download.
-pub fn fetch() -> Result<()> {
-    kernel(Kernel::Bookworm)?;
-    kernel(Kernel::Trixie)?;
-    busybox()?;
+/// Fetches what the tests on `arch` need, so that none of them waits for a download.
+pub fn fetch(arch: Arch) -> Result<()> {
+    kernel(arch, Kernel::Bookworm)?;
+    kernel(arch, Kernel::Trixie)?;
+    busybox(arch)?;
     Ok(())
 }
 

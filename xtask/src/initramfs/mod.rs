@@ -14,22 +14,38 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 
 use self::cpio::Archive;
+use crate::arch::Arch;
 use crate::fetch::guests::{self, KernelFiles};
 
 /// What stands before the task's exit status on the guest's console, alone on a line.
 pub const STATUS: &str = "terrane-guest: status ";
 
-/// The drivers for the devices that a scenario may give the machine.
-pub const DRIVERS: &[&str] = &[
-    "virtio_mmio",
-    "virtio_pci",
-    "virtio_blk",
-    "virtio_net",
-    "nvme",
-    "ahci",
-    "sd_mod",
-    "e1000e",
-];
+/// The drivers for the devices that a scenario may give a machine of `arch`.
+pub const fn drivers(arch: Arch) -> &'static [&'static str] {
+    match arch {
+        Arch::Aarch64 => &[
+            "virtio_mmio",
+            "virtio_pci",
+            "virtio_blk",
+            "virtio_net",
+            "nvme",
+            "ahci",
+            "sd_mod",
+            "e1000e",
+        ],
+        Arch::X86_64 => &[
+            "virtio_pci",
+            "virtio_blk",
+            "virtio_net",
+            "nvme",
+            "ahci",
+            "sd_mod",
+            "e1000e",
+            "xhci_pci",
+            "usb_storage",
+        ],
+    }
+}
 
 /// Writes a ramdisk that holds one program, as init, and no driver.
 pub fn write_program(program: &Path, path: &Path) -> Result<()> {
@@ -49,6 +65,8 @@ const INIT: &str = include_str!("init.sh");
 
 /// A ramdisk to be made.
 pub struct Initramfs<'a> {
+    /// The guest's architecture.
+    pub arch: Arch,
     /// Modules to load, with all that they need, in this order.
     pub drivers: &'a [&'a str],
     /// A shell script: what the guest does.
@@ -69,7 +87,7 @@ impl Initramfs<'_> {
             archive.directory(folder);
         }
         archive.device("dev/console", 5, 1);
-        let busybox = guests::busybox()?;
+        let busybox = guests::busybox(self.arch)?;
         archive.file(
             "bin/busybox",
             &fs::read(&busybox).context("cannot read busybox")?,

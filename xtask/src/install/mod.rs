@@ -49,10 +49,10 @@ impl Step {
     }
 }
 
-/// Looks for all that `purpose` needs, and installs what is missing. On a terminal the user is asked first, unless `yes`.
-pub fn ensure(arch: Arch, purpose: Purpose, yes: bool) -> Result<()> {
-    arch.require_built()?;
-    let steps = missing(arch, purpose)?;
+/// Looks for all that `purpose` needs on `archs`, and installs what is missing. On a terminal the user is asked first,
+/// unless `yes`.
+pub fn ensure(archs: &[Arch], purpose: Purpose, yes: bool) -> Result<()> {
+    let steps = missing(archs, purpose)?;
     if steps.is_empty() {
         return Ok(());
     }
@@ -74,27 +74,27 @@ pub fn ensure(arch: Arch, purpose: Purpose, yes: bool) -> Result<()> {
             result => result?,
         }
     }
-    match missing(arch, purpose)?.iter().find(|step| !step.optional) {
+    match missing(archs, purpose)?.iter().find(|step| !step.optional) {
         Some(step) => bail!("still missing after installation: {}", step.what),
         None => Ok(()),
     }
 }
 
-fn missing(arch: Arch, purpose: Purpose) -> Result<Vec<Step>> {
+fn missing(archs: &[Arch], purpose: Purpose) -> Result<Vec<Step>> {
     let mut steps = Vec::new();
     match purpose {
         Purpose::Run => {
-            steps.extend(packages(arch, purpose)?);
-            steps.extend(rust::targets()?);
+            steps.extend(packages(archs, purpose)?);
+            steps.extend(rust::targets(archs)?);
         }
         Purpose::Test => {
-            steps.extend(packages(arch, purpose)?);
-            steps.extend(rust::targets()?);
+            steps.extend(packages(archs, purpose)?);
+            steps.extend(rust::targets(archs)?);
             steps.extend(rust::components());
             steps.extend(rust::nightly_step());
         }
         Purpose::Fuzz => {
-            steps.extend(packages(arch, purpose)?);
+            steps.extend(packages(archs, purpose)?);
             steps.extend(rust::nightly_step());
         }
     }
@@ -112,7 +112,7 @@ fn agreed() -> Result<bool> {
 }
 
 /// Packages of the distribution.
-fn packages(arch: Arch, purpose: Purpose) -> Result<Option<Step>> {
+fn packages(archs: &[Arch], purpose: Purpose) -> Result<Option<Step>> {
     let mut reasons = Vec::new();
     let mut names: Vec<&str> = Vec::new();
     let mut emulator = false;
@@ -122,10 +122,12 @@ fn packages(arch: Arch, purpose: Purpose) -> Result<Option<Step>> {
             names.push("g++");
         }
     } else {
-        if let Err(reason) = qemu::probe(arch) {
-            reasons.push(format!("QEMU ({reason})"));
-            names.extend(qemu::packages(arch));
-            emulator = true;
+        for &arch in archs {
+            if let Err(reason) = qemu::probe(arch) {
+                reasons.push(format!("QEMU ({reason})"));
+                names.extend(qemu::packages(arch));
+                emulator = true;
+            }
         }
         if !fs::exists(fetch::KEYRING).unwrap_or(false) {
             reasons.push("Debian's archive keyring".to_owned());

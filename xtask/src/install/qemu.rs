@@ -9,7 +9,6 @@ pub fn program(arch: Arch) -> &'static str {
     match arch {
         Arch::Aarch64 => "qemu-system-aarch64",
         Arch::X86_64 => "qemu-system-x86_64",
-        Arch::Riscv64 => "qemu-system-riscv64",
     }
 }
 
@@ -19,62 +18,60 @@ pub fn packages(arch: Arch) -> [&'static str; 2] {
     let emulator = match arch {
         Arch::Aarch64 => "qemu-system-arm",
         Arch::X86_64 => "qemu-system-x86",
-        Arch::Riscv64 => "qemu-system-misc",
     };
     [emulator, "ipxe-qemu"]
 }
 
-/// Machines that must be possible, devices and all: QEMU builds each and is told to quit at once.
-const PROBES: &[(&str, &[&str])] = &[
-    (
-        "a virt machine with EL2, GICv3 and ITS, counted instructions, and the test devices",
-        &[
-            "-M",
-            "virt,virtualization=on,gic-version=3,its=on,dtb-randomness=off",
-            "-cpu",
-            "cortex-a57",
-            "-icount",
-            "shift=0,sleep=off",
-            "-nic",
-            "user,model=e1000e",
-            "-drive",
-            "file=null-co://,if=none,format=raw,id=none",
-            "-device",
-            "nvme,drive=none,serial=none",
-            "-device",
-            "ahci",
-            "-device",
-            "edu,dma_mask=0xffffffffffffffff",
-        ],
-    ),
-    (
-        "GICv2",
-        &[
-            "-M",
-            "virt,virtualization=on,gic-version=2",
-            "-cpu",
-            "cortex-a72",
-        ],
-    ),
-    (
-        "an SMMUv3",
-        &[
-            "-M",
-            "virt,virtualization=on,gic-version=3,iommu=smmuv3",
-            "-cpu",
-            "max",
-        ],
-    ),
-];
+/// A machine that must be possible: what it shows, and its options, parted by spaces.
+type Probe = (&'static str, &'static str);
 
-/// Says what is wrong, if anything is.
+/// The devices of the tests on PCIe.
+const DEVICES: &str = "-icount shift=0,sleep=off -nic user,model=e1000e -drive file=null-co://,if=none,format=raw,id=none \
+    -device nvme,drive=none,serial=none -device ahci -device qemu-xhci -device edu,dma_mask=0xffffffffffffffff";
+
+const fn probes(arch: Arch) -> &'static [Probe] {
+    match arch {
+        Arch::Aarch64 => &[
+            (
+                "a virt machine with EL2, GICv3 and ITS",
+                "-M virt,virtualization=on,gic-version=3,its=on,dtb-randomness=off -cpu cortex-a57",
+            ),
+            (
+                "GICv2",
+                "-M virt,virtualization=on,gic-version=2 -cpu cortex-a72",
+            ),
+            (
+                "an SMMUv3",
+                "-M virt,virtualization=on,gic-version=3,iommu=smmuv3 -cpu max",
+            ),
+        ],
+        Arch::X86_64 => &[
+            (
+                "a q35 machine with SVM, nested paging and nothing of a PC's clocks",
+                "-M q35,hpet=off,pit=off,smm=off -cpu qemu64,+svm,+npt,enforce",
+            ),
+            (
+                "an Intel IOMMU that PCIe bypasses",
+                "-M q35,default-bus-bypass-iommu=on -cpu EPYC -device intel-iommu,intremap=on",
+            ),
+            (
+                "an AMD IOMMU that PCIe bypasses",
+                "-M q35,default-bus-bypass-iommu=on -cpu max -device amd-iommu",
+            ),
+        ],
+    }
+}
+
+/// Says what is wrong, if anything is. QEMU builds each machine, devices and all, and is told to quit at once.
 pub fn probe(arch: Arch) -> Result<(), String> {
     let program = program(arch);
-    for (feature, arguments) in PROBES {
+    for (feature, options) in probes(arch) {
         let mut command = Command::new(program);
-        command.args(*arguments).args([
-            "-display", "none", "-serial", "none", "-S", "-monitor", "stdio",
-        ]);
+        command
+            .args(options.split_ascii_whitespace())
+            .args(DEVICES.split_ascii_whitespace())
+            .args(["-display", "none", "-serial", "none", "-S"])
+            .args(["-monitor", "stdio"]);
         // End of input on the monitor doesn't end QEMU, so it is told to quit.
         let ran = command
             .stdin(Stdio::piped())

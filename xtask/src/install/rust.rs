@@ -9,25 +9,24 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 
 use super::Step;
+use crate::arch::Arch;
 use crate::run;
-
-const TARGETS: &[&str] = &[
-    "aarch64-unknown-none-softfloat",
-    "aarch64-unknown-linux-musl",
-];
 
 /// The nightly that Miri and the fuzzers are run with. The date is part of what makes a result repeatable.
 pub const NIGHTLY: &str = "nightly-2026-05-20";
 
-/// The target libraries that the pinned toolchain lacks.
-pub fn targets() -> Result<Option<Step>> {
+/// The target libraries of `archs` that the pinned toolchain lacks.
+pub fn targets(archs: &[Arch]) -> Result<Option<Step>> {
     let mut absent = Vec::new();
-    for target in TARGETS {
+    for target in archs
+        .iter()
+        .flat_map(|arch| [arch.bare_target(), arch.linux_target()])
+    {
         let mut command = rustc();
         command.args(["--print", "target-libdir", "--target", target]);
         let folder = run::output(&mut command).context("cannot ask rustc for its libraries")?;
         if !Path::new(folder.trim()).is_dir() {
-            absent.push(*target);
+            absent.push(target);
         }
     }
     Ok(step("Rust's libraries for the targets", "target", &absent))

@@ -6,21 +6,26 @@ use anyhow::{Result, ensure};
 
 use super::boot::{Boot, Ran};
 use super::{Context, Scenario, probe};
+use crate::arch::Arch;
 use crate::manifest::{Domain, Manifest};
 
-/// The attacker on each interrupt controller.
-pub fn scenarios() -> Vec<Scenario> {
-    [
-        ("gicv2", "virt,gic-version=2", "cortex-a72"),
-        ("its", "virt,gic-version=3", "max"),
-    ]
-    .into_iter()
-    .map(|(name, machine, cpu)| {
-        Scenario::new(format!("attack-{name}"), move |context, folder| {
-            attack(context, folder, machine, cpu)
+/// The attacker on machines that differ most.
+pub fn scenarios(arch: Arch) -> Vec<Scenario> {
+    let machines: &[(&str, &str, &str)] = match arch {
+        Arch::Aarch64 => &[
+            ("gicv2", "virt,gic-version=2", "cortex-a72"),
+            ("its", "virt,gic-version=3", "max"),
+        ],
+        Arch::X86_64 => &[("epyc", "q35", "EPYC"), ("max", "q35", "max")],
+    };
+    machines
+        .iter()
+        .map(|&(name, machine, cpu)| {
+            Scenario::new(format!("attack-{name}"), move |context, folder| {
+                attack(context, folder, machine, cpu)
+            })
         })
-    })
-    .collect()
+        .collect()
 }
 
 /// Every page below the top of the host's RAM, and a page of each range of devices.
@@ -31,7 +36,7 @@ const TARGETS: &str = "top=0x60000000 mmio=0x0+0x4000000,0x8000000+0x10000,0x802
 /// The attacker has no DMA device, does its worst, and then once more after a restart: the hypervisor lives, the healthy
 /// domain beside it doesn't notice, and the second boot finds nothing of the first.
 fn attack(context: &Context, folder: &Path, machine: &str, cpu: &str) -> Result<()> {
-    let mut manifest = Manifest::new(machine, cpu, 2, "512MiB");
+    let mut manifest = Manifest::new(context.arch, machine, cpu, 2, "512MiB");
     let attacker = Domain::new("attacker", &context.products.guest("attacker"))
         .key("memory", "\"64MiB\"")
         .key("direct-map", "true")

@@ -1,13 +1,15 @@
 //! Linux as a guest: kernel, ramdisk with a task, and what every Linux in the hardware domain must report.
 
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 
 use super::Context;
 use super::facts::Facts;
+use crate::arch::Arch;
 use crate::fetch::guests::{self, Kernel};
-use crate::initramfs::{DRIVERS, Initramfs};
+use crate::initramfs::{Initramfs, drivers};
 use crate::manifest::Domain;
 
 /// The name of the hardware domain in the tests.
@@ -16,16 +18,50 @@ pub const NAME: &str = "control";
 /// Only what the task prints: kernel messages would tear its lines apart.
 pub const QUIET: &str = "console=hvc0 quiet loglevel=3 panic=-1";
 
-/// The feature word that an arm64 hardware domain reads when it is direct-mapped (bits 0 2 11 13 14 17 18).
-const FEATURES: &str = "00066805";
+/// What Linux shows of an architecture's machine when it is the direct-mapped hardware domain.
+struct Expected {
+    /// The features word (docs/xen-abi.md): with bit 17, without 16.
+    features: &'static str,
+    /// Names in `/proc/iomem`, and where the host has what they name.
+    places: &'static [(&'static str, u64)],
+    /// What isn't in `/proc/iomem` nor in `/proc/ioports`: the hypervisor's UART.
+    hidden: &'static str,
+}
+
+const fn expected(arch: Arch) -> Expected {
+    match arch {
+        Arch::Aarch64 => Expected {
+            features: "00066805",
+            places: &[("GICD", 0x0800_0000)],
+            hidden: "pl011",
+        },
+        Arch::X86_64 => Expected {
+            features: "001e2b05",
+            places: &[("IOAPIC 0", 0xfec0_0000)],
+            hidden: "serial",
+        },
+    }
+}
+
+/// The RAM of a machine with `memory` MiB: `virt` has it in one piece, `q35` leaves room for devices below 4 GiB.
+fn host_ram(arch: Arch, memory: u64) -> Vec<RangeInclusive<u64>> {
+    const GIB: u64 = 1 << 30;
+    let bytes = memory << 20;
+    match arch {
+        Arch::Aarch64 => vec![GIB..=GIB + bytes - 1],
+        Arch::X86_64 if bytes <= 2 * GIB => vec![0..=bytes - 1],
+        Arch::X86_64 => vec![0..=2 * GIB - 1, 4 * GIB..=2 * GIB + bytes - 1],
+    }
+}
 
 /// The hardware domain with Debian's `kernel` that does `task`; its ramdisk lies in `folder`.
 pub fn domain(context: &Context, folder: &Path, kernel: Kernel, task: &str) -> Result<Domain> {
-    let files = guests::kernel(kernel)?;
+    let files = guests::kernel(context.arch, kernel)?;
     let ramdisk = folder.join("initrd.gz");
     let programs = [("checker", context.products.program("checker"))];
     Initramfs {
-        drivers: DRIVERS,
+        arch: context.arch,
+        drivers: drivers(context.arch),
         task,
         programs: &programs,
     }
@@ -40,12 +76,13 @@ pub fn report(variables: &str) -> String {
     format!("{variables}\n{}", include_str!("linux.sh"))
 }
 
-/// Fails unless the guest finds itself the direct-mapped hardware domain of a `virt` machine with `cpus` CPUs and
-/// `memory` MiB: everything at the host's addresses, and as good as all of the memory.
-pub fn check(facts: &Facts, cpus: u32, memory: u64) -> Result<()> {
+/// Fails unless the guest finds itself the direct-mapped hardware domain of a machine with `cpus` CPUs and `memory` MiB:
+/// everything at the host's addresses, and as good as all of the memory.
+pub fn check(arch: Arch, facts: &Facts, cpus: u32, memory: u64) -> Result<()> {
+    let expected = expected(arch);
     facts.expect_success()?;
     facts.expect("hypervisor", "xen")?;
-    facts.expect("features", FEATURES)?;
+    facts.expect("features", expected.features)?;
     facts.expect("cpus", &cpus.to_string())?;
     ensure!(
         facts.all("complaint").is_empty(),
@@ -53,12 +90,12 @@ pub fn check(facts: &Facts, cpus: u32, memory: u64) -> Result<()> {
         facts.all("complaint")
     );
 
-    let first = 0x4000_0000;
-    let last = first + (memory << 20) - 1;
+    let ram = host_ram(arch, memory);
     let mut bytes = 0;
     for range in facts.iomem("System RAM") {
         ensure!(
-            *range.start() >= first && *range.end() <= last,
+            ram.iter()
+                .any(|host| host.contains(range.start()) && host.contains(range.end())),
             "RAM at {range:x?}, where the host has none: not direct-mapped"
         );
         bytes += range.end() - range.start() + 1;
@@ -70,16 +107,21 @@ pub fn check(facts: &Facts, cpus: u32, memory: u64) -> Result<()> {
         withheld >> 10
     );
 
-    let distributor = facts.iomem("GICD");
+    for (name, place) in expected.places {
+        let seen = facts.iomem(name);
+        ensure!(
+            seen.iter().all(|range| range.start() == place),
+            "{name} is at {seen:x?}, not at {place:x}, where the host has it"
+        );
+    }
+    let lines = || facts.all("iomem").iter().chain(facts.all("ioport"));
+    // Linux 6.1 calls it MMCONFIG on x86-64.
     ensure!(
-        distributor
-            .iter()
-            .all(|range| *range.start() == 0x0800_0000),
-        "the GIC is at {distributor:x?}, not where the host has it"
+        lines().any(|line| line.contains("PCI ECAM") || line.contains("PCI MMCONFIG")),
+        "there is no PCIe"
     );
-    ensure!(facts.iomem("PCI ECAM").len() == 1, "there is no PCIe");
     ensure!(
-        !facts.all("iomem").iter().any(|line| line.contains("pl011")),
+        !lines().any(|line| line.contains(expected.hidden)),
         "the hypervisor's UART is visible"
     );
     timers(facts, cpus)

@@ -10,30 +10,40 @@ fact cpus "$(nproc)"
 fact features "$(cat /sys/hypervisor/properties/features 2>/dev/null)"
 fact hypervisor "$(cat /sys/hypervisor/type 2>/dev/null)"
 sed 's/^/fact iomem /' /proc/iomem
+sed 's/^/fact ioport /' /proc/ioports
 
 # Interrupts of every kind must be counted where the machine has them: timer on each CPU, and IPIs between CPUs.
 before=$(cut -d' ' -f1 /proc/uptime)
 sleep 1
 fact slept "$before $(cut -d' ' -f1 /proc/uptime)"
-fact timers "$(sed -n 's/^ *[0-9]*: *\(.*\) GIC.*arch_timer.*/\1/p' /proc/interrupts)"
+# arm64 has one line for all CPUs, x86-64 one for each (Xen's timer) or one for all (the local APIC's).
+fact timers "$(awk -v cpus="$(nproc)" '/arch_timer|^ *LOC:|xen.* timer[0-9]+$/ { for (i = 1; i <= cpus; i++) sum[i] += $(i + 1) }
+    END { for (i = 1; i <= cpus; i++) printf "%d ", sum[i] }' /proc/interrupts)"
 
 # A call of swiotlb-xen is counted, and so is each buffer that it bounces.
 cd /sys/kernel/tracing
 mapping=$(sed -n 's/.* \(xen_swiotlb_map_p[a-z]*\)$/\1/p' /proc/kallsyms | head -n 1)
 bounce=$(sed -n 's/.* \(swiotlb_tbl_map_single\)$/\1/p' /proc/kallsyms | head -n 1)
-echo "p:mapped $mapping" >kprobe_events && echo "p:bounced $bounce" >>kprobe_events
+echo "p:bounced $bounce" >kprobe_events
+[ -z "$mapping" ] || echo "p:mapped $mapping" >>kprobe_events
 echo 1 >events/kprobes/enable
 cd /
 
 # Disks: read what the host wrote, copy it to the second half for the host to read.
-for disk in $DISKS; do
+disk() {
+    for block in /sys/block/*; do
+        case $(readlink -f "$block") in */"$1"[0-9]*/*) echo "/dev/${block##*/}" ;; esac
+    done
+}
+for name in $DISKS; do
     for try in 1 2 3 4 5 6 7 8 9 10; do
-        [ -b "/dev/$disk" ] && break
+        disk=$(disk "$name")
+        [ -b "$disk" ] && break
         sleep 1
     done
-    sum=$(dd "if=/dev/$disk" bs=64k count=32 iflag=direct 2>/dev/null | sha256sum)
-    fact disk "$disk ${sum%% *}"
-    dd "if=/dev/$disk" "of=/dev/$disk" bs=64k count=32 seek=32 iflag=direct oflag=direct conv=notrunc 2>/dev/null || failed=1
+    sum=$(dd "if=$disk" bs=64k count=32 iflag=direct 2>/dev/null | sha256sum)
+    fact disk "$name ${sum%% *}"
+    dd "if=$disk" "of=$disk" bs=64k count=32 seek=32 iflag=direct oflag=direct conv=notrunc 2>/dev/null || failed=1
 done
 sync
 
@@ -51,7 +61,7 @@ fi
 [ -z "$CHECKS" ] || checker $CHECKS || failed=1
 
 sed -n 's/^ *\([a-z]*\) *\([0-9]*\) .*/fact count \1 \2/p' /sys/kernel/tracing/kprobe_profile
-sed -n '/nvme\|ahci\|virtio\|eth0/s/^ */fact interrupt /p' /proc/interrupts
+sed -n '/nvme\|ahci\|virtio\|xhci\|eth0/s/^ */fact interrupt /p' /proc/interrupts
 fact complaints "$(dmesg | grep -c -E 'WARNING:|BUG:|Oops|Call trace|Unhandled|soft lockup|rcu.*stall')"
 dmesg | grep -E 'WARNING:|BUG:|Oops|Unhandled|soft lockup|rcu.*stall' | sed 's/^/fact complaint /'
 exit $failed

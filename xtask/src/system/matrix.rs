@@ -8,17 +8,29 @@ use super::boot::Boot;
 use super::devices::Devices;
 use super::facts::Facts;
 use super::{Context, Scenario, linux, pairwise};
+use crate::arch::Arch;
 use crate::fetch::guests::Kernel;
 use crate::manifest::Manifest;
 
-const CPUS: [&str; 3] = ["cortex-a57", "cortex-a72", "max"];
-const CONTROLLERS: [Controller; 3] = [Controller::V2, Controller::V3, Controller::V3Its];
-const COUNTS: [u32; 3] = [1, 2, 4];
-const MEMORY: [u64; 3] = [512, 2048, 8192];
-const KERNELS: [Kernel; 2] = [Kernel::Bookworm, Kernel::Trixie];
-const IOMMU: [bool; 2] = [false, true];
+/// One thing about a machine or its guest that can be chosen.
+#[derive(Clone, Copy)]
+enum Choice {
+    /// QEMU's CPU model.
+    Cpu(&'static str),
+    /// arm64's interrupt controller, and with it how PCIe devices interrupt.
+    Controller(Controller),
+    /// CPUs of the machine and of the domain.
+    Cpus(u32),
+    /// MiB.
+    Memory(u64),
+    /// The guest's kernel.
+    Kernel(Kernel),
+    /// An IOMMU that is there and left in bypass.
+    Iommu(Iommu),
+    /// Whether an x86-64 machine has a PC's clocks, and the mode of the firmware's own.
+    Clocks(bool),
+}
 
-/// The machine's interrupt controller, and with it how PCIe devices interrupt.
 #[derive(Clone, Copy)]
 enum Controller {
     /// GICv2 with v2m: MSI as SPIs.
@@ -29,58 +41,87 @@ enum Controller {
     V3Its,
 }
 
-impl Controller {
-    fn name(self) -> &'static str {
-        match self {
-            Self::V2 => "gicv2",
-            Self::V3 => "gicv3",
-            Self::V3Its => "its",
-        }
-    }
+#[derive(Clone, Copy)]
+enum Iommu {
+    None,
+    /// arm64's SMMUv3.
+    Smmu,
+    /// x86-64's two, which QEMU lets devices bypass.
+    Intel,
+    Amd,
+}
 
-    fn machine(self) -> &'static str {
-        match self {
-            Self::V2 => "gic-version=2",
-            Self::V3 => "gic-version=3,its=off",
-            Self::V3Its => "gic-version=3,its=on",
-        }
-    }
-
-    fn has_msi(self) -> bool {
-        !matches!(self, Self::V3)
-    }
-
-    /// What stands in `/proc/interrupts` for the NVMe disk's interrupts.
-    fn interrupts(self) -> &'static str {
-        match self {
-            // Linux 6.1 and 6.12 name the MSI-X domains differently, but both with these letters.
-            Self::V2 | Self::V3Its => "MSI",
-            Self::V3 => "Level",
-        }
+/// What an architecture's machines can be. The order decides which pairs meet, and the names.
+fn axes(arch: Arch) -> Vec<Vec<Choice>> {
+    let cpus = vec![Choice::Cpus(1), Choice::Cpus(2), Choice::Cpus(4)];
+    let kernels = vec![
+        Choice::Kernel(Kernel::Bookworm),
+        Choice::Kernel(Kernel::Trixie),
+    ];
+    match arch {
+        Arch::Aarch64 => vec![
+            vec![
+                Choice::Cpu("cortex-a57"),
+                Choice::Cpu("cortex-a72"),
+                Choice::Cpu("max"),
+            ],
+            vec![
+                Choice::Controller(Controller::V2),
+                Choice::Controller(Controller::V3),
+                Choice::Controller(Controller::V3Its),
+            ],
+            cpus,
+            vec![
+                Choice::Memory(512),
+                Choice::Memory(2048),
+                Choice::Memory(8192),
+            ],
+            kernels,
+            vec![Choice::Iommu(Iommu::None), Choice::Iommu(Iommu::Smmu)],
+        ],
+        Arch::X86_64 => vec![
+            vec![
+                Choice::Cpu("qemu64,+svm,+npt"),
+                Choice::Cpu("EPYC"),
+                Choice::Cpu("max"),
+            ],
+            cpus,
+            vec![
+                Choice::Memory(1024),
+                Choice::Memory(2048),
+                Choice::Memory(6144),
+            ],
+            kernels,
+            vec![
+                Choice::Iommu(Iommu::None),
+                Choice::Iommu(Iommu::Intel),
+                Choice::Iommu(Iommu::Amd),
+            ],
+            vec![Choice::Clocks(true), Choice::Clocks(false)],
+        ],
     }
 }
 
 /// A machine and a kernel.
-#[derive(Clone, Copy)]
 struct Point {
+    machine: String,
     cpu: &'static str,
-    controller: Controller,
     cpus: u32,
     memory: u64,
     kernel: Kernel,
-    iommu: bool,
+    /// More arguments for QEMU.
+    arguments: Vec<&'static str>,
+    /// What stands in `/proc/interrupts` for the NVMe disk's interrupts. Linux 6.1 and 6.12 name the domains of MSI
+    /// differently, but both with these letters.
+    interrupts: &'static str,
+    /// What the choices add to the name, but for the kernel.
+    name: String,
 }
 
 /// The scenarios: all pairs, or all.
-pub fn scenarios(full: bool) -> Vec<Scenario> {
-    let sizes = [
-        CPUS.len(),
-        CONTROLLERS.len(),
-        COUNTS.len(),
-        MEMORY.len(),
-        KERNELS.len(),
-        IOMMU.len(),
-    ];
+pub fn scenarios(arch: Arch, full: bool) -> Vec<Scenario> {
+    let axes = axes(arch);
+    let sizes: Vec<usize> = axes.iter().map(Vec::len).collect();
     let combinations = if full {
         pairwise::all(&sizes)
     } else {
@@ -88,51 +129,96 @@ pub fn scenarios(full: bool) -> Vec<Scenario> {
     };
     combinations
         .into_iter()
-        .map(|choice| Point {
-            cpu: CPUS[choice[0]],
-            controller: CONTROLLERS[choice[1]],
-            cpus: COUNTS[choice[2]],
-            memory: MEMORY[choice[3]],
-            kernel: KERNELS[choice[4]],
-            iommu: IOMMU[choice[5]],
-        })
-        .map(|point| {
-            Scenario::new(point.name(), move |context, folder| {
-                point.test(context, folder)
-            })
+        .map(|chosen| {
+            let mut point = Point::plain(arch);
+            for (axis, choice) in axes.iter().zip(chosen) {
+                point.choose(axis[choice]);
+            }
+            Scenario::new(
+                format!("linux-{}{}", point.kernel.series(), point.name),
+                move |context, folder| point.test(context, folder),
+            )
         })
         .collect()
 }
 
 impl Point {
-    fn name(self) -> String {
-        let (cpu, controller, kernel) = (self.cpu, self.controller.name(), self.kernel.series());
-        let iommu = if self.iommu { "-smmu" } else { "" };
-        format!(
-            "linux-{kernel}-{cpu}-{controller}-{}cpu-{}M{iommu}",
-            self.cpus, self.memory
-        )
+    /// The machine before anything is chosen.
+    fn plain(arch: Arch) -> Self {
+        Self {
+            // An arm64 machine is named by its controller.
+            machine: arch.machine().split(',').take(1).collect(),
+            cpu: arch.cpu(),
+            cpus: 1,
+            memory: 1024,
+            kernel: Kernel::Trixie,
+            arguments: Vec::new(),
+            interrupts: "MSI",
+            name: String::new(),
+        }
     }
 
-    fn test(self, context: &Context, folder: &Path) -> Result<()> {
-        let iommu = if self.iommu { ",iommu=smmuv3" } else { "" };
-        let machine = format!("virt,{}{iommu}", self.controller.machine());
-        let memory = format!("{}MiB", self.memory);
-        let mut manifest = Manifest::new(&machine, self.cpu, self.cpus, &memory);
-        let devices = Devices::attach(&mut manifest, folder, self.controller.has_msi())?;
-        let edu = if self.controller.has_msi() {
-            "edu-dma"
-        } else {
-            ""
+    fn choose(&mut self, choice: Choice) {
+        let (option, name) = match choice {
+            Choice::Cpu(model) => {
+                self.cpu = model;
+                ("", model.split(',').take(1).collect())
+            }
+            Choice::Controller(Controller::V2) => (",gic-version=2", "gicv2".to_owned()),
+            Choice::Controller(Controller::V3) => {
+                self.interrupts = "Level";
+                (",gic-version=3,its=off", "gicv3".to_owned())
+            }
+            Choice::Controller(Controller::V3Its) => (",gic-version=3,its=on", "its".to_owned()),
+            Choice::Cpus(count) => {
+                self.cpus = count;
+                ("", format!("{count}cpu"))
+            }
+            Choice::Memory(mebibytes) => {
+                self.memory = mebibytes;
+                ("", format!("{mebibytes}M"))
+            }
+            Choice::Kernel(kernel) => {
+                self.kernel = kernel;
+                ("", String::new())
+            }
+            Choice::Iommu(Iommu::None) | Choice::Clocks(true) => ("", String::new()),
+            Choice::Iommu(Iommu::Smmu) => (",iommu=smmuv3", "smmu".to_owned()),
+            Choice::Iommu(Iommu::Intel) => {
+                self.arguments = vec!["-device", "intel-iommu,intremap=off"];
+                (",default-bus-bypass-iommu=on", "vtd".to_owned())
+            }
+            Choice::Iommu(Iommu::Amd) => {
+                self.arguments = vec!["-device", "amd-iommu"];
+                (",default-bus-bypass-iommu=on", "amdvi".to_owned())
+            }
+            Choice::Clocks(false) => (",hpet=off,pit=off,smm=off", "cloud".to_owned()),
         };
+        self.machine += option;
+        if !name.is_empty() {
+            self.name.push('-');
+            self.name += &name;
+        }
+    }
+
+    fn test(&self, context: &Context, folder: &Path) -> Result<()> {
+        let memory = format!("{}MiB", self.memory);
+        let mut manifest = Manifest::new(context.arch, &self.machine, self.cpu, self.cpus, &memory);
+        for word in &self.arguments {
+            manifest.argument(*word);
+        }
+        // QEMU takes `edu` only where there is MSI.
+        let edu = self.interrupts == "MSI";
+        let devices = Devices::attach(context.arch, &mut manifest, folder, edu)?;
+        let edu = if edu { "edu-dma" } else { "" };
         let checks = format!("CHECKS='{edu} balloon cpus:{}'", self.cpus);
-        let task = linux::report(&format!("{} {checks}", Devices::variables()));
+        let task = linux::report(&format!("{} {checks}", devices.variables()));
         let domain = linux::domain(context, folder, self.kernel, &task)?;
         manifest.domain(domain.key("cpus", &self.cpus.to_string()));
 
         let ran = Boot::new(&manifest).run(context, folder)?;
         let facts = Facts::read(&ran.console(linux::NAME));
-        linux::check(&facts, self.cpus, self.memory)?;
+        linux::check(context.arch, &facts, self.cpus, self.memory)?;
         devices.check(&facts)?;
         facts.expect_check("cpus")?;
         facts.expect_check("balloon")?;
@@ -141,12 +227,45 @@ impl Point {
             .iter()
             .find(|line| line.contains("nvme"));
         ensure!(
-            disk.is_some_and(|line| line.contains(self.controller.interrupts())),
+            disk.is_some_and(|line| line.contains(self.interrupts)),
             "the NVMe disk doesn't interrupt by {}: {disk:?}",
-            self.controller.interrupts()
+            self.interrupts
         );
         ran.expect_line(&format!("{}: powered off", linux::NAME))?;
         ran.expect_line("all domains have stopped")?;
         ran.expect_status(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scenarios_have_names_of_their_own() {
+        for arch in [Arch::Aarch64, Arch::X86_64] {
+            let mut names: Vec<String> = scenarios(arch, true)
+                .into_iter()
+                .map(|scenario| scenario.name)
+                .collect();
+            assert_eq!(names.len(), 324);
+            names.sort_unstable();
+            names.dedup();
+            assert_eq!(names.len(), 324, "two scenarios share a name");
+        }
+    }
+
+    #[test]
+    fn a_name_says_what_was_chosen() {
+        let mut point = Point::plain(Arch::X86_64);
+        point.choose(Choice::Cpu("qemu64,+svm,+npt"));
+        point.choose(Choice::Cpus(2));
+        point.choose(Choice::Iommu(Iommu::Amd));
+        point.choose(Choice::Clocks(false));
+        assert_eq!(point.name, "-qemu64-2cpu-amdvi-cloud");
+        assert_eq!(
+            point.machine,
+            "q35,default-bus-bypass-iommu=on,hpet=off,pit=off,smm=off"
+        );
     }
 }

@@ -36,6 +36,8 @@ const AT_ONCE: usize = 2;
 
 /// What every scenario has at hand.
 pub struct Context {
+    /// The architecture of the machines.
+    pub arch: Arch,
     /// Hypervisor and guests.
     pub products: Products,
     command: PathBuf,
@@ -89,18 +91,23 @@ impl Scenario {
 /// Runs the scenarios whose names contain `filter`, and counts.
 pub fn run(arch: Arch, full: bool, filter: &str) -> Result<Tally> {
     let context = Context {
+        arch,
         products: build::all(arch)?,
         command: build::command()?,
         folder: paths::scratch(arch, "system")?,
     };
-    let mut scenarios: Vec<Scenario> = probe::scenarios();
-    scenarios.extend(planning::scenarios());
+    let mut scenarios: Vec<Scenario> = probe::scenarios(arch);
+    scenarios.extend(planning::scenarios(arch));
     scenarios.extend(power::scenarios());
-    scenarios.extend(attack::scenarios());
-    scenarios.extend(matrix::scenarios(full));
-    scenarios.extend(wrong_input::scenarios());
+    scenarios.extend(attack::scenarios(arch));
+    scenarios.extend(matrix::scenarios(arch, full));
+    scenarios.extend(wrong_input::scenarios(arch));
     scenarios.retain(|scenario| scenario.name.contains(filter));
-    step(format_args!("{} system tests", scenarios.len()));
+    step(format_args!(
+        "{} system tests, {}",
+        scenarios.len(),
+        arch.name()
+    ));
 
     let queue = Mutex::new(VecDeque::from(scenarios));
     let (passed, failed) = (AtomicU32::new(0), AtomicU32::new(0));

@@ -8,19 +8,24 @@ use serde_json::Value;
 use super::boot::{Boot, ask};
 use super::facts::Facts;
 use super::{Context, Scenario, linux, probe};
+use crate::arch::Arch;
 use crate::fetch::guests::Kernel;
 use crate::manifest::{Domain, Manifest};
 
 /// The plan of both callers, and how much of a machine one domain can have.
-pub fn scenarios() -> Vec<Scenario> {
+pub fn scenarios(arch: Arch) -> Vec<Scenario> {
+    let (machine, cpu) = match arch {
+        Arch::Aarch64 => ("virt,gic-version=2", "cortex-a72"),
+        Arch::X86_64 => ("q35,hpet=off,pit=off,smm=off", "max"),
+    };
     vec![
         Scenario::new("plan-equal-one-domain", |context, folder| {
-            let mut manifest = Manifest::new("virt,gic-version=3", "cortex-a57", 2, "2GiB");
+            let mut manifest = Manifest::plain(context.arch, 2, "2GiB");
             manifest.domain(probe::hardware(context, "end=off"));
             plans_are_equal(context, folder, manifest)
         }),
-        Scenario::new("plan-equal-two-domains", |context, folder| {
-            let mut manifest = Manifest::new("virt,gic-version=2", "cortex-a72", 4, "1GiB");
+        Scenario::new("plan-equal-two-domains", move |context, folder| {
+            let mut manifest = Manifest::new(arch, machine, cpu, 4, "1GiB");
             let other = Domain::new("other", &context.products.guest("probe"))
                 .key("memory", "\"64MiB\"")
                 .key("direct-map", "true")
@@ -64,7 +69,7 @@ fn plans_are_equal(context: &Context, folder: &Path, mut manifest: Manifest) -> 
 /// On 2 GiB, a direct-mapped hardware domain of 2,036 MiB is started and has that much.
 fn largest_direct(context: &Context, folder: &Path) -> Result<()> {
     let least = 2036_u64;
-    let mut manifest = Manifest::new("virt,gic-version=3", "cortex-a57", 1, "2GiB");
+    let mut manifest = Manifest::plain(context.arch, 1, "2GiB");
     let domain = linux::domain(
         context,
         folder,

@@ -24,7 +24,7 @@ struct Case {
 
 const CASES: &[Case] = &[
     Case {
-        name: "poweroff-psci",
+        name: "poweroff",
         end: "off",
         policy: ("on-poweroff", "stop"),
         line: "control: powered off",
@@ -38,7 +38,7 @@ const CASES: &[Case] = &[
         status: 0,
     },
     Case {
-        name: "reboot-psci",
+        name: "reboot",
         end: "reset",
         policy: ("on-reboot", "stop"),
         line: "control: rebooted",
@@ -84,7 +84,7 @@ pub fn scenarios() -> Vec<Scenario> {
 
 impl Case {
     fn test(&self, context: &Context, folder: &Path) -> Result<()> {
-        let mut manifest = Manifest::new("virt,gic-version=3", "cortex-a57", 1, "512MiB");
+        let mut manifest = Manifest::plain(context.arch, 1, "512MiB");
         let (key, value) = self.policy;
         let domain = probe::hardware(context, &format!("end={}", self.end));
         manifest.domain(domain.key(key, &format!("\"{value}\"")));
@@ -111,7 +111,7 @@ fn linux_reboots(context: &Context, folder: &Path) -> Result<()> {
 
 /// The same by powering off: the manifest may ask for a restart then too.
 fn restart_after_poweroff(context: &Context, folder: &Path) -> Result<()> {
-    let mut manifest = Manifest::new("virt,gic-version=3", "cortex-a57", 1, "512MiB");
+    let mut manifest = Manifest::plain(context.arch, 1, "512MiB");
     manifest.domain(probe::hardware(context, "end=off").key("on-poweroff", "\"restart\""));
     // It never ends by itself.
     let enough = |ran: &Ran| clean_boots(ran) >= 2;
@@ -143,7 +143,7 @@ fn clean_boots(ran: &Ran) -> usize {
 fn twice(context: &Context, folder: &Path, policy: &str, first: &str) -> Result<String> {
     let disk = folder.join("mark.img");
     std::fs::write(&disk, vec![0; 1 << 20])?;
-    let mut manifest = Manifest::new("virt,gic-version=3", "cortex-a57", 2, "1GiB");
+    let mut manifest = Manifest::plain(context.arch, 2, "1GiB");
     manifest
         .argument("-drive")
         .argument(format!(

@@ -6,22 +6,31 @@ use anyhow::{Result, ensure};
 
 use super::boot::{Boot, Ran};
 use super::{Context, Scenario};
+use crate::arch::Arch;
 use crate::manifest::{Domain, Manifest};
 
-/// The probe as hardware domain on each interrupt controller.
-pub fn scenarios() -> Vec<Scenario> {
-    [
-        ("gicv2", "virt,gic-version=2"),
-        ("gicv3", "virt,gic-version=3,its=off"),
-        ("its", "virt,gic-version=3"),
-    ]
-    .into_iter()
-    .map(|(name, machine)| {
-        Scenario::new(format!("probe-{name}"), move |context, folder| {
-            boots(context, folder, machine)
+/// The probe as hardware domain on machines that differ: by the interrupt controller, by what the CPU can do.
+pub fn scenarios(arch: Arch) -> Vec<Scenario> {
+    let machines: &[(&str, &str, &str)] = match arch {
+        Arch::Aarch64 => &[
+            ("gicv2", "virt,gic-version=2", "cortex-a57"),
+            ("gicv3", "virt,gic-version=3,its=off", "cortex-a57"),
+            ("its", "virt,gic-version=3", "cortex-a57"),
+        ],
+        Arch::X86_64 => &[
+            ("qemu64", "q35", "qemu64,+svm,+npt"),
+            ("epyc", "q35", "EPYC"),
+            ("max", "q35", "max"),
+        ],
+    };
+    machines
+        .iter()
+        .map(|&(name, machine, cpu)| {
+            Scenario::new(format!("probe-{name}"), move |context, folder| {
+                boots(context, folder, machine, cpu)
+            })
         })
-    })
-    .collect()
+        .collect()
 }
 
 /// The probe as hardware domain, which ends as `cmdline` says (`end=...`).
@@ -44,8 +53,8 @@ pub fn passed(ran: &Ran, domain: &str) -> Result<()> {
     Ok(())
 }
 
-fn boots(context: &Context, folder: &Path, machine: &str) -> Result<()> {
-    let mut manifest = Manifest::new(machine, "cortex-a57", 2, "1GiB");
+fn boots(context: &Context, folder: &Path, machine: &str, cpu: &str) -> Result<()> {
+    let mut manifest = Manifest::new(context.arch, machine, cpu, 2, "1GiB");
     manifest.domain(hardware(context, "end=off").key("cpus", "2"));
     let ran = Boot::new(&manifest).run(context, folder)?;
     passed(&ran, "control")?;

@@ -2,19 +2,21 @@
 //! given it all the same, says so and does what `on-conflict` asks for. No silent case.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use serde_json::Value;
 
 use super::boot::{Boot, Ran, ask};
 use super::{Context, Scenario, probe};
+use crate::arch::Arch;
 use crate::manifest::{Domain, Manifest};
 
 /// A wrong domain, and the codes that may answer it.
 struct Case {
     name: &'static str,
     /// Keys of the domain `wrong`, and their values.
-    keys: &'static [(&'static str, &'static str)],
+    keys: Vec<(&'static str, &'static str)>,
     /// Any of these is right: a range may be wrong in two ways at once.
     codes: &'static [&'static str],
     /// How many sides the refusal names at least.
@@ -23,9 +25,9 @@ struct Case {
     other: Option<&'static str>,
 }
 
-const fn case(
+fn case(
     name: &'static str,
-    keys: &'static [(&'static str, &'static str)],
+    keys: Vec<(&'static str, &'static str)>,
     codes: &'static [&'static str],
     sides: usize,
 ) -> Case {
@@ -38,144 +40,183 @@ const fn case(
     }
 }
 
-/// The rows of "Wrong input under Xen" that are wrong here too. The host: 2 GiB at 0x40000000, its tree at 0x48000000,
-/// the hypervisor at 0x40200000.
-const CASES: &[Case] = &[
-    Case {
-        name: "two-domains-overlap",
-        keys: &[("static-mem", "[{ start = 0x6000_0000, size = \"64MiB\" }]")],
-        codes: &["overlap-domain-domain"],
-        sides: 2,
-        other: Some("[{ start = 0x6200_0000, size = \"64MiB\" }]"),
-    },
-    case(
-        "over-the-hypervisor",
-        &[("static-mem", "[{ start = 0x4000_0000, size = \"64MiB\" }]")],
-        &["overlap-domain-hypervisor"],
-        2,
-    ),
-    case(
-        "over-the-host-tree",
-        &[("static-mem", "[{ start = 0x4800_0000, size = \"64MiB\" }]")],
-        &["overlap-domain-host-tree", "overlap-domain-module"],
-        2,
-    ),
-    case(
-        "outside-ram",
-        &[(
-            "static-mem",
-            "[{ start = 0x1_0000_0000, size = \"64MiB\" }]",
-        )],
-        &["static-outside-ram"],
-        2,
-    ),
-    case(
-        "partly-outside-ram",
-        &[("static-mem", "[{ start = 0xbe00_0000, size = \"64MiB\" }]")],
-        &["static-outside-ram"],
-        2,
-    ),
-    case(
-        "over-mmio",
-        &[("static-mem", "[{ start = 0x0900_0000, size = \"64MiB\" }]")],
-        &["overlap-domain-mmio", "static-outside-ram"],
-        2,
-    ),
-    case(
-        "near-the-end-of-addresses",
-        &[(
-            "static-mem",
-            "[{ start = \"0xffff_ffff_f000_0000\", size = \"512MiB\" }]",
-        )],
-        &["static-wraps", "static-outside-ram"],
-        1,
-    ),
-    case(
-        "over-a-boot-module",
-        // With a restart asked for, the modules stay where the boot loader puts them: behind the tree.
-        &[("static-mem", "[{ start = 0x4400_0000, size = \"128MiB\" }]")],
-        &["overlap-domain-module", "overlap-domain-host-tree"],
-        2,
-    ),
-    case(
-        "base-misaligned-by-0x800",
-        &[("static-mem", "[{ start = 0x6000_0800, size = \"64MiB\" }]")],
-        &["static-misaligned-page"],
-        1,
-    ),
-    case(
-        "base-not-at-the-kernels-alignment",
-        &[("static-mem", "[{ start = 0x6000_1000, size = \"2MiB\" }]")],
-        &["static-misaligned-kernel", "too-small-for-modules"],
-        1,
-    ),
-    case(
-        "static-smaller-than-memory",
-        &[
-            ("memory", "\"128MiB\""),
-            ("static-mem", "[{ start = 0x6000_0000, size = \"64MiB\" }]"),
-        ],
-        &["memory-sum-mismatch"],
-        2,
-    ),
-    case(
-        "static-larger-than-memory",
-        &[
-            ("memory", "\"32MiB\""),
-            ("static-mem", "[{ start = 0x6000_0000, size = \"64MiB\" }]"),
-        ],
-        &["memory-sum-mismatch"],
-        2,
-    ),
-    case(
-        "size-zero",
-        &[("static-mem", "[{ start = 0x6000_0000, size = 0 }]")],
-        &["memory-zero"],
-        1,
-    ),
-    case(
-        "size-no-page-multiple",
-        &[("static-mem", "[{ start = 0x6000_0000, size = 0x400_0800 }]")],
-        &["static-misaligned-page"],
-        1,
-    ),
-    case(
-        "memory-larger-than-the-host",
-        &[("memory", "\"8GiB\"")],
-        &["memory-too-large"],
-        2,
-    ),
-    case(
-        "memory-too-small-for-modules",
-        &[("memory", "\"64KiB\"")],
-        &["too-small-for-modules"],
-        1,
-    ),
-];
+/// Ranges that are wrong on an architecture's machine with 2 GiB, as values of `static-mem`.
+struct Places {
+    hypervisor: &'static str,
+    /// Where there is a tree of the host.
+    host_tree: Option<&'static str>,
+    partly_outside: &'static str,
+    mmio: &'static str,
+    /// Over the container, which stays where the boot loader puts it when a restart is asked for.
+    modules: &'static str,
+}
+
+const fn places(arch: Arch) -> Places {
+    match arch {
+        // RAM from 0x40000000, the hypervisor at 0x40200000, the tree at 0x48000000, the container behind it.
+        Arch::Aarch64 => Places {
+            hypervisor: "[{ start = 0x4000_0000, size = \"64MiB\" }]",
+            host_tree: Some("[{ start = 0x4800_0000, size = \"64MiB\" }]"),
+            partly_outside: "[{ start = 0xbe00_0000, size = \"64MiB\" }]",
+            mmio: "[{ start = 0x0900_0000, size = \"64MiB\" }]",
+            modules: "[{ start = 0x4400_0000, size = \"128MiB\" }]",
+        },
+        // RAM from 0 with the hypervisor at 2 MiB and the container behind it; IO-APIC and local APICs below 4 GiB.
+        Arch::X86_64 => Places {
+            hypervisor: "[{ start = 0x20_0000, size = \"64MiB\" }]",
+            host_tree: None,
+            partly_outside: "[{ start = 0x7e00_0000, size = \"64MiB\" }]",
+            mmio: "[{ start = 0xfec0_0000, size = \"4MiB\" }]",
+            modules: "[{ start = 0x20_0000, size = \"128MiB\" }]",
+        },
+    }
+}
+
+/// The rows of "Wrong input under Xen" that are wrong here too.
+fn cases(arch: Arch) -> Vec<Case> {
+    let places = places(arch);
+    let mut cases = vec![
+        Case {
+            name: "two-domains-overlap",
+            keys: vec![("static-mem", "[{ start = 0x6000_0000, size = \"64MiB\" }]")],
+            codes: &["overlap-domain-domain"],
+            sides: 2,
+            other: Some("[{ start = 0x6200_0000, size = \"64MiB\" }]"),
+        },
+        case(
+            "over-the-hypervisor",
+            vec![("static-mem", places.hypervisor)],
+            &["overlap-domain-hypervisor"],
+            2,
+        ),
+        case(
+            "outside-ram",
+            vec![(
+                "static-mem",
+                "[{ start = 0x1_0000_0000, size = \"64MiB\" }]",
+            )],
+            &["static-outside-ram"],
+            2,
+        ),
+        case(
+            "partly-outside-ram",
+            vec![("static-mem", places.partly_outside)],
+            &["static-outside-ram"],
+            2,
+        ),
+        case(
+            "over-mmio",
+            vec![("static-mem", places.mmio)],
+            &["overlap-domain-mmio", "static-outside-ram"],
+            2,
+        ),
+        case(
+            "near-the-end-of-addresses",
+            vec![(
+                "static-mem",
+                "[{ start = \"0xffff_ffff_f000_0000\", size = \"512MiB\" }]",
+            )],
+            &["static-wraps", "static-outside-ram"],
+            1,
+        ),
+        case(
+            "over-a-boot-module",
+            vec![("static-mem", places.modules)],
+            &["overlap-domain-module", "overlap-domain-host-tree"],
+            2,
+        ),
+        case(
+            "base-misaligned-by-0x800",
+            vec![("static-mem", "[{ start = 0x6000_0800, size = \"64MiB\" }]")],
+            &["static-misaligned-page"],
+            1,
+        ),
+        case(
+            "base-not-at-the-kernels-alignment",
+            vec![("static-mem", "[{ start = 0x6000_1000, size = \"2MiB\" }]")],
+            &["static-misaligned-kernel", "too-small-for-modules"],
+            1,
+        ),
+        case(
+            "static-smaller-than-memory",
+            vec![
+                ("memory", "\"128MiB\""),
+                ("static-mem", "[{ start = 0x6000_0000, size = \"64MiB\" }]"),
+            ],
+            &["memory-sum-mismatch"],
+            2,
+        ),
+        case(
+            "static-larger-than-memory",
+            vec![
+                ("memory", "\"32MiB\""),
+                ("static-mem", "[{ start = 0x6000_0000, size = \"64MiB\" }]"),
+            ],
+            &["memory-sum-mismatch"],
+            2,
+        ),
+        case(
+            "size-zero",
+            vec![("static-mem", "[{ start = 0x6000_0000, size = 0 }]")],
+            &["memory-zero"],
+            1,
+        ),
+        case(
+            "size-no-page-multiple",
+            vec![("static-mem", "[{ start = 0x6000_0000, size = 0x400_0800 }]")],
+            &["static-misaligned-page"],
+            1,
+        ),
+        case(
+            "memory-larger-than-the-host",
+            vec![("memory", "\"8GiB\"")],
+            &["memory-too-large"],
+            2,
+        ),
+        case(
+            "memory-too-small-for-modules",
+            vec![("memory", "\"64KiB\"")],
+            &["too-small-for-modules"],
+            1,
+        ),
+    ];
+    if let Some(range) = places.host_tree {
+        cases.push(case(
+            "over-the-host-tree",
+            vec![("static-mem", range)],
+            &["overlap-domain-host-tree", "overlap-domain-module"],
+            2,
+        ));
+    }
+    cases
+}
 
 /// Each wrong domain at the command, at the hypervisor that halts, and beside a healthy domain that runs on.
-pub fn scenarios() -> Vec<Scenario> {
-    CASES
+pub fn scenarios(arch: Arch) -> Vec<Scenario> {
+    type Check = fn(&Case, &Context, &Path) -> Result<()>;
+    let checks: [(&str, Check); 3] = [
+        ("checked", Case::checked),
+        ("halts", Case::halts),
+        ("skipped", Case::skipped),
+    ];
+    let cases: Vec<Arc<Case>> = cases(arch).into_iter().map(Arc::new).collect();
+    cases
         .iter()
         .flat_map(|case| {
-            [
-                Scenario::new(format!("wrong-{}-checked", case.name), |context, folder| {
-                    case.checked(context, folder)
-                }),
-                Scenario::new(format!("wrong-{}-halts", case.name), |context, folder| {
-                    case.halts(context, folder)
-                }),
-                Scenario::new(format!("wrong-{}-skipped", case.name), |context, folder| {
-                    case.skipped(context, folder)
-                }),
-            ]
+            checks.map(|(how, check)| {
+                let case = Arc::clone(case);
+                Scenario::new(
+                    format!("wrong-{}-{how}", case.name),
+                    move |context, folder| check(&case, context, folder),
+                )
+            })
         })
         .collect()
 }
 
 impl Case {
     fn manifest(&self, context: &Context) -> Manifest {
-        let mut manifest = Manifest::new("virt,gic-version=3", "cortex-a57", 4, "2GiB");
+        let mut manifest = Manifest::plain(context.arch, 4, "2GiB");
         let bare = |name| {
             let kernel = context.products.guest("probe");
             Domain::new(name, &kernel)

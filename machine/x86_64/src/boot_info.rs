@@ -1,6 +1,6 @@
 //! What the boot loader hands over: the memory map, the modules, the command line, the RSDP.
 //!
-//! Read from multiboot1's information structure or the PVH start info into one form. Only
+//! Read from the information structure of multiboot1 or multiboot2 or the PVH start info into one form. Only
 //! [`Physical`] touches memory, so that hostile structures are met under tests on a workstation.
 //! Nothing here is believed further than its own structure: whether a range is RAM is for the host
 //! map to say.
@@ -28,6 +28,8 @@ pub trait Physical {
 pub enum Protocol {
     /// Multiboot Specification 0.6.96.
     Multiboot1,
+    /// Multiboot2 Specification 2.0.
+    Multiboot2,
     /// Xen's PVH entry (docs/misc/pvh.pandoc; xen/include/public/arch-x86/hvm/start_info.h).
     Pvh,
 }
@@ -61,7 +63,7 @@ pub struct BootInfo {
     pub modules: ArrayVec<Module, MAX_MODULES>,
     /// The command line without its terminating zero, cut to what is kept.
     pub command_line: ArrayVec<u8, COMMAND_LINE_BYTES>,
-    /// Machine address of ACPI's RSDP, where the protocol tells it.
+    /// Machine address of ACPI's RSDP or of a copy of it, where the protocol tells it.
     pub rsdp: Option<u64>,
 }
 
@@ -72,7 +74,8 @@ pub enum Malformed {
     Unreadable,
     /// The start info's magic number is another.
     Magic,
-    /// There is no memory map: a start info of version 0, or multiboot1's flag 6 clear.
+    /// There is no memory map: a start info of version 0, multiboot1's flag 6 clear, no such tag of
+    /// multiboot2.
     NoMemoryMap,
     /// The memory map has more than [`MAX_REGIONS`] entries.
     TooManyRegions,
@@ -101,6 +104,7 @@ pub fn read(
 ) -> Result<BootInfo, Malformed> {
     match protocol {
         Protocol::Multiboot1 => multiboot1(memory, address),
+        Protocol::Multiboot2 => multiboot2(memory, address),
         Protocol::Pvh => pvh(memory, address),
     }
 }
@@ -203,6 +207,62 @@ fn multiboot1(memory: &impl Physical, address: u64) -> Result<BootInfo, Malforme
         }
     }
     Ok(info)
+}
+
+/// A fixed part of total size and a reserved word, then tags of type, size and content, each at a
+/// multiple of 8 (Multiboot2 Specification 2.0, 3.6).
+fn multiboot2(memory: &impl Physical, address: u64) -> Result<BootInfo, Malformed> {
+    const END: u32 = 0;
+    const COMMAND_LINE: u32 = 1;
+    const MODULE: u32 = 3;
+    const MEMORY_MAP: u32 = 6;
+    const OLD_RSDP: u32 = 14;
+    const NEW_RSDP: u32 = 15;
+    let mut info = BootInfo::default();
+    let end = at(address, u64::from(word(memory, address)?))?;
+    let mut tag = at(address, 8)?;
+    let mut old_rsdp = None;
+    while at(tag, 8)? <= end {
+        let (kind, size) = (word(memory, tag)?, u64::from(word(memory, tag + 4)?));
+        let content = tag + 8;
+        match kind {
+            END => break,
+            COMMAND_LINE => info.read_command_line(memory, content)?,
+            MODULE => {
+                let first = u64::from(word(memory, content)?);
+                let end = u64::from(word(memory, at(content, 4)?)?);
+                info.add_module(first, end.saturating_sub(first));
+            }
+            MEMORY_MAP => multiboot2_map(memory, content, at(tag, size)?, &mut info)?,
+            OLD_RSDP => old_rsdp = Some(content),
+            NEW_RSDP => info.rsdp = Some(content),
+            _ => {}
+        }
+        // A tag without its own header would be followed by itself.
+        tag = at(tag, size.max(8).next_multiple_of(8))?;
+    }
+    info.rsdp = info.rsdp.or(old_rsdp);
+    if info.regions.is_empty() {
+        return Err(Malformed::NoMemoryMap);
+    }
+    Ok(info)
+}
+
+/// The size of an entry and a version, then entries of base, length and type.
+fn multiboot2_map(
+    memory: &impl Physical,
+    content: u64,
+    end: u64,
+    info: &mut BootInfo,
+) -> Result<(), Malformed> {
+    let step = u64::from(word(memory, content)?).max(24);
+    let mut entry = at(content, 8)?;
+    while at(entry, 24)? <= end {
+        let (start, bytes) = (long(memory, entry)?, long(memory, at(entry, 8)?)?);
+        info.add_region(start, bytes, word(memory, at(entry, 16)?)?)?;
+        entry = at(entry, step)?;
+    }
+    Ok(())
 }
 
 fn pvh(memory: &impl Physical, address: u64) -> Result<BootInfo, Malformed> {

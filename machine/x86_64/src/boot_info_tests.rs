@@ -53,6 +53,36 @@ fn multiboot1_map_modules_and_command_line() {
 }
 
 #[test]
+fn multiboot2_tags() {
+    let mut memory = Memory(vec![0; 0x1000]);
+    words(&mut memory, 0x1000, &[0x98, 0]);
+    words(&mut memory, 0x1008, &[1, 16]);
+    put(&mut memory, 0x1010, b"capture\0");
+    words(&mut memory, 0x1018, &[3, 17, 0x40_0000, 0x40_1234, 0, 0]);
+    words(&mut memory, 0x1030, &[6, 64, 24, 0]);
+    words(&mut memory, 0x1040, &[0, 0, 0x9fc00, 0, 1, 0]);
+    words(&mut memory, 0x1058, &[0x10_0000, 0, 0x7fe0_0000, 0, 1, 0]);
+    words(&mut memory, 0x1070, &[15, 12, 0x2044_5352, 0]);
+    words(&mut memory, 0x1080, &[14, 12, 0x2044_5352, 0]);
+    words(&mut memory, 0x1090, &[0, 8]);
+    let info = read(&memory, Protocol::Multiboot2, 0x1000).expect("well-formed");
+    assert_eq!(info.ram_bytes(), 0x9fc00 + 0x7fe0_0000);
+    let module = Module {
+        start: 0x40_0000,
+        bytes: 0x1234,
+    };
+    assert_eq!(info.modules.as_slice(), [module]);
+    assert!(info.has_word("capture"));
+    assert_eq!(info.rsdp, Some(0x1078), "the newer copy goes first");
+
+    words(&mut memory, 0x1030, &[99]);
+    assert_eq!(
+        read(&memory, Protocol::Multiboot2, 0x1000),
+        Err(Malformed::NoMemoryMap)
+    );
+}
+
+#[test]
 fn pvh_start_info() {
     let mut memory = Memory(vec![0; 0x1000]);
     words(&mut memory, 0x1000, &[0x336e_c578, 1, 0, 1, 0x1700, 0]);
@@ -86,10 +116,15 @@ proptest! {
     #[test]
     fn garbage_is_survived(
         mut bytes in proptest::collection::vec(any::<u8>(), 0x400),
-        pvh: bool,
+        protocol in prop_oneof![
+            Just(Protocol::Multiboot1), Just(Protocol::Multiboot2), Just(Protocol::Pvh)
+        ],
         near in 0u32..0x400,
     ) {
-        if pvh {
+        if protocol == Protocol::Multiboot2 {
+            bytes[..4].copy_from_slice(&0x400_u32.to_le_bytes());
+            bytes[8..16].copy_from_slice(&[6, 0, 0, 0, 72, 0, 0, 0]);
+        } else if protocol == Protocol::Pvh {
             bytes[..8].copy_from_slice(&[0x78, 0xc5, 0x6e, 0x33, 1, 0, 0, 0]);
             bytes[40..48].copy_from_slice(&u64::from(BASE + near).to_le_bytes());
         } else {
@@ -97,7 +132,6 @@ proptest! {
             bytes[44..48].copy_from_slice(&near.to_le_bytes());
             bytes[48..52].copy_from_slice(&(BASE + near).to_le_bytes());
         }
-        let protocol = if pvh { Protocol::Pvh } else { Protocol::Multiboot1 };
         if let Ok(info) = read(&Memory(bytes), protocol, u64::from(BASE)) {
             for region in info.regions {
                 prop_assert!(region.bytes > 0 && region.start.checked_add(region.bytes).is_some());

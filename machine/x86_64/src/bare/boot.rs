@@ -2,6 +2,7 @@
 
 use super::console::say;
 use super::cpu::{ThisCpu, read_msr};
+use super::entry::Image;
 use super::panic::halt;
 use super::{console, exceptions, heap, mmu};
 use crate::boot_info::{self, BootInfo, Physical, Protocol};
@@ -29,14 +30,15 @@ impl Physical for Low {
     }
 }
 
-/// Called by `entry.s`. `protocol` is 1 for multiboot1 and 2 for PVH; `address` is the structure
-/// that the boot loader passed.
-pub extern "C" fn start(protocol: u32, address: u64) -> ! {
+/// Called by `entry.s`. `protocol` is 1 for multiboot1, 2 for PVH and 3 for multiboot2; `address` is
+/// the structure that the boot loader passed, `machine` where it put the image.
+pub extern "C" fn start(protocol: u32, address: u64, machine: u64) -> ! {
     console::start();
     exceptions::start();
     let protocol = match protocol {
         1 => Protocol::Multiboot1,
-        _ => Protocol::Pvh,
+        2 => Protocol::Pvh,
+        _ => Protocol::Multiboot2,
     };
     say(format_args!(
         "Terrane {} on x86-64, entered by {protocol:?}",
@@ -66,7 +68,8 @@ pub extern "C" fn start(protocol: u32, address: u64) -> ! {
         }
     };
     describe(&info, &features);
-    match mmu::enable(&info.regions, &features) {
+    let image = Image::find(machine);
+    match mmu::enable(&image, &info.regions, &features) {
         Ok(left) => say(format_args!("own map in use, {left} tables left")),
         Err(error) => say(format_args!("error[own-map]: {error:?}")),
     }

@@ -25,17 +25,22 @@ impl<const BYTES: usize> Pages<BYTES> {
 #[unsafe(link_section = ".noinit.stack")]
 static mut boot_stack: Pages<BOOT_STACK_BYTES> = Pages::unused();
 
-/// The tables of the first 4 GiB, until the hypervisor has made its own: one at the top, one for
-/// 512 GiB, four of pages of 2 MiB. `entry.s` is the only user of the name.
+/// The first tables, until the hypervisor has made its own: one at the top, one for 512 GiB, four of
+/// pages of 2 MiB; for the image's own addresses one for 512 GiB and one of pages of 2 MiB.
+/// `entry.s` is the only user of the name.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = ".noinit.tables")]
-static mut boot_tables: Pages<{ 6 * 4096 }> = Pages::unused();
+static mut boot_tables: Pages<{ 8 * 4096 }> = Pages::unused();
+
+/// Where loaders that don't move the image put it (`LOAD` of `link.ld`).
+const LOAD: u32 = 0x20_0000;
 
 global_asm!(
     include_str!("entry.s"),
     stack_bytes = const BOOT_STACK_BYTES,
     code_selector = const CODE_SELECTOR,
     data_selector = const DATA_SELECTOR,
+    load = const LOAD,
     start = sym super::boot::start,
     options(att_syntax),
 );
@@ -47,9 +52,11 @@ unsafe extern "C" {
     static __image_end: u8;
 }
 
-/// The image in memory, as machine addresses. Each part begins on a page.
+/// The image, by the addresses at which it runs. Each part begins on a page.
 #[derive(Debug, Clone, Copy)]
 pub struct Image {
+    /// The machine address of its first byte, a multiple of 2 MiB.
+    pub machine: u64,
     /// The header and the instructions.
     pub start: u64,
     /// Constants.
@@ -61,13 +68,19 @@ pub struct Image {
 }
 
 impl Image {
-    /// The running image.
-    pub fn find() -> Self {
+    /// The running image, which lies at `machine`.
+    pub fn find(machine: u64) -> Self {
         Self {
+            machine,
             start: (&raw const __image_start) as u64,
             constants: (&raw const __rodata_start) as u64,
             data: (&raw const __data_start) as u64,
             end: (&raw const __image_end) as u64,
         }
+    }
+
+    /// The machine address of something in the image.
+    pub const fn machine_address(&self, address: u64) -> u64 {
+        address - self.start + self.machine
     }
 }

@@ -1,71 +1,139 @@
-// The way in: 32-bit protected mode without paging, as multiboot1 and the PVH entry hand over,
-// to long mode with the first 4 GiB mapped at themselves.
+// The way in: 32-bit protected mode without paging, as every boot protocol hands over, to long mode
+// at the image's own addresses, with the first 4 GiB mapped at themselves beside it.
 //
-// multiboot1: EBX holds the information structure (Multiboot Specification 0.6.96, 3.2).
-// PVH: EBX holds the start info structure (Xen, docs/misc/pvh.pandoc).
+// EBX holds the protocol's information structure:
+// multiboot1: Multiboot Specification 0.6.96, 3.2. PVH: Xen, docs/misc/pvh.pandoc.
+// multiboot2: Multiboot2 Specification 2.0, 3.3 and 3.6.
+//
+// multiboot1 and PVH load the image where it is linked; a multiboot2 loader may put it elsewhere and
+// says where. So nothing here counts on an absolute address before the switch to long mode.
 
     .pushsection .head, "ax"
     .code32
+head:
 
 // The address fields (bit 16) make a loader copy the file flat, so that it may be ELF64.
-    .balign 4
-multiboot1_header:
+    .balign 8
     .long 0x1badb002
     .long 0x00010003
     .long -(0x1badb002 + 0x00010003)
-    .long multiboot1_header
-    .long __image_start
-    .long __file_end
-    .long __image_end
-    .long enter_multiboot1
+    .long machine_multiboot1_header
+    .long machine_image_start
+    .long machine_file_end
+    .long machine_image_end
+    .long machine_enter_multiboot1
+
+    .balign 8
+multiboot2_header:
+    .long 0xe85250d6
+    .long 0                     // i386, protected mode
+    .long multiboot2_header_end - multiboot2_header
+    .long -(0xe85250d6 + (multiboot2_header_end - multiboot2_header))
+    // Entry address.
+    .short 3, 0
+    .long 12
+    .long machine_enter_multiboot2
+    .balign 8
+    // Modules on pages.
+    .short 6, 0
+    .long 8
+    // Relocatable: anywhere below 4 GiB on 2 MiB, the lowest place first.
+    .short 10, 0
+    .long 24
+    .long {load}
+    .long 0xffffffff
+    .long 0x200000
+    .long 1
+    // End.
+    .short 0, 0
+    .long 8
+multiboot2_header_end:
 
     .global enter_multiboot1
 enter_multiboot1:
     movl $1, %ebp
+    movl ${load}, %edi
     jmp enter
 
     .global enter_pvh
 enter_pvh:
     movl $2, %ebp
+    movl ${load}, %edi
+    jmp enter
 
+    .global enter_multiboot2
+enter_multiboot2:
+    movl $3, %ebp
+    movl ${load}, %edi
+    leal 8(%ebx), %edx
+    // The tag of the load base (21). Tags begin at multiples of 8; type 0 is the last.
+1:  movl (%edx), %eax
+    testl %eax, %eax
+    jz enter
+    cmpl $21, %eax
+    jne 2f
+    movl 8(%edx), %edi
+    jmp enter
+2:  movl 4(%edx), %eax
+    addl $7, %eax
+    andl $-8, %eax
+    jz enter
+    addl %eax, %edx
+    jmp 1b
+
+// EBP: protocol. EBX: its structure. EDI: where the image lies.
 enter:
     cli
     cld
-    movl $(boot_stack + {stack_bytes}), %esp
     movl %ebx, %esi
-
     movl $0x80000001, %eax
     cpuid
+    movl %edi, %ebx
     btl $29, %edx
     jnc no_long_mode
-    // CPUID has changed EBX only; the structure's address is in ESI.
 
+    // Seven pages are cleared of the eight, as the last is written whole.
     xorl %eax, %eax
-    movl $boot_tables, %edi
-    movl $(2 * 4096 / 4), %ecx
+    leal boot_tables_offset(%ebx), %edi
+    movl $(7 * 4096 / 4), %ecx
     rep stosl
 
-    // One entry in the top table, four below it: 4 GiB in pages of 2 MiB.
-    movl $(boot_tables + 4096 + 3), boot_tables
-    movl $(boot_tables + 2 * 4096 + 3), %eax
-    movl $(boot_tables + 4096), %edi
+    // Top table: the lowest 512 GiB, and the highest.
+    leal boot_tables_offset(%ebx), %edx
+    leal (4096 + 3)(%edx), %eax
+    movl %eax, (%edx)
+    leal (6 * 4096 + 3)(%edx), %eax
+    movl %eax, (511 * 8)(%edx)
+    // Of the highest, the gigabyte that begins 2 GiB below the end.
+    leal (7 * 4096 + 3)(%edx), %eax
+    movl %eax, (6 * 4096 + 510 * 8)(%edx)
+    // Of the lowest, four gigabytes.
+    leal (2 * 4096 + 3)(%edx), %eax
+    leal 4096(%edx), %edi
     movl $4, %ecx
-1:  movl %eax, (%edi)
+3:  movl %eax, (%edi)
     addl $4096, %eax
     addl $8, %edi
-    loop 1b
+    loop 3b
+    // Pages of 2 MiB: the four gigabytes at themselves,
     movl $0x83, %eax
-    xorl %edx, %edx
-    movl $(boot_tables + 2 * 4096), %edi
+    leal (2 * 4096)(%edx), %edi
     movl $(4 * 512), %ecx
-2:  movl %eax, (%edi)
-    movl %edx, 4(%edi)
+4:  movl %eax, (%edi)
     addl $0x200000, %eax
     addl $8, %edi
-    loop 2b
+    loop 4b
+    // and the image at its own addresses, which begin {load} above that gigabyte.
+    leal (0x83 - {load})(%ebx), %eax
+    leal (7 * 4096)(%edx), %edi
+    movl $512, %ecx
+5:  movl %eax, (%edi)
+    movl $0, 4(%edi)
+    addl $0x200000, %eax
+    addl $8, %edi
+    loop 5b
 
-    movl $boot_tables, %eax
-    movl %eax, %cr3
+    movl %edx, %cr3
     movl $0x20, %eax            // PAE
     movl %eax, %cr4
     movl $0xc0000080, %ecx      // EFER.LME
@@ -74,21 +142,25 @@ enter:
     wrmsr
     movl $0x80010033, %eax      // PG, WP, NE, ET, MP, PE
     movl %eax, %cr0
-    lgdt boot_gdt_pointer
+    leal (boot_gdt - head)(%ebx), %eax
+    movl %eax, (boot_gdt_pointer - head + 2)(%ebx)
+    lgdt (boot_gdt_pointer - head)(%ebx)
+    leal (boot_stack_offset + {stack_bytes})(%ebx), %esp
     pushl ${code_selector}
-    pushl $enter_long
+    leal (enter_long - head)(%ebx), %eax
+    pushl %eax
     lretl
 
 no_long_mode:
-    movl $no_long_mode_text, %esi
+    leal (no_long_mode_text - head)(%ebx), %esi
     movw $0x3f8, %dx
-3:  lodsb
+6:  lodsb
     testb %al, %al
-    jz 4f
+    jz 7f
     outb %al, %dx
-    jmp 3b
-4:  hlt
-    jmp 4b
+    jmp 6b
+7:  hlt
+    jmp 7b
 
     .balign 8
 boot_gdt:
@@ -104,6 +176,21 @@ no_long_mode_text:
 
     .code64
 enter_long:
+    // The upper halves are undefined after the switch.
+    movl %ebx, %edx
+    movl %ebp, %r8d
+    movl %esi, %esi
+    movabsq $enter_image, %rax
+    jmpq *%rax
+
+    .popsection
+
+    .pushsection .text.enter_image, "ax"
+enter_image:
+    // From here on nothing is used by its machine address.
+    leaq boot_gdt(%rip), %rax
+    movq %rax, boot_gdt_pointer + 2(%rip)
+    lgdt boot_gdt_pointer(%rip)
     movl ${data_selector}, %eax
     movl %eax, %ds
     movl %eax, %es
@@ -111,18 +198,15 @@ enter_long:
     xorl %eax, %eax
     movl %eax, %fs
     movl %eax, %gs
-    // The upper halves are undefined after the switch.
-    movl %esp, %esp
-    movl %esi, %edx
+    leaq boot_stack + {stack_bytes}(%rip), %rsp
 
-    movl $__bss_start, %edi
-    movl $__bss_end, %ecx
-    subl %edi, %ecx
-    shrl $3, %ecx
+    leaq __bss_start(%rip), %rdi
+    leaq __bss_end(%rip), %rcx
+    subq %rdi, %rcx
+    shrq $3, %rcx
     rep stosq
 
-    movl %ebp, %edi
-    movl %edx, %esi
+    movl %r8d, %edi
     xorl %ebp, %ebp
     call {start}
     ud2
@@ -134,5 +218,5 @@ enter_long:
     .balign 4
     .long 4, 8, 18              // XEN_ELFNOTE_PHYS32_ENTRY
     .asciz "Xen"
-    .quad enter_pvh
+    .quad machine_enter_pvh
     .popsection

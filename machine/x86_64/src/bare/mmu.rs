@@ -1,7 +1,9 @@
-//! The hypervisor's own address space: RAM at its machine addresses, nothing writable and
-//! executable. In place of the tables that `entry.s` made, which allow everything below 4 GiB.
+//! The hypervisor's own address space: RAM at its machine addresses and the image at its own, nothing
+//! writable and executable. In place of the tables that `entry.s` made, which allow everything below
+//! 4 GiB.
 
 use core::arch::asm;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use machine_paging::{PAGE_SIZE, PagingError, Tables};
 
@@ -9,7 +11,10 @@ use super::cpu::{read_msr, write_msr};
 use super::entry::{Image, Pages};
 use crate::boot_info::{E820_RAM, Region};
 use crate::features::Features;
-use crate::paging::{LongMode, Own};
+use crate::paging::{INPUT_BITS, LongMode, Own};
+
+/// What tables see of an address: the bits above repeat the highest one.
+const INPUT_MASK: u64 = (1 << INPUT_BITS) - 1;
 
 /// Enough for some 20 GiB of RAM without pages of 1 GiB, and for all of 48 bits with them.
 const POOL_TABLES: usize = 32;
@@ -17,6 +22,15 @@ const POOL_BYTES: usize = POOL_TABLES * 4096;
 
 #[unsafe(link_section = ".noinit.tables")]
 static mut POOL: Pages<POOL_BYTES> = Pages::unused();
+
+/// The machine address of the image's first byte.
+static IMAGE: AtomicU64 = AtomicU64::new(0);
+
+/// The machine address of something in the image: variables, stacks, tables. Usable once
+/// [`enable`] has been called.
+pub fn machine_address<T>(place: *const T) -> u64 {
+    Image::find(IMAGE.load(Ordering::Relaxed)).machine_address(place as u64)
+}
 
 const EFER: u32 = 0xc000_0080;
 const EFER_NXE: u64 = 1 << 11;
@@ -62,8 +76,13 @@ impl Tables for Fresh {
 ///
 /// # Errors
 /// [`PagingError`]; then the CPU still uses the tables of `entry.s`.
-pub fn enable(regions: &[Region], features: &Features) -> Result<usize, PagingError> {
-    let start = (&raw mut POOL) as u64;
+pub fn enable(
+    image: &Image,
+    regions: &[Region],
+    features: &Features,
+) -> Result<usize, PagingError> {
+    IMAGE.store(image.machine, Ordering::Relaxed);
+    let start = machine_address(&raw const POOL);
     let mut tables = Fresh {
         next: start,
         end: start + POOL_BYTES as u64,
@@ -81,13 +100,16 @@ pub fn enable(regions: &[Region], features: &Features) -> Result<usize, PagingEr
             regime.map(&mut tables, first, first, end - first, ram)?;
         }
     }
-    let image = Image::find();
-    for (start, end, kind) in [
-        (image.start, image.constants, Own::Code),
-        (image.constants, image.data, Own::Constants),
-        (image.data, image.end, Own::Ram),
+    for (start, end, kind, below) in [
+        (image.start, image.constants, Own::Code, Own::Constants),
+        (image.constants, image.data, Own::Constants, Own::Constants),
+        (image.data, image.end, Own::Ram, Own::Ram),
     ] {
-        regime.map(&mut tables, start, start, end - start, kind.attributes())?;
+        let (machine, bytes) = (image.machine_address(start), end - start);
+        // Its pages are RAM as well: no way round what they allow.
+        regime.map(&mut tables, machine, machine, bytes, below.attributes())?;
+        let start = start & INPUT_MASK;
+        regime.map(&mut tables, start, machine, bytes, kind.attributes())?;
     }
     // SAFETY: every CPU in long mode has this register.
     let efer = unsafe { read_msr(EFER) };

@@ -1,7 +1,7 @@
-//! Single instructions: ports, model-specific registers, CPUID.
+//! Single instructions: ports, model-specific registers, CPUID, waiting; and each CPU's record.
 
-use core::arch::asm;
 use core::arch::x86_64::__cpuid_count;
+use core::arch::{asm, global_asm};
 
 use hypervisor::Caller;
 
@@ -82,15 +82,138 @@ pub fn wait_with_interrupts_off() {
     unsafe { asm!("cli", "hlt", options(nomem, nostack)) };
 }
 
-/// One CPU with the vCPU that is pinned to it.
+/// One CPU with the vCPU that is pinned to it. Made once, by the CPU itself, and never changed.
 pub struct Cpu {
     /// The way into the core for its vCPU.
     pub caller: Caller<'static, Pc>,
 }
 
-/// This CPU's record. Only once it has one.
+/// A descriptor table of one CPU, and behind it the address of its record: SGDT finds both. No segment register is free
+/// for that, as FS and GS stay the guest's while its CPU is in the hypervisor.
+#[repr(C, align(16))]
+struct Descriptors {
+    null: u64,
+    code: u64,
+    data: u64,
+    record: u64,
+}
+
+/// As in `entry.s`.
+const CODE: u64 = 0x00af_9b00_0000_ffff;
+/// As in `entry.s`.
+const DATA: u64 = 0x00cf_9300_0000_ffff;
+const DESCRIPTORS_LIMIT: u16 = 3 * 8 - 1;
+
+#[repr(C, packed)]
+struct Pointer {
+    limit: u16,
+    base: u64,
+}
+
+fn record() -> u64 {
+    let mut pointer = Pointer { limit: 0, base: 0 };
+    // SAFETY: SGDT writes ten bytes, which `Pointer` has.
+    unsafe { asm!("sgdt [{}]", in(reg) &raw mut pointer, options(nostack, preserves_flags)) };
+    let base = pointer.base as *const Descriptors;
+    // SAFETY: the table is that of `entry.s` or of `start`; both have a word for the record behind the descriptors.
+    unsafe { (&raw const (*base).record).read() }
+}
+
+/// This CPU's record. Only after [`start`] has run on it.
 pub fn this() -> &'static Cpu {
-    loop {
-        wait_with_interrupts_off();
+    // SAFETY: the word holds the address of a leaked record from `start` on; only code that runs for a vCPU comes here.
+    unsafe { &*(record() as *const Cpu) }
+}
+
+/// This CPU's record, if [`start`] has run on it.
+pub fn try_this() -> Option<&'static Cpu> {
+    (record() != 0).then(this)
+}
+
+/// Lets one interrupt in that is pending, and gives its vector. It isn't ended: the local APIC delivers none of the same
+/// or lower priority until that is done. Interrupts are masked before and after.
+pub fn take_interrupt() -> Option<u8> {
+    let vector: u32;
+    // SAFETY: an interrupt's stub (`super::exceptions`) changes EDI and the flags only, and returns with IF clear; the
+    // hypervisor's stack has room for its frame.
+    unsafe {
+        asm!("xor edi, edi", "sti", "nop", "cli", out("edi") vector);
     }
+    interrupt_vector(vector)
+}
+
+/// Stops the CPU until an interrupt comes, and gives its vector as [`take_interrupt`] does; nothing if something else,
+/// such as an NMI, ended the wait.
+pub fn wait_for_interrupt() -> Option<u8> {
+    let vector: u32;
+    // SAFETY: as for `take_interrupt`. STI lets nothing in before HLT, so no interrupt is lost between the two.
+    unsafe {
+        asm!("xor edi, edi", "sti", "hlt", "cli", out("edi") vector);
+    }
+    interrupt_vector(vector)
+}
+
+fn interrupt_vector(found: u32) -> Option<u8> {
+    u8::try_from(found).ok().filter(|&vector| vector != 0)
+}
+
+global_asm!(
+    // edi: the register; rsi: where the value goes. Gives 1, or 0 after #GP.
+    "msr_read_or_fail:",
+    "    movl %edi, %ecx",
+    "msr_read_instruction:",
+    "    rdmsr",
+    "    movl %eax, (%rsi)",
+    "    movl %edx, 4(%rsi)",
+    "    movl $1, %eax",
+    "    retq",
+    // edi: the register; rsi: the value. Gives 1, or 0 after #GP.
+    "msr_write_or_fail:",
+    "    movl %edi, %ecx",
+    "    movl %esi, %eax",
+    "    movq %rsi, %rdx",
+    "    shrq $32, %rdx",
+    "msr_write_instruction:",
+    "    wrmsr",
+    "    movl $1, %eax",
+    "    retq",
+    "msr_failed:",
+    "    xorl %eax, %eax",
+    "    retq",
+    options(att_syntax),
+);
+
+unsafe extern "C" {
+    fn msr_read_or_fail(register: u32, value: &mut u64) -> u32;
+    fn msr_write_or_fail(register: u32, value: u64) -> u32;
+    fn msr_read_instruction();
+    fn msr_write_instruction();
+    fn msr_failed();
+}
+
+/// Where an exception continues that an access to an MSR has raised here; `None` for any other.
+pub fn msr_recovery(vector: u64, at: u64) -> Option<u64> {
+    const PROTECTION: u64 = 13;
+    let may_fault = [
+        msr_read_instruction as *const () as u64,
+        msr_write_instruction as *const () as u64,
+    ];
+    (vector == PROTECTION && may_fault.contains(&at)).then_some(msr_failed as *const () as u64)
+}
+
+/// Reads a model-specific register; `None` if the CPU doesn't have it.
+pub fn try_read_msr(register: u32) -> Option<u64> {
+    let mut value = 0;
+    // SAFETY: reading has no effect on memory but the value's; the #GP of a register that isn't there is recovered.
+    let found = unsafe { msr_read_or_fail(register, &mut value) };
+    (found != 0).then_some(value)
+}
+
+/// Writes a model-specific register; whether the CPU has it and took the value.
+///
+/// # Safety
+/// If the register is there, the hypervisor's own execution bears the value.
+pub unsafe fn try_write_msr(register: u32, value: u64) -> bool {
+    // SAFETY: the caller vouches for the value; a #GP is recovered.
+    unsafe { msr_write_or_fail(register, value) != 0 }
 }

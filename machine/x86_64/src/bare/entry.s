@@ -168,6 +168,7 @@ boot_gdt:
     .quad 0x00af9b000000ffff    // code, 64-bit, accessed
     .quad 0x00cf93000000ffff    // data, accessed
 boot_gdt_end:
+    .quad 0                     // this CPU's record: none yet (see cpu.rs)
 boot_gdt_pointer:
     .short boot_gdt_end - boot_gdt - 1
     .quad boot_gdt

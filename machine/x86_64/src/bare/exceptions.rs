@@ -1,36 +1,81 @@
-//! The hypervisor's own exceptions: each is a fault of the hypervisor, and ends it with a report.
-//! APM volume 2, 4.8.4 (gate descriptors), 8.2 (vectors), 8.9 (frames).
+//! The hypervisor's interrupt table. APM volume 2, 4.8.4 (gate descriptors), 8.2 (vectors), 8.9 (frames).
+//!
+//! An exception is a fault of the hypervisor, and ends it with a report; but for an access to an MSR that may not be
+//! there ([`super::cpu::try_read_msr`]). Interrupts are let in at two instructions only, those of
+//! [`super::cpu::take_interrupt`] and [`super::cpu::wait_for_interrupt`]: their stubs say the vector in a register.
 
 use core::arch::{asm, global_asm};
 
+use super::cpu::msr_recovery;
 use super::entry::CODE_SELECTOR;
 use super::{console, panic};
 
-/// Exceptions of the architecture; the others are interrupts, which are masked.
-const VECTORS: usize = 32;
+/// Vectors of the architecture.
+const VECTORS: usize = 256;
+/// Exceptions; all others are interrupts.
+const EXCEPTIONS: usize = 32;
 /// Bytes of each stub, so that a vector's address can be computed.
 const STUB_BYTES: usize = 16;
+/// RFLAGS.IF, cleared in what an interrupt returns to, so that one is taken at a time.
+const INTERRUPT_FLAG: i32 = 1 << 9;
 
 global_asm!(
     ".balign 16",
     "exception_stubs:",
     ".set vector, 0",
-    ".rept {vectors}",
+    ".rept {exceptions}",
     "    .balign 16",
+    "    .if vector == 2",
+    // An NMI: the exit that it caused has said so; one that came while the hypervisor ran is dropped.
+    "    iretq",
+    "    .else",
     // #DF, #TS, #NP, #SS, #GP, #PF, #AC, #CP, #VC and #SX push an error code themselves.
     "    .if !((0x60227d00 >> vector) & 1)",
     "    pushq $0",
     "    .endif",
     "    pushq $vector",
     "    jmp exception",
+    "    .endif",
+    "    .set vector, vector + 1",
+    ".endr",
+    ".rept {vectors} - {exceptions}",
+    "    .balign 16",
+    "    movl $vector, %edi",
+    "    andl ${others}, 16(%rsp)",
+    "    iretq",
     "    .set vector, vector + 1",
     ".endr",
     "exception:",
-    "    movq %rsp, %rdi",
+    "    pushq %rax",
+    "    pushq %rcx",
+    "    pushq %rdx",
+    "    pushq %rsi",
+    "    pushq %rdi",
+    "    pushq %r8",
+    "    pushq %r9",
+    "    pushq %r10",
+    "    pushq %r11",
+    "    pushq %rbp",
+    "    leaq 80(%rsp), %rdi",
+    "    movq %rsp, %rbp",
     "    andq $-16, %rsp",
     "    call {report}",
-    "    ud2",
+    "    movq %rbp, %rsp",
+    "    popq %rbp",
+    "    popq %r11",
+    "    popq %r10",
+    "    popq %r9",
+    "    popq %r8",
+    "    popq %rdi",
+    "    popq %rsi",
+    "    popq %rdx",
+    "    popq %rcx",
+    "    popq %rax",
+    "    addq $16, %rsp",
+    "    iretq",
     vectors = const VECTORS,
+    exceptions = const EXCEPTIONS,
+    others = const !INTERRUPT_FLAG,
     report = sym report,
     options(att_syntax),
 );
@@ -51,7 +96,12 @@ struct Frame {
     ss: u64,
 }
 
-extern "C" fn report(frame: &Frame) -> ! {
+/// Returns if the instruction is one that may fault.
+extern "C" fn report(frame: &mut Frame) {
+    if let Some(recovery) = msr_recovery(frame.vector, frame.rip) {
+        frame.rip = recovery;
+        return;
+    }
     let fault_address: u64;
     // SAFETY: reading CR2 has no effect.
     unsafe { asm!("mov {}, cr2", out(reg) fault_address, options(nomem, nostack)) };
@@ -63,7 +113,7 @@ extern "C" fn report(frame: &Frame) -> ! {
 }
 
 /// Offset of the last byte of the gates, 16 bytes each.
-const GATES_LIMIT: u16 = 32 * 16 - 1;
+const GATES_LIMIT: u16 = 256 * 16 - 1;
 const _: () = assert!(size_of::<Gates>() == GATES_LIMIT as usize + 1);
 
 #[repr(C, align(16))]
@@ -87,16 +137,21 @@ fn gate(handler: u64) -> [u64; 2] {
     [low, handler >> 32]
 }
 
-/// Makes this CPU report its exceptions. Called by the boot CPU, once, before other CPUs run.
+/// Fills the table and makes this CPU use it. Called by the boot CPU, once, before other CPUs run.
 pub fn start() {
     let first = exception_stubs as *const () as u64;
     let gates = &raw mut GATES;
     let filled = core::array::from_fn(|vector| gate(first + (vector * STUB_BYTES) as u64));
     // SAFETY: nobody else uses the static, and this function runs once.
     unsafe { gates.write(Gates(filled)) };
+    load();
+}
+
+/// Makes this CPU use the table that [`start`] has filled.
+pub fn load() {
     let pointer = Pointer {
         limit: GATES_LIMIT,
-        base: gates as u64,
+        base: (&raw const GATES) as u64,
     };
     // SAFETY: the gates lead to the stubs above and live as long as the hypervisor.
     unsafe { asm!("lidt [{}]", in(reg) &raw const pointer, options(readonly, nostack)) };

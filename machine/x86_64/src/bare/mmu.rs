@@ -6,6 +6,7 @@ use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use machine_paging::{PAGE_SIZE, PagingError, Tables};
+use spin::Mutex;
 
 use super::cpu::{read_msr, write_msr};
 use super::entry::{Image, Pages};
@@ -23,6 +24,8 @@ const POOL_BYTES: usize = POOL_TABLES * 4096;
 #[unsafe(link_section = ".noinit.tables")]
 static mut POOL: Pages<POOL_BYTES> = Pages::unused();
 
+const LARGE_PAGE: u64 = 2 << 20;
+
 /// The machine address of the image's first byte.
 static IMAGE: AtomicU64 = AtomicU64::new(0);
 
@@ -35,8 +38,17 @@ pub fn machine_address<T>(place: *const T) -> u64 {
 const EFER: u32 = 0xc000_0080;
 const EFER_NXE: u64 = 1 << 11;
 
-/// Tables from the pool. This map is made once, before the CPU uses it, out of ranges that only get
-/// smaller pages: no table is ever given back, and nothing stale is cached.
+/// The map in use, once there is one.
+static MAP: Mutex<Option<Map>> = Mutex::new(None);
+
+struct Map {
+    format: LongMode,
+    root: u64,
+    tables: Fresh,
+}
+
+/// Tables from the pool. No table is ever given back, and no address that is in use is ever mapped anew: nothing stale is
+/// cached.
 struct Fresh {
     next: u64,
     end: u64,
@@ -117,5 +129,47 @@ pub fn enable(
     unsafe { write_msr(EFER, efer | EFER_NXE) };
     // SAFETY: the new tables map the image and its stack where they are.
     unsafe { asm!("mov cr3, {}", in(reg) root, options(nostack, preserves_flags)) };
-    Ok(tables.available())
+    let left = tables.available();
+    *MAP.lock() = Some(Map {
+        format,
+        root,
+        tables,
+    });
+    Ok(left)
+}
+
+/// The top table, for other CPUs' CR3; 0 before [`enable`]. They need EFER.NXE set first.
+pub fn root() -> u64 {
+    MAP.lock().as_ref().map_or(0, |map| map.root)
+}
+
+/// Maps the pages of a device's registers at their machine addresses, uncached. Any CPU may call it at any time after
+/// [`enable`], also for what is mapped already.
+///
+/// # Errors
+/// [`PagingError`]; nothing has changed then.
+pub fn map_device(start: u64, bytes: u64) -> Result<(), PagingError> {
+    let first = start & !(PAGE_SIZE - 1);
+    let end = start
+        .checked_add(bytes)
+        .and_then(|end| end.checked_next_multiple_of(PAGE_SIZE))
+        .ok_or(PagingError::OutOfRange)?;
+    let mut map = MAP.lock();
+    let map = map.as_mut().ok_or(PagingError::OutOfTables)?;
+    let regime = map.format.regime(map.root);
+    let device = Own::Device.attributes();
+    let mut at = first;
+    while at < end {
+        if let Some(found) = regime.translate(&map.tables, at) {
+            at += found.remaining;
+            continue;
+        }
+        let large = at.is_multiple_of(LARGE_PAGE)
+            && end - at >= LARGE_PAGE
+            && regime.translate(&map.tables, at + LARGE_PAGE - 1).is_none();
+        let size = if large { LARGE_PAGE } else { PAGE_SIZE };
+        regime.map(&mut map.tables, at, at, size, device)?;
+        at += size;
+    }
+    Ok(())
 }

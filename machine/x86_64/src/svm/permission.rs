@@ -1,0 +1,112 @@
+//! The permission maps: which ports and which MSRs a guest reaches without an exit. APM volume 2, 15.10 and 15.11.
+
+/// Bytes of the port map: a bit for each port, and three more that an access to the last ports reaches.
+const PORT_BYTES: usize = 3 * 4096;
+/// Bytes of the MSR map: two bits for each register of three ranges of 2000h.
+const MSR_BYTES: usize = 2 * 4096;
+/// Bytes of the MSR map for one range.
+const RANGE_BYTES: usize = 0x800;
+/// Where the three ranges begin.
+const RANGES: [u32; 3] = [0, 0xc000_0000, 0xc001_0000];
+
+/// The port map. A set bit intercepts.
+#[derive(Debug)]
+#[repr(C, align(4096))]
+pub struct Iopm([u8; PORT_BYTES]);
+
+impl Iopm {
+    /// A map in which only those ports pass that `passes` says.
+    pub fn new(passes: impl Fn(u16) -> bool) -> Self {
+        let mut map = Self([0xff; PORT_BYTES]);
+        for port in (0..=u16::MAX).filter(|&port| passes(port)) {
+            map.0[usize::from(port) / 8] &= !(1 << (port % 8));
+        }
+        map
+    }
+
+    /// Whether an access of a byte to that port exits.
+    #[must_use]
+    pub const fn intercepts(&self, port: u16) -> bool {
+        self.0[port as usize / 8] & 1 << (port % 8) != 0
+    }
+}
+
+/// The MSR map. A set bit intercepts: the even one reads, the odd one writes.
+#[derive(Debug)]
+#[repr(C, align(4096))]
+pub struct Msrpm([u8; MSR_BYTES]);
+
+impl Msrpm {
+    /// A map in which only those registers pass that lie in `ranges`, both ends in them, reads and writes alike.
+    pub fn new(ranges: impl Iterator<Item = (u32, u32)>) -> Self {
+        let mut map = Self([0xff; MSR_BYTES]);
+        for (first, last) in ranges {
+            for register in first..=last {
+                if let Some((byte, shift)) = place(register) {
+                    map.0[byte] &= !(3 << shift);
+                }
+            }
+        }
+        map
+    }
+
+    /// Whether a read of that register exits.
+    #[must_use]
+    pub fn intercepts(&self, register: u32) -> bool {
+        place(register).is_none_or(|(byte, shift)| self.0[byte] >> shift & 3 != 0)
+    }
+}
+
+/// Byte and first bit of a register; `None` for one that always exits.
+fn place(register: u32) -> Option<(usize, u32)> {
+    RANGES.iter().enumerate().find_map(|(index, &base)| {
+        let offset = register
+            .checked_sub(base)
+            .filter(|&offset| offset < 0x2000)?;
+        let byte = index * RANGE_BYTES + usize::try_from(offset / 4).ok()?;
+        Some((byte, offset % 4 * 2))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::devices::msr;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_places_of_the_manual() {
+        assert_eq!(place(0), Some((0, 0)));
+        assert_eq!(place(0x1fff), Some((0x7ff, 6)));
+        assert_eq!(place(0xc000_0080), Some((0x820, 0)));
+        assert_eq!(place(0xc001_0117), Some((0x1045, 6)));
+        assert_eq!(place(0x2000), None);
+        assert_eq!(place(0x4000_0000), None);
+    }
+
+    #[test]
+    fn the_bytes_behind_the_last_port_intercept() {
+        let map = Iopm::new(|_| true);
+        assert!(!map.intercepts(0xffff));
+        assert_eq!(map.0[0x2000], 0xff);
+        assert_eq!(map.0[0x1fff], 0);
+    }
+
+    proptest! {
+        #[test]
+        fn only_what_the_rule_passes(port: u16, kept: u16) {
+            let map = Iopm::new(|port| port != kept);
+            prop_assert_eq!(map.intercepts(port), port == kept);
+            prop_assert!(map.intercepts(kept));
+        }
+
+        #[test]
+        fn the_msr_map_is_the_rule(register in prop_oneof![
+            0u32..0x2000, 0xc000_0000u32..0xc000_2000, 0xc001_0000u32..0xc001_2000, any::<u32>(),
+        ]) {
+            let map = Msrpm::new(msr::passed());
+            let passes = msr::rule(register) == msr::Access::Pass;
+            prop_assert_eq!(map.intercepts(register), !passes);
+        }
+    }
+}

@@ -29,10 +29,16 @@ const LARGE_PAGE: u64 = 2 << 20;
 /// The machine address of the image's first byte.
 static IMAGE: AtomicU64 = AtomicU64::new(0);
 
-/// The machine address of something in the image: variables, stacks, tables. Usable once
-/// [`enable`] has been called.
+/// The machine address of something of the hypervisor's own: variables, stacks and tables in the
+/// image, and heap beside it, which is used at its machine address. Usable once [`enable`] has been
+/// called.
 pub fn machine_address<T>(place: *const T) -> u64 {
-    Image::find(IMAGE.load(Ordering::Relaxed)).machine_address(place as u64)
+    let (image, address) = (Image::find(IMAGE.load(Ordering::Relaxed)), place as u64);
+    if (image.start..image.end).contains(&address) {
+        image.machine_address(address)
+    } else {
+        address
+    }
 }
 
 const EFER: u32 = 0xc000_0080;

@@ -22,3 +22,5 @@ pub const DIRECT_MAPPED: u32 = 1 << 17;
 pub const RUNSTATE_PHYS_AREA: u32 = 1 << 18;
 /// `VCPUOP_register_vcpu_time_phys_area` is there (bit 19).
 pub const VCPU_TIME_PHYS_AREA: u32 = 1 << 19;
+/// x86: a device model sees all writes to an MSI-X table (bit 20).
+pub const DM_MSIX_ALL_WRITES: u32 = 1 << 20;

@@ -17,6 +17,7 @@ pub mod event_channel;
 pub mod features;
 pub mod grant_table;
 pub mod hvm;
+pub mod hvm_vcpu;
 pub mod memory;
 pub mod multicall;
 pub mod number;

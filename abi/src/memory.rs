@@ -28,6 +28,8 @@ pub const POPULATE_PHYSMAP: u64 = 6;
 pub const ADD_TO_PHYSMAP: u64 = 7;
 /// `XENMEM_memory_map`: the domain's E820.
 pub const MEMORY_MAP: u64 = 9;
+/// `XENMEM_machine_memory_map`: the machine's E820.
+pub const MACHINE_MEMORY_MAP: u64 = 10;
 /// `XENMEM_exchange`: trades pages for contiguous ones.
 pub const EXCHANGE: u64 = 11;
 /// `XENMEM_maximum_gpfn`: the highest page that is mapped.
@@ -126,7 +128,34 @@ pub struct RemoveFromPhysmap {
     pub gpfn: u64,
 }
 
+/// `struct xen_memory_map`.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct MemoryMap {
+    /// In: entries that the buffer has room for. Out: how many there are.
+    pub count: u32,
+    /// Padding.
+    pub reserved: u32,
+    /// An array of [`MapEntry`], or 0 to ask for their number alone.
+    pub buffer: Handle,
+}
+
+/// An entry of that array: the BIOS's "e820" entry, which has no padding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C, packed)]
+pub struct MapEntry {
+    /// The first byte's address.
+    pub address: u64,
+    /// Bytes.
+    pub size: u64,
+    /// What it is, in the BIOS's numbers: 1 is memory, 2 reserved.
+    pub kind: u32,
+}
+
 const _: () = {
+    assert!(size_of::<MemoryMap>() == 16);
+    assert!(offset_of!(MemoryMap, buffer) == 8);
+    assert!(size_of::<MapEntry>() == 20);
     assert!(size_of::<Reservation>() == 32);
     assert!(offset_of!(Reservation, domain) == 24);
     assert!(size_of::<AddToPhysmap>() == 24);

@@ -11,6 +11,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 pub struct Layout {
     /// `sizeof(struct vcpu_info)`.
     pub vcpu_info_size: u64,
+    /// [`TimeInfo`] in it, at its end.
+    pub vcpu_time: u64,
     /// How many vCPUs have theirs in the page (`XEN_LEGACY_MAX_VCPUS`), from offset 0 on.
     pub vcpus: u32,
     /// `evtchn_pending`: 64 words.
@@ -32,6 +34,7 @@ impl Layout {
         let mask = pending + 512;
         Self {
             vcpu_info_size,
+            vcpu_time: vcpu_info_size - size_of::<TimeInfo>() as u64,
             vcpus,
             pending,
             mask,
@@ -72,8 +75,13 @@ pub struct TimeInfo {
     pub reserved2: [u8; 2],
 }
 
+/// `XEN_PVCLOCK_TSC_STABLE_BIT`: all vCPUs see one clock that never goes back.
+pub const TSC_STABLE: u8 = 1;
+
 const _: () = {
     assert!(size_of::<TimeInfo>() == 32);
+    // 64 bit: offsetof(struct vcpu_info, time).
+    assert!(Layout::ARM.vcpu_time == 16 && Layout::X86_64.vcpu_time == 32);
     // arch-arm.h and arch-x86/xen.h, 64 bit: offsetof(struct shared_info, evtchn_pending), then
     // evtchn_mask, wc_version.
     assert!(Layout::ARM.pending == 48 && Layout::ARM.mask == 560 && Layout::ARM.wall_clock == 1072);

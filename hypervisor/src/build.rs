@@ -25,6 +25,7 @@ impl<M: Machine> System<M> {
         self.map_memory(domain)?;
         self.map_devices(domain)?;
         self.show_wall_clock(domain);
+        self.show_clocks(domain);
         self.write_tree(domain)
     }
 
@@ -94,6 +95,14 @@ impl<M: Machine> System<M> {
                 .map_err(|error| BuildError::Stage2(at, error))?;
         }
         Ok(())
+    }
+
+    /// Writes the guest's clock for the vCPUs whose `vcpu_info` is in the shared page.
+    fn show_clocks(&self, domain: &Domain<M>) {
+        let events = domain.events.lock();
+        for vcpu in &domain.vcpus {
+            self.show_clock(domain, &events, vcpu.index);
+        }
     }
 
     /// Clears a bank but for the modules in it, which are placed by now.

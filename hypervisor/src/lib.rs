@@ -29,8 +29,8 @@ pub use caller::Caller;
 pub use domain::{Domain, Setup, Vcpu};
 pub use life::{CAUSE_LENGTH, Reason, StartError};
 pub use machine::{
-    Access, CacheFlush, Direction, Facts, GuestFault, Machine, MapError, Mapping, Next,
-    NotSupported, Start, StrayAction,
+    Access, BadContext, CacheFlush, Direction, Facts, GuestFault, Machine, MapError, Mapping, Next,
+    NotSupported, PhysicalCpu, Start, StrayAction,
 };
 pub use ownership::{Claim, DomainIndex, Holding, Owner, Ownership};
 pub use system::{BuildError, System};

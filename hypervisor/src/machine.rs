@@ -23,6 +23,9 @@
 
 use core::sync::atomic::AtomicU64;
 
+use abi::hvm_vcpu::Context;
+use abi::memory::MapEntry;
+use abi::shared_info::TimeInfo;
 use layout::{Gfn, GfnRange, GuestAddress, MachineAddress, Mfn};
 
 use crate::console::Console;
@@ -132,6 +135,19 @@ pub struct CacheFlush {
     pub invalidate: bool,
 }
 
+/// A CPU of the machine, as a hardware domain can ask for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PhysicalCpu {
+    /// The number by which hardware knows it (x86: of its local APIC).
+    pub hardware_id: u32,
+    /// The number by which firmware's tables know it (ACPI: its processor number).
+    pub firmware_id: u32,
+}
+
+/// Registers with which a vCPU can't start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BadContext;
+
 /// The properties of an architecture that guests read through `xen_version`.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts {
@@ -168,6 +184,12 @@ pub trait Machine: Sized + Send + Sync + 'static {
     /// The properties of this architecture that guests can ask for.
     const FACTS: Facts;
 
+    /// Whether a vCPU can be given its registers and be started by hypercall, beside what
+    /// firmware or an interrupt controller offers.
+    fn vcpus_by_hypercall(&self) -> bool {
+        false
+    }
+
     /// The console's line discipline. It lives in the machine crate because the machine speaks
     /// before there is a system.
     fn console(&self) -> &Console;
@@ -182,6 +204,29 @@ pub trait Machine: Sized + Send + Sync + 'static {
     /// hypervisor reads.
     fn wall_clock(&self) -> Option<u64> {
         None
+    }
+
+    /// How guests reckon [`now`](Self::now) from the CPU's counter, for architectures that tell them
+    /// in shared memory. One record holds for all CPUs and for ever, so the counter must not change
+    /// its rate; its version is left to the core.
+    fn guest_clock(&self) -> Option<TimeInfo> {
+        None
+    }
+
+    /// The domain's physical memory map, as its start structure has it; empty where guests learn of
+    /// memory in another way.
+    fn memory_map<'a>(&'a self, _domain: &'a Self::Domain) -> &'a [MapEntry] {
+        &[]
+    }
+
+    /// The machine's memory map as firmware gave it; empty where firmware gives none.
+    fn machine_memory_map(&self) -> &[MapEntry] {
+        &[]
+    }
+
+    /// The machine's CPUs, running or not; empty where no guest asks for them.
+    fn physical_cpus(&self) -> &[PhysicalCpu] {
+        &[]
     }
 
     /// Copies `bytes.len()` bytes at `offset` of the claim out of memory.
@@ -248,6 +293,19 @@ pub trait Machine: Sized + Send + Sync + 'static {
     /// Starts a vCPU with the architecture's reset state. It was parked or never ran.
     fn start_vcpu(&self, vcpu: &Self::Vcpu, start: Start);
 
+    /// Keeps the registers with which a vCPU is to start. It was parked or never ran. Called only if
+    /// [`vcpus_by_hypercall`](Self::vcpus_by_hypercall).
+    ///
+    /// # Errors
+    /// [`BadContext`] if the CPU couldn't start like this; then nothing has changed.
+    fn initialise_vcpu(&self, _vcpu: &Self::Vcpu, _context: &Context) -> Result<(), BadContext> {
+        Err(BadContext)
+    }
+
+    /// Starts a vCPU as [`start_vcpu`](Self::start_vcpu) does, but with the registers of
+    /// [`initialise_vcpu`](Self::initialise_vcpu), which came before.
+    fn start_initialised(&self, _vcpu: &Self::Vcpu) {}
+
     /// Takes back from a vCPU what it holds of the machine, such as interrupts on their way: it
     /// doesn't enter the guest again before [`start_vcpu`](Self::start_vcpu). Called on its own
     /// CPU, before it counts as stopped; so none of this is left to be done when another CPU
@@ -259,7 +317,8 @@ pub trait Machine: Sized + Send + Sync + 'static {
     fn kick(&self, vcpu: &Self::Vcpu);
 
     /// Delivers the event-channel upcall to a vCPU, running or not; stays pending until the guest
-    /// takes it.
+    /// takes it. Where the guest must first choose a way for upcalls, one that comes earlier may be
+    /// dropped: the core repeats it after the choice.
     fn raise_upcall(&self, vcpu: &Self::Vcpu);
 
     /// Sets or stops the vCPU's one-shot timer of the hypervisor (not the architecture's guest
@@ -289,6 +348,21 @@ pub trait Machine: Sized + Send + Sync + 'static {
     /// # Errors
     /// [`NotSupported`] where the architecture has one fixed way.
     fn set_upcall_vector(&self, _vcpu: &Self::Vcpu, _vector: u32) -> Result<(), NotSupported> {
+        Err(NotSupported)
+    }
+
+    /// Prepares an interrupt line (x86: a global system interrupt) for its domain: by level or by
+    /// edge, active low or high.
+    ///
+    /// # Errors
+    /// [`NotSupported`] where this isn't told by hypercall.
+    fn set_up_line(
+        &self,
+        _domain: &Self::Domain,
+        _line: u32,
+        _by_level: bool,
+        _active_low: bool,
+    ) -> Result<(), NotSupported> {
         Err(NotSupported)
     }
 

@@ -99,8 +99,31 @@ impl<M: Machine> System<M> {
             word.fetch_and(!UPCALL_PENDING, Ordering::SeqCst);
         }
         *info = InfoPlace::Registered(claim, offset);
+        self.show_clock(domain, &events, vcpu);
         self.raise(domain, &events, vcpu);
         Ok(())
+    }
+
+    /// Writes the guest's clock into a vCPU's `vcpu_info`, where the architecture has one.
+    pub(crate) fn show_clock(&self, domain: &Domain<M>, events: &Events, vcpu: u32) {
+        let Some(clock) = self.machine.guest_clock() else {
+            return;
+        };
+        let place = events.layout.vcpu_time;
+        let word = |index: u64| self.info_word(domain, events, vcpu, place + index * 8);
+        let Some(first) = word(0) else {
+            return;
+        };
+        // The guest goes by the version, which is odd meanwhile.
+        let version = (first.load(Ordering::Relaxed) & 0xffff_ffff) | 1;
+        first.store(version, Ordering::SeqCst);
+        let words: [u64; 4] = zerocopy::transmute!(clock);
+        for (index, value) in (0..).zip(words).skip(1) {
+            if let Some(word) = word(index) {
+                word.store(value, Ordering::SeqCst);
+            }
+        }
+        first.store((version + 1) & 0xffff_ffff, Ordering::SeqCst);
     }
 
     /// `sched_op`'s block: lets upcalls through; says whether one is pending.
@@ -140,6 +163,17 @@ impl<M: Machine> System<M> {
         if word.fetch_or(UPCALL_PENDING, Ordering::SeqCst) & UPCALL_PENDING == 0
             && let Some(vcpu) = domain.vcpus.get(vcpu as usize)
         {
+            self.machine.raise_upcall(&vcpu.machine);
+        }
+    }
+
+    /// Delivers an upcall that is pending already: the guest has just said how it wants them.
+    pub(crate) fn repeat_upcall(&self, domain: &Domain<M>, vcpu: u32) {
+        let events = domain.events.lock();
+        let pending = self
+            .info_word(domain, &events, vcpu, VCPU_UPCALL_WORD)
+            .is_some_and(|word| word.load(Ordering::SeqCst) & UPCALL_PENDING != 0);
+        if let Some(vcpu) = domain.vcpus.get(vcpu as usize).filter(|_| pending) {
             self.machine.raise_upcall(&vcpu.machine);
         }
     }

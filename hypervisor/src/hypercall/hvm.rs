@@ -5,7 +5,8 @@ use abi::hvm::{
     GET_PARAM, GET_TIME, PARAM_CALLBACK_IRQ, PARAM_CONSOLE_EVTCHN, PARAM_CONSOLE_PFN,
     PARAM_STORE_EVTCHN, PARAM_STORE_PFN, Param, SET_PARAM, SET_UPCALL_VECTOR, UpcallVector,
 };
-use abi::{Errno, Handle, number, physdev};
+use abi::physdev::{self, SetupGsi};
+use abi::{Errno, Handle, number};
 use core::sync::atomic::Ordering;
 
 use super::Answer;
@@ -47,6 +48,7 @@ impl<M: Machine> Caller<'_, M> {
                     .machine
                     .set_upcall_vector(&vcpu.machine, vector)
                     .map_err(|_| Errno::Enosys)?;
+                self.system.repeat_upcall(self.domain, vcpu.index);
                 Ok(0)
             }
             GET_TIME => {
@@ -67,6 +69,9 @@ impl<M: Machine> Caller<'_, M> {
                     .set_callback(&domain.machine, request.value)
                     .map_err(|_| Errno::Eperm)?;
                 domain.callback.store(request.value, Ordering::Relaxed);
+                for vcpu in &domain.vcpus {
+                    self.system.repeat_upcall(domain, vcpu.index);
+                }
                 Ok(0)
             }
             PARAM_STORE_PFN | PARAM_STORE_EVTCHN | PARAM_CONSOLE_PFN | PARAM_CONSOLE_EVTCHN => {
@@ -78,8 +83,9 @@ impl<M: Machine> Caller<'_, M> {
 
     /// A hardware domain tells about PCI devices as it finds them. They are its own already, and
     /// without an IOMMU there is nothing to set up, so the notice is taken and nothing follows.
-    pub(super) fn physdev_op(&self, operation: u64) -> Answer {
+    pub(super) fn physdev_op(&self, operation: u64, buffer: Handle) -> Answer {
         match operation {
+            physdev::SETUP_GSI => self.set_up_line(buffer),
             physdev::PCI_DEVICE_ADD
             | physdev::PCI_DEVICE_REMOVE
             | physdev::PCI_DEVICE_RESET
@@ -95,6 +101,20 @@ impl<M: Machine> Caller<'_, M> {
             }
             _ => Err(Errno::Enosys),
         }
+    }
+
+    /// How a device of the hardware domain signals.
+    fn set_up_line(&self, buffer: Handle) -> Answer {
+        if !self.domain.plan.identity.is_hardware() {
+            return Err(Errno::Enosys);
+        }
+        let request: SetupGsi = self.read(buffer)?;
+        let (by_level, active_low) = (request.triggering != 0, request.polarity != 0);
+        self.system
+            .machine
+            .set_up_line(&self.domain.machine, request.gsi, by_level, active_low)
+            .map_err(|_| Errno::Enosys)?;
+        Ok(0)
     }
 
     /// Runstate records are written whole and once, so a guest that wants their update marked has

@@ -2,10 +2,12 @@
 
 use abi::memory::{
     ADD_TO_PHYSMAP, ADD_TO_PHYSMAP_BATCH, CURRENT_RESERVATION, DECREASE_RESERVATION, EXCHANGE,
-    GET_SHARING_FREED_PAGES, GET_SHARING_SHARED_PAGES, INCREASE_RESERVATION, MAXIMUM_GPFN,
-    MAXIMUM_RAM_PAGE, MAXIMUM_RESERVATION, OPERATION_MASK, POPULATE_PHYSMAP, REMOVE_FROM_PHYSMAP,
+    GET_SHARING_FREED_PAGES, GET_SHARING_SHARED_PAGES, INCREASE_RESERVATION, MACHINE_MEMORY_MAP,
+    MAXIMUM_GPFN, MAXIMUM_RAM_PAGE, MAXIMUM_RESERVATION, MEMORY_MAP, MapEntry, MemoryMap,
+    OPERATION_MASK, POPULATE_PHYSMAP, REMOVE_FROM_PHYSMAP,
 };
 use abi::{DomainId, Errno, Handle};
+use zerocopy::IntoBytes;
 
 use super::{Answer, Args, Flow};
 use crate::caller::Caller;
@@ -26,10 +28,40 @@ impl<M: Machine> Caller<'_, M> {
             // Frames without a guest page mean nothing to an auto-translated domain: none are
             // given.
             INCREASE_RESERVATION => Flow::Done(Ok(0)),
+            MEMORY_MAP => {
+                let map = self.system.machine.memory_map(&self.domain.machine);
+                self.memory_map(args[1], map).into()
+            }
+            MACHINE_MEMORY_MAP => self.machine_memory_map(args[1]).into(),
             EXCHANGE => Flow::Done(Err(Errno::Eopnotsupp)),
             GET_SHARING_FREED_PAGES | GET_SHARING_SHARED_PAGES => Flow::Done(Ok(0)),
             _ => Flow::Done(Err(Errno::Enosys)),
         }
+    }
+
+    /// The whole map or nothing: a guest that gave too little room can ask for the number.
+    fn memory_map(&self, buffer: Handle, map: &[MapEntry]) -> Answer {
+        if map.is_empty() {
+            return Err(Errno::Enosys);
+        }
+        let request: MemoryMap = self.read(buffer)?;
+        let count = u32::try_from(map.len()).unwrap_or(u32::MAX);
+        if request.buffer != 0 {
+            if request.count < count {
+                return Err(Errno::Einval);
+            }
+            self.write_bytes(request.buffer, map.as_bytes())?;
+        }
+        self.write(buffer, &MemoryMap { count, ..request })?;
+        Ok(0)
+    }
+
+    fn machine_memory_map(&self, buffer: Handle) -> Answer {
+        let map = self.system.machine.machine_memory_map();
+        if !map.is_empty() && !self.is_control() && !self.domain.plan.identity.is_hardware() {
+            return Err(Errno::Eperm);
+        }
+        self.memory_map(buffer, map)
     }
 
     fn current_reservation(&self, buffer: Handle) -> Answer {

@@ -2,7 +2,10 @@
 
 use core::sync::atomic::Ordering;
 
-use abi::platform::{Head, INTERFACE_VERSION, SETTIME32, SETTIME64, SetTime32, SetTime64};
+use abi::platform::{
+    CPU_INVALID, CPU_ONLINE, GET_CONSOLE, GET_CPUINFO, Head, INTERFACE_VERSION, PhysicalCpu,
+    SETTIME32, SETTIME64, SetTime32, SetTime64,
+};
 use abi::{Errno, Handle};
 
 use super::Answer;
@@ -25,26 +28,55 @@ impl<M: Machine> Caller<'_, M> {
         let body = buffer
             .checked_add(size_of::<Head>() as u64)
             .ok_or(Errno::Efault)?;
-        let (seconds, nanoseconds, system_time) = match head.command {
+        match head.command {
             SETTIME64 => {
                 let time: SetTime64 = self.read(body)?;
                 if time.reserved != 0 {
                     return Err(Errno::Einval);
                 }
-                (time.seconds, time.nanoseconds, time.system_time)
+                self.set_time(time.seconds, time.nanoseconds, time.system_time)
             }
             SETTIME32 => {
                 let time: SetTime32 = self.read(body)?;
-                (u64::from(time.seconds), time.nanoseconds, time.system_time)
+                self.set_time(time.seconds.into(), time.nanoseconds, time.system_time)
             }
-            _ => return Err(Errno::Enosys),
-        };
+            GET_CPUINFO => self.physical_cpu(body),
+            // The hypervisor has no screen.
+            GET_CONSOLE => Err(Errno::Enodev),
+            _ => Err(Errno::Enosys),
+        }
+    }
+
+    fn set_time(&self, seconds: u64, nanoseconds: u32, system_time: u64) -> Answer {
         let at_start = seconds
             .checked_mul(SECOND)
             .and_then(|time| time.checked_add(u64::from(nanoseconds)))
             .and_then(|time| time.checked_sub(system_time))
             .ok_or(Errno::Einval)?;
         self.system.set_wall_clock(at_start);
+        Ok(0)
+    }
+
+    fn physical_cpu(&self, body: Handle) -> Answer {
+        let cpus = self.system.machine.physical_cpus();
+        let highest = cpus.len().checked_sub(1).ok_or(Errno::Enosys)?;
+        let request: PhysicalCpu = self.read(body)?;
+        let max_present = u32::try_from(highest).unwrap_or(u32::MAX);
+        let answer = match cpus.get(request.cpu as usize) {
+            Some(cpu) => PhysicalCpu {
+                max_present,
+                flags: CPU_ONLINE,
+                apic_id: cpu.hardware_id,
+                acpi_id: cpu.firmware_id,
+                ..request
+            },
+            None => PhysicalCpu {
+                max_present,
+                flags: CPU_INVALID,
+                ..request
+            },
+        };
+        self.write(body, &answer)?;
         Ok(0)
     }
 

@@ -3,7 +3,8 @@
 
 use std::sync::Arc;
 
-use hypervisor::{BuildError, DomainIndex, Setup, System};
+use abi::memory::MapEntry;
+use hypervisor::{BuildError, DomainIndex, PhysicalCpu, Setup, System};
 use layout::{
     Architecture, Bank, Capabilities, Copy, DomainPlan, FRAME_SIZE, Gfn, GuestAddress, GuestRange,
     HostDevice, HostMap, HypervisorPlan, Identity, Item, Kind, Limits, MachineRange, Mfn, MfnRange,
@@ -29,6 +30,10 @@ const MODULE: u64 = 1;
 const MODULE_BYTES: u64 = 1024;
 /// Frames that stage 2 can hold beyond the domain's RAM and device.
 const SPARE_PAGES: u64 = 24;
+
+/// The kinds of a memory map's entries.
+const MEMORY: u32 = 1;
+const RESERVED: u32 = 2;
 
 /// The hardware and control domain's roles.
 pub const HARDWARE: Capabilities = Capabilities::HARDWARE.union(Capabilities::CONTROL);
@@ -128,9 +133,46 @@ impl Board {
     ) -> Result<Self, BuildError> {
         let (host, mut plan) = plan(specs, scrub);
         change(&mut plan);
-        let ram = MfnRange::between(Mfn::new(RAM_START), end_of_ram(&plan));
-        let machine = Fake::new(ram);
-        let system = System::new(machine, &host, plan.clone(), setups(&plan, specs))?;
+        let machine = Fake::new(ram(&plan));
+        let setups = setups(&plan, specs, |_| Vec::new());
+        Self::start(machine, &host, &plan, setups)
+    }
+
+    /// A machine with these domains that has all that only some architectures have.
+    ///
+    /// # Panics
+    /// If the plan and the core don't agree.
+    pub fn with_extras(specs: &[DomainSpec]) -> Self {
+        let (host, plan) = plan(specs, Scrub::Reused);
+        let ram = ram(&plan);
+        let cpus = plan.domains.iter().flat_map(|domain| &domain.cpus);
+        let cpus = cpus.map(|&cpu| PhysicalCpu {
+            hardware_id: cpu * 2,
+            firmware_id: cpu + 1,
+        });
+        let start = ram.bytes().start().raw();
+        let map = vec![
+            entry(0, start, RESERVED),
+            entry(start, ram.bytes().size(), MEMORY),
+        ];
+        let machine = Fake::new(ram).with_extras(map, cpus.collect());
+        let setups = setups(&plan, specs, |domain| {
+            let bank = |bank: &Bank| {
+                let bytes = bank.frames * FRAME_SIZE;
+                entry(bank.gfn.address().raw(), bytes, MEMORY)
+            };
+            domain.banks.iter().map(bank).collect()
+        });
+        Self::start(machine, &host, &plan, setups).expect("a plan that fits")
+    }
+
+    fn start(
+        machine: Fake,
+        host: &HostMap,
+        plan: &Plan,
+        setups: Vec<Setup<Fake>>,
+    ) -> Result<Self, BuildError> {
+        let system = System::new(machine, host, plan.clone(), setups)?;
         system.boot();
         Ok(Self { system })
     }
@@ -153,8 +195,20 @@ impl Board {
     }
 }
 
-/// What the machine brings for each domain.
-fn setups(plan: &Plan, specs: &[DomainSpec]) -> Vec<Setup<Fake>> {
+const fn entry(address: u64, size: u64, kind: u32) -> MapEntry {
+    MapEntry {
+        address,
+        size,
+        kind,
+    }
+}
+
+/// What the machine brings for each domain; `map` tells a domain's memory map.
+fn setups(
+    plan: &Plan,
+    specs: &[DomainSpec],
+    map: impl Fn(&DomainPlan) -> Vec<MapEntry>,
+) -> Vec<Setup<Fake>> {
     plan.domains
         .iter()
         .zip(specs)
@@ -162,7 +216,8 @@ fn setups(plan: &Plan, specs: &[DomainSpec]) -> Vec<Setup<Fake>> {
             let mut tree = format!("tree of {}", domain.name).into_bytes();
             tree.resize(spec.tree_bytes, 0);
             let pages = usize::try_from(domain.frames() + 1 + SPARE_PAGES).unwrap_or(usize::MAX);
-            let machine = Arc::new(FakeDomain::new(pages, spec.splits));
+            let machine = FakeDomain::new(pages, spec.splits).with_map(map(domain));
+            let machine = Arc::new(machine);
             let vcpus = domain.cpus.iter().map(|_| FakeVcpu::of(&machine)).collect();
             Setup {
                 machine,
@@ -173,10 +228,10 @@ fn setups(plan: &Plan, specs: &[DomainSpec]) -> Vec<Setup<Fake>> {
         .collect()
 }
 
-fn end_of_ram(plan: &Plan) -> Mfn {
-    plan.owners()
-        .last()
-        .map_or(Mfn::new(RAM_START), |last| last.frames.end())
+fn ram(plan: &Plan) -> MfnRange {
+    let start = Mfn::new(RAM_START);
+    let end = plan.owners().last().map_or(start, |last| last.frames.end());
+    MfnRange::between(start, end)
 }
 
 /// Lays the domains out one after the other, gaps between them.

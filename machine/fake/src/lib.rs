@@ -21,5 +21,5 @@ mod memory;
 
 pub use board::{Board, DomainSpec, HARDWARE, NO_ROLE, RAM_START};
 pub use guest::{Guest, Stopped};
-pub use machine::{Fake, FakeDomain, FakeVcpu, Power, VcpuState};
+pub use machine::{CLOCK, Fake, FakeDomain, FakeVcpu, Power, VcpuState};
 pub use memory::Memory;

@@ -4,9 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use abi::hvm_vcpu::Context;
+use abi::memory::MapEntry;
+use abi::shared_info::TimeInfo;
 use hypervisor::console::Console;
 use hypervisor::{
-    Access, CacheFlush, Claim, Direction, Facts, GuestFault, Machine, MapError, Mapping, Start,
+    Access, BadContext, CacheFlush, Claim, Direction, Facts, GuestFault, Machine, MapError,
+    Mapping, NotSupported, PhysicalCpu, Start,
 };
 use layout::{Gfn, GfnRange, GuestAddress, MachineAddress, MfnRange};
 
@@ -37,7 +41,33 @@ pub struct Fake {
     power: Mutex<Power>,
     /// Frames that were cleared, in order.
     cleared: Mutex<Vec<MfnRange>>,
+    /// What only some architectures have, x86 before all.
+    extras: Option<Extras>,
 }
+
+/// What the machine has beyond the least.
+#[derive(Debug)]
+struct Extras {
+    machine_map: Vec<MapEntry>,
+    cpus: Vec<PhysicalCpu>,
+    /// Lines that were set up, in order: line, by level, active low.
+    lines: Mutex<Vec<(u32, bool, bool)>>,
+}
+
+/// The clock of a machine with extras: a tick is a nanosecond.
+pub const CLOCK: TimeInfo = TimeInfo {
+    version: 0,
+    reserved: 0,
+    tsc_timestamp: 0,
+    system_time: 0,
+    tsc_to_system_mul: 1 << 31,
+    tsc_shift: 1,
+    flags: abi::shared_info::TSC_STABLE,
+    reserved2: [0; 2],
+};
+
+/// The lines that domains may set up end here.
+const LINES: u32 = 24;
 
 /// The machine's half of a domain.
 #[derive(Debug)]
@@ -47,6 +77,7 @@ pub struct FakeDomain {
     limit: usize,
     /// How many more times pages can be taken out.
     splits: AtomicU64,
+    map: Vec<MapEntry>,
 }
 
 /// What a vCPU does.
@@ -57,6 +88,8 @@ pub enum VcpuState {
     Parked,
     /// It runs, from here.
     Running(Start),
+    /// It runs, from the registers that it was given.
+    RunningFrom(Context),
 }
 
 /// The machine's half of a vCPU.
@@ -74,6 +107,10 @@ pub struct FakeVcpu {
     pub kicks: AtomicU64,
     /// Its timer.
     pub timer: Mutex<Option<u64>>,
+    /// The registers that it was given by hypercall.
+    pub context: Mutex<Option<Context>>,
+    /// The vector that it chose for its upcall.
+    pub vector: AtomicU64,
 }
 
 impl FakeDomain {
@@ -84,7 +121,14 @@ impl FakeDomain {
             stage2: Mutex::new(BTreeMap::new()),
             limit,
             splits: AtomicU64::new(splits),
+            map: Vec::new(),
         }
+    }
+
+    /// The same, with a memory map.
+    #[must_use]
+    pub fn with_map(self, map: Vec<MapEntry>) -> Self {
+        Self { map, ..self }
     }
 
     /// Everything that is mapped.
@@ -136,6 +180,27 @@ impl Fake {
             memory: Some(Memory::new(ram)),
             ..Self::default()
         }
+    }
+
+    /// The same with a memory map and these CPUs, and all else that an architecture may have and
+    /// others lack.
+    #[must_use]
+    pub fn with_extras(self, machine_map: Vec<MapEntry>, cpus: Vec<PhysicalCpu>) -> Self {
+        let extras = Extras {
+            machine_map,
+            cpus,
+            lines: Mutex::default(),
+        };
+        Self {
+            extras: Some(extras),
+            ..self
+        }
+    }
+
+    /// Interrupt lines that were set up since the last question: line, by level, active low.
+    pub fn take_lines(&self) -> Vec<(u32, bool, bool)> {
+        let lines = self.extras.as_ref().map(|extras| &extras.lines);
+        lines.map_or_else(Vec::new, |lines| std::mem::take(&mut *lock(lines)))
     }
 
     /// Its RAM.
@@ -194,6 +259,28 @@ impl Machine for Fake {
 
     fn now(&self) -> u64 {
         self.now.load(Ordering::SeqCst)
+    }
+
+    fn vcpus_by_hypercall(&self) -> bool {
+        self.extras.is_some()
+    }
+
+    fn guest_clock(&self) -> Option<TimeInfo> {
+        self.extras.as_ref().map(|_| CLOCK)
+    }
+
+    fn memory_map<'a>(&'a self, domain: &'a Self::Domain) -> &'a [MapEntry] {
+        &domain.map
+    }
+
+    fn machine_memory_map(&self) -> &[MapEntry] {
+        self.extras
+            .as_ref()
+            .map_or(&[], |extras| &extras.machine_map)
+    }
+
+    fn physical_cpus(&self) -> &[PhysicalCpu] {
+        self.extras.as_ref().map_or(&[], |extras| &extras.cpus)
     }
 
     fn read(&self, claim: &Claim, offset: u64, bytes: &mut [u8]) {
@@ -307,6 +394,20 @@ impl Machine for Fake {
         *lock(&vcpu.state) = VcpuState::Running(start);
     }
 
+    fn initialise_vcpu(&self, vcpu: &Self::Vcpu, context: &Context) -> Result<(), BadContext> {
+        if context.registers_64().is_none() {
+            return Err(BadContext);
+        }
+        *lock(&vcpu.context) = Some(*context);
+        Ok(())
+    }
+
+    fn start_initialised(&self, vcpu: &Self::Vcpu) {
+        vcpu.starts.fetch_add(1, Ordering::SeqCst);
+        let context = lock(&vcpu.context).take().expect("registers");
+        *lock(&vcpu.state) = VcpuState::RunningFrom(context);
+    }
+
     fn stop_vcpu(&self, vcpu: &Self::Vcpu) {
         *lock(&vcpu.state) = VcpuState::Parked;
     }
@@ -324,6 +425,29 @@ impl Machine for Fake {
     }
 
     fn reset_domain(&self, _domain: &Self::Domain) {}
+
+    fn set_callback(&self, _domain: &Self::Domain, _via: u64) -> Result<(), NotSupported> {
+        self.extras.as_ref().map(|_| ()).ok_or(NotSupported)
+    }
+
+    fn set_upcall_vector(&self, vcpu: &Self::Vcpu, vector: u32) -> Result<(), NotSupported> {
+        self.extras.as_ref().ok_or(NotSupported)?;
+        vcpu.vector.store(vector.into(), Ordering::SeqCst);
+        Ok(())
+    }
+
+    fn set_up_line(
+        &self,
+        _domain: &Self::Domain,
+        line: u32,
+        by_level: bool,
+        active_low: bool,
+    ) -> Result<(), NotSupported> {
+        let extras = self.extras.as_ref().filter(|_| line < LINES);
+        let lines = &extras.ok_or(NotSupported)?.lines;
+        lock(lines).push((line, by_level, active_low));
+        Ok(())
+    }
 
     fn power_off(&self) {
         *lock(&self.power) = Power::Off;

@@ -16,6 +16,7 @@ pub mod kernel;
 pub mod origin;
 pub mod pc;
 pub mod plan_json;
+pub mod report;
 #[cfg(feature = "std")]
 pub mod toml;
 pub mod tree;

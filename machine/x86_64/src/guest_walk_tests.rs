@@ -35,26 +35,19 @@ const LONG: Paging = Paging {
 
 const ALL: u64 = PRESENT | WRITABLE | USER;
 
-/// Tables for one address, from the top: entry `n` has the rights `rights[n]`; the last one is a leaf.
+/// Tables for one address, from the top: entry `n` has the rights `rights[n]`, and the last is a leaf.
 fn map(memory: &mut Memory, address: u64, target: u64, levels: u32, rights: &[u64]) {
-    let mut table = 0x1000;
-    for (depth, rights) in (0..).zip(rights) {
-        let level = levels - 1 - depth;
-        let at = table + (address >> (12 + 9 * level) & 0x1ff) * 8;
-        let last = depth as usize + 1 == rights_len(levels, level, rights);
-        let leaf = last || level == 0;
-        let next = if leaf { target } else { table + 0x1000 };
+    let count = rights.len();
+    let tables = (0x1000..).step_by(0x1000);
+    for ((index, rights), table) in rights.iter().enumerate().zip(tables) {
+        let below = levels - 1 - u32::try_from(index).unwrap();
+        let at = table + (address >> (12 + 9 * below) & 0x1ff) * 8;
+        let next = if index + 1 == count {
+            target
+        } else {
+            table + 0x1000
+        };
         memory.0.insert(at, next | rights);
-        table += 0x1000;
-    }
-}
-
-/// A large leaf ends the list of rights early.
-fn rights_len(levels: u32, level: u32, rights: &u64) -> usize {
-    if rights & LARGE != 0 {
-        (levels - level) as usize
-    } else {
-        levels as usize
     }
 }
 

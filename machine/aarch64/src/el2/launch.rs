@@ -3,16 +3,15 @@
 //! No decision is made here: the planner is the one that the `terrane` command calls, from the same
 //! facts.
 
-use alloc::string::String;
 use alloc::vec::Vec;
 
-use layout::{Conflict, MachineAddress, MachineRange, OnConflict, Outcome};
+use layout::{MachineAddress, MachineRange, Outcome};
 use manifest::image::HEADER_BYTES;
 use manifest::origin::Origins;
-use manifest::plan_json::{digest, plan_json};
+use manifest::report::Report;
 use manifest::tree::blob::{self, Cells, Tree};
 use manifest::tree::host::{self, BootFacts, Host};
-use manifest::tree::system::{self, Modules, System};
+use manifest::tree::system::{self, Modules};
 
 use super::boot::{choose_uart, say};
 use super::entry::{Image, continue_in_copy, copy_image};
@@ -151,7 +150,16 @@ pub fn launch(tree_address: u64, bytes: &'static [u8], image: &Image, loaded: u6
         image.start,
         image_bytes / 1024
     ));
-    report(&host, &system, &outcome, &origins);
+    let report = Report {
+        host: &host.map,
+        host_problems: &host.problems,
+        system: &system,
+        outcome: &outcome,
+        origins: &origins,
+    };
+    if !report.print(&say) {
+        stop()
+    }
     for piece in &outcome.plan.hypervisor.heap {
         let piece = piece.bytes();
         let bytes = usize::try_from(piece.size()).unwrap_or(0);
@@ -253,75 +261,4 @@ fn move_image(outcome: &Outcome, image: &Image, boot: &BootFacts) {
     cache::clean(tree, tree_bytes);
     // SAFETY: it is a whole copy, cleaned; the plan places images as a boot loader may.
     unsafe { continue_in_copy(target, tree, boot.hypervisor.start().raw()) }
-}
-
-/// Prints the plan if asked for, and every conflict; ends here if the system says so.
-fn report(host: &Host, system: &System, outcome: &Outcome, origins: &Origins) {
-    let request = &system.request.hypervisor;
-    let all = host
-        .problems
-        .iter()
-        .chain(&system.problems)
-        .chain(&outcome.conflicts);
-    let mut errors = false;
-    for conflict in all {
-        errors |= conflict.is_error();
-        print(conflict, origins);
-    }
-    let needs_text = request.print_plan || system.digest.is_some();
-    let text = if needs_text {
-        plan_json(&outcome.plan, &host.map)
-    } else {
-        String::new()
-    };
-    let mut differs = false;
-    if let Some(expected) = &system.digest {
-        let found = digest(&text);
-        differs = *expected != found;
-        if differs {
-            say(format_args!(
-                "error[plan-differs]: the workstation's plan is {expected}, this machine's {found}"
-            ));
-        }
-    }
-    if request.print_plan || differs {
-        say(format_args!("plan begin"));
-        say(format_args!("{text}"));
-        say(format_args!("plan end"));
-    }
-    for refusal in &outcome.refused {
-        say(format_args!(
-            "{}: refused: {}",
-            refusal.name,
-            refusal.code.as_str()
-        ));
-    }
-    if (errors || differs) && request.on_conflict == OnConflict::Halt {
-        say(format_args!(
-            "on-conflict is \"halt\": no domain is started"
-        ));
-        stop()
-    }
-}
-
-fn print(conflict: &Conflict, origins: &Origins) {
-    let word = if conflict.is_error() {
-        "error"
-    } else {
-        "warning"
-    };
-    say(format_args!(
-        "{word}[{}]: {}",
-        conflict.code.as_str(),
-        conflict.why
-    ));
-    for side in &conflict.sides {
-        match origins.describe(side.origin) {
-            Some(place) => say(format_args!("  side: {} ({place})", side.what)),
-            None => say(format_args!("  side: {}", side.what)),
-        }
-    }
-    if !conflict.help.is_empty() {
-        say(format_args!("  help: {}", conflict.help));
-    }
 }

@@ -13,6 +13,7 @@ pub mod guest_walk;
 pub mod npt;
 pub mod paging;
 pub mod svm;
+pub mod time;
 pub mod windows;
 
 #[cfg(all(target_arch = "x86_64", target_os = "none"))]

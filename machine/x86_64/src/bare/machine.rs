@@ -1,6 +1,6 @@
 //! The machine under the hypervisor's core.
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::AtomicU64;
 
 use hypervisor::console::Console;
 use hypervisor::{
@@ -180,8 +180,7 @@ impl Machine for Pc {
     }
 
     fn set_timer(&self, vcpu: &Vcpu, deadline: Option<u64>) {
-        vcpu.deadline
-            .store(deadline.unwrap_or(u64::MAX), Ordering::Relaxed);
+        platform::set_core_timer(self.host, &vcpu.apic, deadline);
     }
 
     fn reset_domain(&self, domain: &Domain) {

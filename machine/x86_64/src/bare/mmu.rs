@@ -153,7 +153,7 @@ pub fn root() -> u64 {
 /// [`enable`], also for what is mapped already.
 ///
 /// # Errors
-/// [`PagingError`]; nothing has changed then.
+/// [`PagingError::OutOfRange`] if RAM is there; else as the tables have it. A part may be mapped then.
 pub fn map_device(start: u64, bytes: u64) -> Result<(), PagingError> {
     let first = start & !(PAGE_SIZE - 1);
     let end = start
@@ -167,6 +167,9 @@ pub fn map_device(start: u64, bytes: u64) -> Result<(), PagingError> {
     let mut at = first;
     while at < end {
         if let Some(found) = regime.translate(&map.tables, at) {
+            if found.attributes != device {
+                return Err(PagingError::OutOfRange);
+            }
             at += found.remaining;
             continue;
         }

@@ -1,5 +1,6 @@
 //! The bare-metal half: everything that needs the CPU.
 
+pub mod apic;
 pub mod boot;
 pub mod console;
 pub mod cpu;
@@ -13,4 +14,6 @@ pub mod mmu;
 pub mod panic;
 pub mod platform;
 pub mod pool;
+pub mod timer;
+pub mod tsc;
 pub mod vcpu;

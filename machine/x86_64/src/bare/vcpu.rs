@@ -1,6 +1,6 @@
 //! A vCPU: where it is pinned, how it is started, and its registers.
 
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use hypervisor::Start;
 use spin::Mutex;
@@ -18,8 +18,6 @@ pub struct Vcpu {
     pub apic: VirtualApic,
     start: Mutex<Option<Start>>,
     kicked: AtomicBool,
-    /// When its one-shot timer fires, in nanoseconds of `Machine::now`; all ones if it is stopped.
-    pub deadline: AtomicU64,
 }
 
 impl Vcpu {
@@ -31,7 +29,6 @@ impl Vcpu {
             apic,
             start: Mutex::new(None),
             kicked: AtomicBool::new(false),
-            deadline: AtomicU64::new(u64::MAX),
         }
     }
 

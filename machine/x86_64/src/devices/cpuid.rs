@@ -181,8 +181,9 @@ impl Policy {
         // Virtualised xAPIC and x2APIC: Linux then leaves MSI alone and uses no event channels for it. The IDs are valid.
         // Upcalls can have a vector for each vCPU.
         const FEATURES: u32 = bits([0, 1, 3, 4, 6]);
-        // The TSC is never emulated.
+        // The TSC is never emulated, and the host's can be relied on.
         const TSC_MODE: u32 = 2;
+        const TSC_RELIABLE: u32 = 1 << 1;
         match (index, subleaf) {
             (0, _) => Leaf {
                 eax: self.xen_base() + 4,
@@ -200,7 +201,7 @@ impl Policy {
                 ..Leaf::default()
             },
             (3, 0) => Leaf {
-                eax: 0,
+                eax: TSC_RELIABLE,
                 ebx: TSC_MODE,
                 ecx: self.tsc_khz,
                 edx: 0,

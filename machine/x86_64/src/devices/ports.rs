@@ -24,15 +24,18 @@ pub enum Access {
     PciData,
     /// A reset of the machine: the domain's reboot, if the write asks for it.
     Reset,
+    /// The keyboard controller's command port: a command that pulses the reset line is the domain's reboot.
+    Keyboard,
     /// PM1 control: reads are the hardware's; a write with SLP_EN is the domain's power-off, without it is dropped.
     Sleep,
 }
 
 /// Ports that are the same on every PC, in ascending order. Not there for a PVH domain: its ACPI tables say so, or Linux
 /// takes it for granted.
-const FIXED: [(RangeInclusive<u16>, Access); 9] = [
+const FIXED: [(RangeInclusive<u16>, Access); 10] = [
     (0x20..=0x21, Access::Nobody),   // 8259A
     (0x40..=0x43, Access::Nobody),   // 8254
+    (0x64..=0x64, Access::Keyboard), // 8042
     (0x92..=0x92, Access::Nobody),   // system control port A: fast reset, A20
     (0xa0..=0xa1, Access::Nobody),   // second 8259A
     (0xb2..=0xb3, Access::Nobody),   // APM: raises SMI
@@ -111,6 +114,9 @@ mod tests {
             pm1b_control: None,
             reset: Some((port(0xcf9), 0xf)),
             smi_command: 0xb2,
+            acpi_enable: 2,
+            pm_timer: Some(port(0x608)),
+            century: Some(0x32),
         }
     }
 
@@ -123,6 +129,7 @@ mod tests {
         let expected: Vec<u16> = [
             0x20..=0x21,
             0x40..=0x43,
+            0x64..=0x64,
             0x92..=0x92,
             0xa0..=0xa1,
             0xb2..=0xb3,

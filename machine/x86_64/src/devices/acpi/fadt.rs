@@ -35,6 +35,23 @@ pub struct Fadt {
     pub reset: Option<(Register, u8)>,
     /// The port that raises an SMI, 0 if there is none.
     pub smi_command: u32,
+    /// What to write there so that the firmware leaves the fixed hardware to software, 0 if it has already.
+    pub acpi_enable: u8,
+    /// PM_TMR: a counter of 24 bits or 32 at 3.579545 MHz.
+    pub pm_timer: Option<Register>,
+    /// The CMOS register with the century.
+    pub century: Option<u8>,
+}
+
+impl Register {
+    /// The port, if it is one.
+    #[must_use]
+    pub fn port(&self) -> Option<u16> {
+        match self.space {
+            Space::Port => u16::try_from(self.address).ok(),
+            Space::Memory => None,
+        }
+    }
 }
 
 /// Flag: the reset register is supported.
@@ -66,6 +83,9 @@ impl Fadt {
             pm1b_control: register(184).or(port(word(68)?)),
             reset,
             smi_command: word(48)?,
+            acpi_enable: *bytes.get(52)?,
+            pm_timer: register(208).or(port(word(76)?)),
+            century: bytes.get(108).copied().filter(|number| *number != 0),
         })
     }
 }

@@ -4,6 +4,7 @@
 
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 
 use layout::{HostCpu, HostMap, Iommu, MachineAddress, MachineRange, Origin};
 use zerocopy::little_endian::{U16, U64};
@@ -30,18 +31,33 @@ pub fn describe(madt: &Madt, map: &mut HostMap) {
     }
 }
 
-/// Adds the IOMMUs of a DMAR or an IVRS whose header is checked; each unit once, though an IVRS may name it thrice.
+/// Adds the IOMMUs of a DMAR or an IVRS whose header is checked.
 pub fn describe_iommus(table: &[u8], map: &mut HostMap) {
     let amd = table.starts_with(b"IVRS");
+    for (base, bytes) in iommu_registers(table) {
+        map.iommus.push(Iommu {
+            path: name(amd, base),
+            ranges: alloc::vec![page_range(base, bytes)],
+            origin: Origin::NONE,
+        });
+    }
+}
+
+/// The registers of the IOMMUs that a DMAR or an IVRS names, as start and bytes; each unit once, though an IVRS may name it
+/// thrice.
+#[must_use]
+pub fn iommu_registers(table: &[u8]) -> Vec<(u64, u64)> {
+    let amd = table.starts_with(b"IVRS");
+    let mut found = Vec::new();
     let mut rest = table.get(FIRST_ENTRY..).unwrap_or_default();
     // Both have the length at 2 and the registers' address at 8.
     while let Some(length) = rest.get(2..).and_then(prefix::<U16>) {
         let Some((entry, after)) = rest.split_at_checked(usize::from(length.get())) else {
-            return;
+            break;
         };
         // Shorter than its own length field: nobody knows where the next one begins.
         let [low, high, _, _, ..] = *entry else {
-            return;
+            break;
         };
         rest = after;
         let bytes = match (amd, low, high) {
@@ -52,19 +68,22 @@ pub fn describe_iommus(table: &[u8], map: &mut HostMap) {
         let Some(base) = entry.get(8..).and_then(prefix::<U64>) else {
             continue;
         };
-        let range = page_range(base.get(), bytes);
-        if map
-            .iommus
-            .iter()
-            .all(|iommu| !iommu.ranges.contains(&range))
-        {
-            map.iommus.push(Iommu {
-                path: name(amd, base.get()),
-                ranges: alloc::vec![range],
-                origin: Origin::NONE,
-            });
+        let unit = (base.get(), bytes);
+        if !found.contains(&unit) {
+            found.push(unit);
         }
     }
+    found
+}
+
+/// Where an HPET table says that the registers are; `None` if they aren't in memory (IA-PC HPET specification 1.0a, 3.2.4).
+#[must_use]
+pub fn hpet(table: &[u8]) -> Option<u64> {
+    const ADDRESS_SPACE: usize = 40;
+    const ADDRESS: usize = 44;
+    let address: U64 = prefix(table.get(ADDRESS..)?)?;
+    let is_memory = *table.get(ADDRESS_SPACE)? == 0;
+    (is_memory && address.get() != 0).then_some(address.get())
 }
 
 fn name(amd: bool, base: u64) -> String {

@@ -25,7 +25,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use crate::boot_info::Physical;
 pub use fadt::{Fadt, Register, Sleep, Space, soft_off};
 pub use guest::{Guest, is_shown};
-pub use host::{describe, describe_iommus};
+pub use host::{describe, describe_iommus, hpet, iommu_registers};
 pub use madt::{IoApic, Madt, Override, Processor};
 
 /// The most bytes of one table that are read.

@@ -121,11 +121,10 @@ impl Inbox {
         }
     }
 
-    /// Whether anything waits, so that a vCPU in HLT has to be looked at.
+    /// Whether anything waits besides vectors.
     #[must_use]
-    pub fn is_busy(&self) -> bool {
-        self.deliverable().is_some()
-            || self.nmi.load(Ordering::Acquire)
+    pub fn has_events(&self) -> bool {
+        self.nmi.load(Ordering::Acquire)
             || self.init.load(Ordering::Acquire)
             || self.start_up.load(Ordering::Acquire) != 0
     }

@@ -129,6 +129,13 @@ impl<'a> LocalApic<'a> {
         self.inbox().clear();
     }
 
+    /// The state after a reset of the machine: as after INIT, with the xAPIC on.
+    pub fn reset(&mut self) {
+        self.init();
+        self.inbox().set_mode(Mode::XApic);
+        self.inbox().take_events();
+    }
+
     /// Which interface is on.
     #[must_use]
     pub fn mode(&self) -> Mode {

@@ -86,21 +86,38 @@ impl Table {
         };
         let word = offset as usize / 4 % 4;
         entry[word] = if word == 3 { value & MASKED } else { value };
-        let base = index * ENTRY_BYTES;
-        // Masked while address and data change.
-        hardware.write(base + 12, MASKED);
-        if entry[3] & MASKED != 0 {
-            return Ok(());
-        }
-        let asked = Message {
-            address: u64::from(entry[1]) << 32 | u64::from(entry[0]),
-            data: entry[2],
-        };
-        let message = Message::from(asked.check(directory)?);
-        hardware.write(base, message.address as u32);
-        hardware.write(base + 4, (message.address >> 32) as u32);
-        hardware.write(base + 8, message.data);
-        hardware.write(base + 12, 0);
-        Ok(())
+        program(index * ENTRY_BYTES, *entry, directory, hardware)
     }
+
+    /// Writes all entries to a table that isn't known to hold them: one that has moved, or that a reset has cleared.
+    pub fn restore(&self, directory: &impl Directory, hardware: &mut impl Memory) {
+        for (index, entry) in (0..).zip(&self.words) {
+            // The guest's write of a refused entry was told of already; it stays masked.
+            let _ = program(index * ENTRY_BYTES, *entry, directory, hardware);
+        }
+    }
+}
+
+/// Gives one entry to the hardware, as far as the domain can have it.
+fn program(
+    base: u32,
+    entry: [u32; 4],
+    directory: &impl Directory,
+    hardware: &mut impl Memory,
+) -> Result<(), Refusal> {
+    // Masked while address and data change.
+    hardware.write(base + 12, MASKED);
+    if entry[3] & MASKED != 0 {
+        return Ok(());
+    }
+    let asked = Message {
+        address: u64::from(entry[1]) << 32 | u64::from(entry[0]),
+        data: entry[2],
+    };
+    let message = Message::from(asked.check(directory)?);
+    hardware.write(base, message.address as u32);
+    hardware.write(base + 4, (message.address >> 32) as u32);
+    hardware.write(base + 8, message.data);
+    hardware.write(base + 12, 0);
+    Ok(())
 }

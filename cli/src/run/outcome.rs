@@ -45,6 +45,8 @@ impl Outcome {
     pub fn hypervisor_line(&mut self, line: &str) {
         if line == "all domains have stopped" {
             self.all_stopped = true;
+        } else if let Some(name) = line.strip_suffix(": restarting") {
+            self.ends.remove(name);
         } else if let Some((code, _)) = line
             .strip_prefix("error[")
             .and_then(|rest| rest.split_once(']'))
@@ -119,7 +121,6 @@ fn end_of(text: &str) -> Option<End> {
 
 fn still(running: &[&str], when: &str) -> String {
     if running.is_empty() {
-        // Each has ended once; one that is restarted says nothing of it.
         return format!("the machine still ran {when}");
     }
     format!("still running {when}: {}", names(running))
@@ -177,6 +178,18 @@ mod tests {
             Exit::DomainCrashed
         );
         assert_eq!(verdict(&[], ENDED), Exit::DomainCrashed);
+    }
+
+    #[test]
+    fn a_domain_that_is_restarted_runs() {
+        let mut lines = vec![
+            "net: powered off",
+            "control: rebooted",
+            "control: restarting",
+        ];
+        assert_eq!(verdict(&lines, ENDED), Exit::DomainCrashed);
+        lines.push("control: powered off");
+        assert_eq!(verdict(&lines, ENDED), Exit::Good);
     }
 
     #[test]

@@ -180,7 +180,7 @@ fn a_restart_builds_the_same_domain_again() {
     assert_eq!(board.machine().power(), Power::On);
     assert_eq!(
         board.machine().take_console(),
-        "(terrane) control: rebooted\r\n"
+        "(terrane) control: rebooted\r\n(terrane) control: restarting\r\n"
     );
     board.check();
 }

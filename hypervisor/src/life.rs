@@ -8,11 +8,13 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::Ordering;
 
+use abi::Errno;
+use abi::hvm_vcpu::Context;
 use arrayvec::ArrayString;
 use layout::OnStop;
 
 use crate::caller::Caller;
-use crate::domain::Domain;
+use crate::domain::{Domain, Vcpu};
 use crate::machine::{Machine, Next, Start};
 use crate::system::System;
 
@@ -68,6 +70,8 @@ enum Phase {
 pub(crate) struct Life {
     phase: Phase,
     on: Vec<bool>,
+    /// Which have been given their registers by hypercall, and haven't been started since.
+    ready: Vec<bool>,
 }
 
 /// Why a vCPU can't be started.
@@ -86,6 +90,7 @@ impl Life {
         Self {
             phase: Phase::Absent,
             on: alloc::vec![false; vcpus],
+            ready: alloc::vec![false; vcpus],
         }
     }
 
@@ -103,6 +108,7 @@ impl<M: Machine> System<M> {
             return;
         };
         *on = true;
+        life.ready.fill(false);
         life.phase = Phase::Running;
         first.since.store(self.machine.now(), Ordering::Relaxed);
         let start = Start {
@@ -185,27 +191,72 @@ impl<M: Machine> Caller<'_, M> {
     /// # Errors
     /// [`StartError`] says why not.
     pub fn vcpu_on(&self, index: u32, start: Start) -> Result<(), StartError> {
+        let mut life = self.domain.life.lock();
+        let vcpu = self.stopped(&life, index)?;
+        self.switch_on(&mut life, vcpu);
+        self.system.machine.start_vcpu(&vcpu.machine, start);
+        Ok(())
+    }
+
+    /// Gives a vCPU that doesn't run the registers with which [`vcpu_up`](Self::vcpu_up) starts it.
+    pub(crate) fn vcpu_initialise(&self, index: u32, context: &Context) -> Result<(), Errno> {
+        let place = index as usize;
+        let vcpu = self.domain.vcpus.get(place).ok_or(Errno::Enoent)?;
+        let mut life = self.domain.life.lock();
+        let on = life.on.get(place).copied().unwrap_or(true);
+        let ready = life.ready.get_mut(place).filter(|ready| !on && !**ready);
+        let ready = ready.ok_or(Errno::Eexist)?;
+        self.system
+            .machine
+            .initialise_vcpu(&vcpu.machine, context)
+            .map_err(|_| Errno::Einval)?;
+        *ready = true;
+        Ok(())
+    }
+
+    /// Starts a vCPU that has been given its registers; nothing if it runs.
+    pub(crate) fn vcpu_up(&self, index: u32) -> Result<(), Errno> {
+        let mut life = self.domain.life.lock();
+        let vcpu = match self.stopped(&life, index) {
+            Ok(vcpu) => vcpu,
+            Err(StartError::AlreadyOn) => return Ok(()),
+            Err(StartError::NoSuchVcpu) => return Err(Errno::Enoent),
+            Err(StartError::Ending) => return Err(Errno::Einval),
+        };
+        if life.ready.get(index as usize) != Some(&true) {
+            return Err(Errno::Einval);
+        }
+        self.switch_on(&mut life, vcpu);
+        self.system.machine.start_initialised(&vcpu.machine);
+        Ok(())
+    }
+
+    /// A vCPU that may be started.
+    fn stopped(&self, life: &Life, index: u32) -> Result<&Vcpu<M>, StartError> {
         let vcpu = self
             .domain
             .vcpus
             .get(index as usize)
             .ok_or(StartError::NoSuchVcpu)?;
-        let mut life = self.domain.life.lock();
         if life.phase != Phase::Running {
             return Err(StartError::Ending);
         }
-        let on = life
-            .on
-            .get_mut(index as usize)
-            .ok_or(StartError::NoSuchVcpu)?;
-        if *on {
-            return Err(StartError::AlreadyOn);
+        match life.on.get(index as usize) {
+            Some(false) => Ok(vcpu),
+            Some(true) => Err(StartError::AlreadyOn),
+            None => Err(StartError::NoSuchVcpu),
         }
-        *on = true;
+    }
+
+    /// Counts a vCPU as running.
+    fn switch_on(&self, life: &mut Life, vcpu: &Vcpu<M>) {
+        let place = vcpu.index as usize;
+        if let Some((on, ready)) = life.on.get_mut(place).zip(life.ready.get_mut(place)) {
+            *on = true;
+            *ready = false;
+        }
         vcpu.since
             .store(self.system.machine.now(), Ordering::Relaxed);
-        self.system.machine.start_vcpu(&vcpu.machine, start);
-        Ok(())
     }
 
     /// Stops the calling vCPU until another one starts it. A domain whose last vCPU stops has

@@ -58,6 +58,8 @@ pub struct Features {
     pub next_rip: bool,
     /// TLB_CONTROL can drop one address space only.
     pub flush_by_asid: bool,
+    /// VMEXIT stores the bytes of the instruction, and which segment it uses.
+    pub decode_assists: bool,
 }
 
 impl Features {
@@ -97,6 +99,7 @@ impl Features {
             address_bits,
             next_rip: svm.edx & 1 << 3 != 0,
             flush_by_asid: svm.edx & 1 << 6 != 0,
+            decode_assists: svm.edx & 1 << 7 != 0,
         })
     }
 }
@@ -142,6 +145,7 @@ mod tests {
             address_bits: 40,
             next_rip: false,
             flush_by_asid: false,
+            decode_assists: false,
         };
         assert_eq!(Features::read(&cpu), Ok(expected));
     }

@@ -10,6 +10,7 @@ pub mod boot_info;
 pub mod devices;
 pub mod features;
 pub mod guest_walk;
+pub mod mmio;
 pub mod npt;
 pub mod paging;
 pub mod svm;

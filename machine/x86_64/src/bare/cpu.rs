@@ -1,12 +1,23 @@
 //! Single instructions: ports, model-specific registers, CPUID, waiting; and each CPU's record.
 
+use alloc::boxed::Box;
 use core::arch::x86_64::__cpuid_count;
 use core::arch::{asm, global_asm};
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use hypervisor::Caller;
 
 use super::machine::Pc;
-use crate::features::{Cpuid, Leaf};
+use super::mmu;
+use crate::features::{Cpuid, Features, Leaf};
+use crate::svm::efer;
+use crate::svm::vmcb::flush;
+
+const EFER: u32 = 0xc000_0080;
+const VM_HSAVE_PA: u32 = 0xc001_0117;
+const CR4_OSXSAVE: u32 = 1 << 18;
+/// CPUID 1 ECX.
+const XSAVE: u32 = 1 << 26;
 
 /// Reads a byte from a port.
 ///
@@ -86,6 +97,37 @@ pub fn wait_with_interrupts_off() {
 pub struct Cpu {
     /// The way into the core for its vCPU.
     pub caller: Caller<'static, Pc>,
+    /// What it has.
+    pub features: Features,
+    /// Machine address of its vCPU's control block.
+    pub block: u64,
+    /// Translations of the guest's that it may hold are void.
+    stale: AtomicBool,
+}
+
+/// Where VMRUN keeps the hypervisor's state (APM volume 2, 15.30.4).
+#[repr(C, align(4096))]
+struct SaveArea([u8; 4096]);
+
+impl Cpu {
+    /// Has the next entry into the guest drop what this CPU holds of its translations.
+    pub fn forget_translations(&self) {
+        self.stale.store(true, Ordering::Relaxed);
+    }
+
+    /// What TLB_CONTROL has to be for the next entry. `stale` says whether the nested tables have changed.
+    pub fn flush(&self, stale: bool) -> u8 {
+        let own = self.stale.load(Ordering::Relaxed);
+        if !stale && !own {
+            return flush::NOTHING;
+        }
+        self.stale.store(false, Ordering::Relaxed);
+        if self.features.flush_by_asid {
+            flush::GUEST
+        } else {
+            flush::ALL
+        }
+    }
 }
 
 /// A descriptor table of one CPU, and behind it the address of its record: SGDT finds both. No segment register is free
@@ -128,6 +170,71 @@ pub fn this() -> &'static Cpu {
 /// This CPU's record, if [`start`] has run on it.
 pub fn try_this() -> Option<&'static Cpu> {
     (record() != 0).then(this)
+}
+
+/// Sets this CPU up to run its vCPU. From here on FS, GS and what VMLOAD loads are the guest's.
+pub fn start(caller: Caller<'static, Pc>, features: Features) -> &'static Cpu {
+    let vcpu = caller.vcpu.machine();
+    let save_area: &'static SaveArea = Box::leak(Box::new(SaveArea([0; 4096])));
+    // SAFETY: every CPU in long mode has this register.
+    let extended = unsafe { read_msr(EFER) };
+    // SAFETY: the CPU has SVM (`Features::read`), which changes nothing until VMRUN.
+    unsafe { write_msr(EFER, extended | efer::SVME) };
+    // SAFETY: the area is this CPU's for good.
+    unsafe { write_msr(VM_HSAVE_PA, mmu::machine_address(&raw const *save_area)) };
+    if ThisCpu.leaf(1, 0).ecx & XSAVE != 0 {
+        // SAFETY: the CPU has XSAVE; the bit allows XSETBV, nothing else that the hypervisor does.
+        unsafe {
+            asm!("mov {0}, cr4", "or {0}, {bit}", "mov cr4, {0}", out(reg) _, bit = const CR4_OSXSAVE,
+                options(nostack));
+        }
+    }
+    let cpu: &'static Cpu = Box::leak(Box::new(Cpu {
+        caller,
+        features,
+        block: vcpu.block_address(),
+        stale: AtomicBool::new(true),
+    }));
+    let descriptors: &'static Descriptors = Box::leak(Box::new(Descriptors {
+        null: 0,
+        code: CODE,
+        data: DATA,
+        record: (&raw const *cpu) as u64,
+    }));
+    let pointer = Pointer {
+        limit: DESCRIPTORS_LIMIT,
+        base: (&raw const *descriptors) as u64,
+    };
+    // SAFETY: the same descriptors as those in use, at the same selectors; the table lives for good.
+    unsafe { asm!("lgdt [{}]", in(reg) &raw const pointer, options(readonly, nostack)) };
+    vcpu.prepare(caller.domain.machine());
+    cpu
+}
+
+/// XCR0 as after a reset: x87 only. Nothing on a CPU without XSAVE.
+pub fn reset_extended_state() {
+    if ThisCpu.leaf(1, 0).ecx & XSAVE != 0 {
+        // SAFETY: bit 0 alone is always valid.
+        unsafe { set_extended_state(1) };
+    }
+}
+
+/// Writes XCR0.
+///
+/// # Safety
+/// [`start`] has run on this CPU, which has XSAVE, and the CPU allows the value.
+pub unsafe fn set_extended_state(value: u64) {
+    let (low, high) = (value & 0xffff_ffff, value >> 32);
+    // SAFETY: the hypervisor uses none of the registers that XCR0 is about.
+    unsafe {
+        asm!("xsetbv", in("ecx") 0, in("rax") low, in("rdx") high, options(nomem, nostack));
+    }
+}
+
+/// Writes all dirty cache lines back and drops all lines.
+pub fn write_back_caches() {
+    // SAFETY: memory stays as the CPU sees it.
+    unsafe { asm!("wbinvd", options(nostack, preserves_flags)) };
 }
 
 /// Lets one interrupt in that is pending, and gives its vector. It isn't ended: the local APIC delivers none of the same

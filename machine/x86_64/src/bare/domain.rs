@@ -12,8 +12,10 @@ use spin::Mutex;
 use super::platform;
 use super::pool::{self, Pool};
 use crate::boot_info::Physical;
+use crate::devices::msr;
 use crate::npt::Kind;
 use crate::paging::LongMode;
+use crate::svm::permission::{Iopm, Msrpm};
 use crate::windows::{Span, Windows};
 
 /// Devices below this address are mapped when a domain starts, those above when it meets them.
@@ -26,6 +28,10 @@ pub struct Domain {
     presence: &'static Presence,
     /// The devices that the hypervisor plays for it.
     pub devices: platform::Devices,
+    /// The ports that it reaches.
+    pub ports: Box<Iopm>,
+    /// The model-specific registers that it reaches.
+    pub msrs: Box<Msrpm>,
 }
 
 /// The tables of a domain and what they are made of.
@@ -166,6 +172,8 @@ impl Domain {
             }),
             root,
             presence,
+            ports: Box::new(Iopm::new(|port| parts.devices.port_passes(port))),
+            msrs: Box::new(Msrpm::new(msr::passed())),
             devices: parts.devices,
         };
         let mapped = domain.nested.lock().map_windows();

@@ -3,6 +3,7 @@
 
 pub mod event;
 pub mod field;
+pub mod hypercall_page;
 pub mod intercept;
 pub mod permission;
 pub mod start;
@@ -64,9 +65,36 @@ pub fn is_pat(value: u64) -> bool {
         .all(|kind| matches!(kind, 0 | 1 | 4..=7))
 }
 
+/// Whether XCR0 may have a value on a CPU that has the components `supported` (APM volume 2, 11.5.2): x87 always, AVX with
+/// SSE, the three of AVX-512 together and with AVX.
+#[must_use]
+pub const fn is_xcr0(value: u64, supported: u64) -> bool {
+    const X87: u64 = 1 << 0;
+    const SSE: u64 = 1 << 1;
+    const AVX: u64 = 1 << 2;
+    const AVX512: u64 = 7 << 5;
+    let wide = value & AVX512;
+    value & !supported == 0
+        && value & X87 != 0
+        && (value & AVX == 0 || value & SSE != 0)
+        && (wide == 0 || wide == AVX512 && value & AVX != 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn extended_state() {
+        const ALL: u64 = 0xe7;
+        for good in [1, 3, 7, 0xe7] {
+            assert!(is_xcr0(good, ALL), "{good:#x}");
+        }
+        for bad in [0, 2, 5, 9, 0x27, 0xe3, 0x107, 1 << 63 | 1] {
+            assert!(!is_xcr0(bad, ALL), "{bad:#x}");
+        }
+        assert!(!is_xcr0(7, 3));
+    }
 
     #[test]
     fn types_of_memory() {

@@ -32,6 +32,11 @@ static mut boot_stack: Pages<BOOT_STACK_BYTES> = Pages::unused();
 #[unsafe(link_section = ".noinit.tables")]
 static mut boot_tables: Pages<{ 8 * 4096 }> = Pages::unused();
 
+/// The machine address of the first tables' top one, which lies below 4 GiB: other CPUs come in by it.
+pub fn boot_root() -> u64 {
+    super::mmu::machine_address(&raw const boot_tables)
+}
+
 /// Where loaders that don't move the image put it (`LOAD` of `link.ld`).
 const LOAD: u32 = 0x20_0000;
 

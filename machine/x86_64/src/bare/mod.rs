@@ -18,6 +18,7 @@ pub mod panic;
 pub mod platform;
 pub mod pool;
 pub mod run;
+pub mod smp;
 pub mod timer;
 pub mod tsc;
 pub mod vcpu;

@@ -183,21 +183,6 @@ impl Reference {
         // An access to a register outside the CPU takes a tenth of a microsecond at the least.
         (0..100).any(|_| self.read() != first)
     }
-
-    /// The counter, and the TSC at that moment: the best of a few tries.
-    fn sample(self) -> (u64, u64) {
-        let mut best = (u64::MAX, 0, 0);
-        for _ in 0..5 {
-            let before = now();
-            let count = self.read();
-            let after = now();
-            let took = after.saturating_sub(before);
-            if took < best.0 {
-                best = (took, count, before + took / 2);
-            }
-        }
-        (best.1, best.2)
-    }
 }
 
 fn hpet(registers: u64) -> Option<Reference> {
@@ -226,8 +211,8 @@ fn hpet(registers: u64) -> Option<Reference> {
 fn measure(references: References) -> Option<(u64, Source, Option<u64>)> {
     let reference = Reference::find(references)?;
     apic::count_silently();
-    let timer = apic::count_left();
-    let (first, begin) = reference.sample();
+    let timer = timer_sample();
+    let (first, begin) = sample(|| reference.read());
     let wanted = reference.frequency() / PARTS;
     // A counter that stops must not stop the machine.
     let mut patience = 10_000_000_u32;
@@ -235,31 +220,48 @@ fn measure(references: References) -> Option<(u64, Source, Option<u64>)> {
     while elapsed(reference.read()) < wanted && patience > 0 {
         patience -= 1;
     }
-    let (last, end) = reference.sample();
-    let timer = timer.saturating_sub(apic::count_left());
-    apic::count_down(0);
+    let (last, end) = sample(|| reference.read());
     let ticks = elapsed(last);
     if patience == 0 || ticks == 0 || end <= begin {
         return None;
     }
-    let by = |counts| time::by_reference(counts, reference.frequency(), ticks);
-    Some((
-        by(end - begin),
-        reference.source(),
-        Some(by(u64::from(timer))),
-    ))
+    let tsc = time::by_reference(end - begin, reference.frequency(), ticks);
+    Some((tsc, reference.source(), Some(since(timer, tsc))))
 }
 
 /// The APIC timer's frequency, measured against the TSC.
 fn apic_by_tsc(tsc: u64) -> u64 {
     apic::count_silently();
-    let begin = now();
-    let timer = apic::count_left();
-    while now() - begin < tsc / PARTS {
+    let timer = timer_sample();
+    while now() - timer.1 < tsc / PARTS {
         core::hint::spin_loop();
     }
-    let counted = timer.saturating_sub(apic::count_left());
-    let passed = now() - begin;
+    since(timer, tsc)
+}
+
+/// The APIC timer, upwards, and the TSC.
+fn timer_sample() -> (u64, u64) {
+    sample(|| u64::from(u32::MAX - apic::count_left()))
+}
+
+/// The APIC timer's frequency by how far it came since a sample; stops it.
+fn since(begin: (u64, u64), tsc: u64) -> u64 {
+    let end = timer_sample();
     apic::count_down(0);
-    time::by_reference(u64::from(counted), tsc, passed)
+    let counts = end.0.saturating_sub(begin.0);
+    time::by_reference(counts, tsc, end.1.saturating_sub(begin.1))
+}
+
+/// A counter, and the TSC at that moment: the best of a few tries.
+fn sample(read: impl Fn() -> u64) -> (u64, u64) {
+    let mut best = (u64::MAX, 0, 0);
+    for _ in 0..5 {
+        let before = now();
+        let count = read();
+        let took = now().saturating_sub(before);
+        if took < best.0 {
+            best = (took, count, before + took / 2);
+        }
+    }
+    (best.1, best.2)
 }

@@ -18,6 +18,8 @@ pub enum Access {
     Pass,
     /// Nothing is there: reads give ones, writes are dropped.
     Nobody,
+    /// Nothing is there, but reads give zero.
+    Zero,
     /// Port 0xcf8: [`super::pci::AddressPort`], if 32 bits are accessed from here on; else nobody's.
     PciAddress,
     /// Ports 0xcfc to 0xcff: a function's registers.
@@ -32,9 +34,12 @@ pub enum Access {
 
 /// Ports that are the same on every PC, in ascending order. Not there for a PVH domain: its ACPI tables say so, or Linux
 /// takes it for granted.
-const FIXED: [(RangeInclusive<u16>, Access); 10] = [
+const FIXED: [(RangeInclusive<u16>, Access); 12] = [
     (0x20..=0x21, Access::Nobody),   // 8259A
-    (0x40..=0x43, Access::Nobody),   // 8254
+    (0x40..=0x41, Access::Nobody),   // 8254
+    // Linux measures with channel 2, and reads a hundred thousand times as long as the count's high byte is all ones.
+    (0x42..=0x42, Access::Zero),
+    (0x43..=0x43, Access::Nobody),
     (0x64..=0x64, Access::Keyboard), // 8042
     (0x92..=0x92, Access::Nobody),   // system control port A: fast reset, A20
     (0xa0..=0xa1, Access::Nobody),   // second 8259A

@@ -56,7 +56,7 @@ pub fn port_read(devices: &Devices, port: u16, width: Width) -> PortRead {
             PortRead::Value(bus.read_data(port, Size::from(width)))
         }
         Access::PciData => PortRead::Stray,
-        Access::Reset => PortRead::Value(0),
+        Access::Reset | Access::Zero => PortRead::Value(0),
     }
 }
 
@@ -80,6 +80,7 @@ pub fn port_write(devices: &Devices, port: u16, width: Width, value: u32) -> Por
                 false => PortWritten::Done,
             }
         }
+        Access::Zero => PortWritten::Done,
         Access::Nobody | Access::PciAddress | Access::PciData => PortWritten::Stray,
         Access::Reset => {
             /// In the chipset's register at 0xcf9; ACPI's own register resets by its value.

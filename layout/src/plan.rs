@@ -175,10 +175,14 @@ pub struct DomainPlan {
     pub tables: MfnRange,
     /// The kernel.
     pub kernel: Placement,
+    /// Where its first vCPU starts, if the kernel says so (x86: the PVH entry). `None`: at the
+    /// kernel's first byte.
+    pub entry: Option<GuestAddress>,
     /// The ramdisk.
     pub ramdisk: Option<Placement>,
-    /// Where the guest's device tree goes, and the most bytes it may have. It is written after
-    /// the last copy: a module that is to be moved may lie there before.
+    /// Where the guest's device tree goes, and the most bytes it may have; on x86 all that it
+    /// starts from instead: start structure, memory map, command line and ACPI tables. It is
+    /// written after the last copy: a module that is to be moved may lie there before.
     pub tree: GuestRange,
     /// The partial tree, which the hypervisor reads where it lies before any copy is made.
     pub partial_tree: Option<MachineRange>,

@@ -97,6 +97,9 @@ pub struct KernelRequest {
     pub text_offset: u64,
     /// Guest addresses that it must lie within, if it says so.
     pub bounds: Option<GuestRange>,
+    /// Where its first vCPU starts, in bytes from its first byte (x86: the PVH entry); `None` for
+    /// its first byte (arm64).
+    pub entry: Option<u64>,
     /// Who asks for it.
     pub origin: Origin,
 }

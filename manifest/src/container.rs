@@ -30,9 +30,20 @@ pub struct Shape {
     pub alignment: u64,
     /// Its distance from that base, in bytes.
     pub offset: u64,
+    /// The addresses that it should lie within, if it can only run there: first and last, exclusive. They count only
+    /// where the container's own address is known.
+    pub bounds: Option<(u64, u64)>,
 }
 
 impl Shape {
+    /// The first address from `from` on where it may begin.
+    fn first_from(&self, from: u64) -> Option<u64> {
+        let aligned = from
+            .saturating_sub(self.offset)
+            .checked_next_multiple_of(self.alignment.clamp(PAGE, ALIGNMENT))?;
+        aligned.checked_add(self.offset)
+    }
+
     /// A ramdisk or a tree: only its bytes count.
     #[must_use]
     pub fn data(file_size: u64) -> Self {
@@ -41,6 +52,7 @@ impl Shape {
             memory_size: file_size,
             alignment: PAGE,
             offset: 0,
+            bounds: None,
         }
     }
 }
@@ -75,35 +87,60 @@ impl fmt::Display for ContainerError {
     }
 }
 
-/// Gives each payload its place behind a tree of `tree_bytes` bytes. Kernels come first: the space that one takes
-/// beyond its file then lies before the data, not behind the end.
+/// Gives each payload its place behind a tree of `tree_bytes` bytes, in a container that will be loaded at machine
+/// address `base`, a multiple of [`PAGE`]; 0 stands for any multiple of [`ALIGNMENT`]. Kernels come first: the space
+/// that one takes beyond its file then lies before the data, not behind the end. If the place is known, a kernel with
+/// bounds is put where it can run, and data fill what is left free below it.
 ///
 /// # Errors
 /// [`ContainerError::TooLarge`].
-pub fn arrange(tree_bytes: u64, payloads: &[Shape]) -> Result<Arrangement, ContainerError> {
-    let mut order: Vec<usize> = (0..payloads.len()).collect();
-    order
-        .sort_by_key(|&index| core::cmp::Reverse(payloads.get(index).map(|shape| shape.alignment)));
+pub fn arrange(
+    tree_bytes: u64,
+    payloads: &[Shape],
+    base: u64,
+) -> Result<Arrangement, ContainerError> {
+    let mut order: Vec<(usize, &Shape)> = payloads.iter().enumerate().collect();
+    let lowest = |shape: &Shape| shape.bounds.map_or(0, |(lowest, _)| lowest);
+    order.sort_by_key(|(_, shape)| (core::cmp::Reverse(shape.alignment), lowest(shape)));
 
     let mut offsets = alloc::vec![0; payloads.len()];
-    let mut end = tree_bytes;
-    for index in order {
-        let (Some(shape), Some(place)) = (payloads.get(index), offsets.get_mut(index)) else {
-            continue;
+    let mut end = base
+        .checked_add(tree_bytes)
+        .ok_or(ContainerError::TooLarge)?;
+    // Room that was left below kernels with bounds.
+    let mut gaps: Vec<(u64, u64)> = Vec::new();
+    for (index, shape) in order {
+        let bytes = shape.memory_size.max(shape.file_size);
+        let bounds = shape.bounds.filter(|_| base > 0);
+        let bounded = bounds.and_then(|(lowest, highest)| {
+            let start = shape.first_from(end.max(lowest))?;
+            (start.checked_add(bytes)? <= highest).then_some(start)
+        });
+        let filled = gaps.iter_mut().find_map(|gap| {
+            let start = shape.first_from(gap.0)?;
+            let fits = start.checked_add(bytes)? <= gap.1;
+            fits.then(|| gap.0 = start + bytes)?;
+            Some(start)
+        });
+        let place = match (bounded, filled) {
+            (Some(start), _) => {
+                gaps.push((end, start));
+                start
+            }
+            (None, Some(start)) => start,
+            (None, None) => shape.first_from(end).ok_or(ContainerError::TooLarge)?,
         };
-        let base = end
-            .saturating_sub(shape.offset)
-            .checked_next_multiple_of(shape.alignment.clamp(PAGE, ALIGNMENT))
-            .ok_or(ContainerError::TooLarge)?;
-        *place = base.saturating_add(shape.offset);
-        end = place.saturating_add(shape.memory_size.max(shape.file_size));
-        if end > MAX_BYTES {
+        end = end.max(place.saturating_add(bytes));
+        if end - base > MAX_BYTES {
             return Err(ContainerError::TooLarge);
+        }
+        if let Some(offset) = offsets.get_mut(index) {
+            *offset = place - base;
         }
     }
     Ok(Arrangement {
         offsets,
-        total: end.next_multiple_of(PAGE),
+        total: (end - base).next_multiple_of(PAGE),
     })
 }
 
@@ -191,9 +228,10 @@ mod tests {
                 memory_size: 9000,
                 alignment: ALIGNMENT,
                 offset: 0x8_0000,
+                bounds: None,
             },
         ];
-        let arrangement = arrange(tree.len() as u64, &shapes).unwrap();
+        let arrangement = arrange(tree.len() as u64, &shapes, 0).unwrap();
         assert_eq!(arrangement.offsets, [0x8_3000, 0x8_0000]);
         let blob = assemble(&tree, &[&ramdisk, &kernel], &arrangement).unwrap();
         let container = Container::open(&blob).unwrap();
@@ -211,7 +249,71 @@ mod tests {
         );
     }
 
+    const MIB: u64 = 1 << 20;
+
+    /// As QEMU loads it: behind the hypervisor's image, on a page.
+    const BASE: u64 = 3 * MIB + PAGE;
+
+    fn bounded(file_size: u64, memory_size: u64, bounds: (u64, u64)) -> Shape {
+        Shape {
+            file_size,
+            memory_size,
+            alignment: ALIGNMENT,
+            offset: 0,
+            bounds: Some(bounds),
+        }
+    }
+
+    #[test]
+    fn a_kernel_lies_where_it_runs_and_data_below_it() {
+        let kernel = bounded(40 * MIB, 58 * MIB, (16 * MIB, 74 * MIB));
+        let shapes = [Shape::data(8 * MIB), kernel, Shape::data(6 * MIB)];
+        let arrangement = arrange(2 * PAGE, &shapes, BASE).unwrap();
+        let places: Vec<u64> = arrangement.offsets.iter().map(|it| BASE + it).collect();
+        assert_eq!(places, [BASE + 2 * PAGE, 16 * MIB, 74 * MIB]);
+        assert_eq!(arrangement.total, 80 * MIB - BASE);
+        // Without a place it is a kernel like any other.
+        let anywhere = arrange(2 * PAGE, &shapes, 0).unwrap();
+        assert_eq!(anywhere.offsets[1], 2 * MIB);
+    }
+
+    #[test]
+    fn a_place_that_is_taken_or_below_does_not_count() {
+        let fixed = bounded(40 * MIB, 58 * MIB, (16 * MIB, 74 * MIB));
+        let arrangement = arrange(PAGE, &[fixed, fixed], BASE).unwrap();
+        let places: Vec<u64> = arrangement.offsets.iter().map(|it| BASE + it).collect();
+        assert_eq!(places, [16 * MIB, 74 * MIB]);
+        let above = arrange(PAGE, &[fixed], 1 << 30).unwrap();
+        assert_eq!(above.offsets, [ALIGNMENT]);
+    }
+
     proptest! {
+        #[test]
+        fn payloads_in_a_known_place_are_apart_and_aligned(
+            base in 1u64..1 << 18,
+            sizes in prop::collection::vec((0u64..10 << 20, 0u64..4 << 20, prop::option::of((0u64..512, 0u64..64))), 0..8),
+        ) {
+            let base = base * PAGE;
+            let shapes: Vec<Shape> = sizes
+                .iter()
+                .map(|&(file_size, more, bounds)| match bounds {
+                    Some((start, size)) => {
+                        bounded(file_size, file_size + more, (start * MIB, (start + size) * MIB))
+                    }
+                    None => Shape::data(file_size),
+                })
+                .collect();
+            let arrangement = arrange(PAGE, &shapes, base).unwrap();
+            let mut taken = alloc::vec![(0, PAGE)];
+            for (shape, &offset) in shapes.iter().zip(&arrangement.offsets) {
+                prop_assert_eq!((base + offset) % shape.alignment, 0);
+                taken.push((offset, offset + shape.memory_size));
+            }
+            taken.sort_unstable();
+            prop_assert!(taken.windows(2).all(|pair| pair[0].1 <= pair[1].0 || pair[1].0 == pair[1].1));
+            prop_assert!(taken.iter().all(|range| range.1 <= arrangement.total));
+        }
+
         #[test]
         fn payloads_are_apart_and_aligned(
             tree_bytes in 40u64..100_000,
@@ -224,9 +326,10 @@ mod tests {
                     memory_size: file_size + more,
                     alignment: if kernel { ALIGNMENT } else { PAGE },
                     offset: if kernel { 0x8_0000 } else { 0 },
+                    bounds: None,
                 })
                 .collect();
-            let arrangement = arrange(tree_bytes, &shapes).unwrap();
+            let arrangement = arrange(tree_bytes, &shapes, 0).unwrap();
             let mut taken = alloc::vec![(0, tree_bytes)];
             for (shape, &offset) in shapes.iter().zip(&arrangement.offsets) {
                 prop_assert_eq!(offset % shape.alignment, shape.offset);

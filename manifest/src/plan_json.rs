@@ -94,6 +94,9 @@ fn domain(json: &mut Json, domain: &DomainPlan, host: &HostMap) {
     json.list("cpus", &domain.cpus, |json, cpu| json.plain((*cpu).into()));
     json.list("memory", &domain.banks, bank);
     placement(json, "kernel", Some(&domain.kernel));
+    if let Some(entry) = domain.entry {
+        json.address("entry", entry.raw());
+    }
     placement(json, "ramdisk", domain.ramdisk.as_ref());
     json.key("device-tree");
     json.object(|json| {
@@ -203,6 +206,7 @@ mod tests {
                 source: range(0x10000, 100),
                 in_place: true,
             },
+            entry: None,
             ramdisk: None,
             tree: GuestRange::saturating(GuestAddress::new(0x12000), 4096),
             partial_tree: None,

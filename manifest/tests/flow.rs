@@ -36,6 +36,7 @@ fn pack(kernel: &[u8], ramdisk: &[u8]) -> Vec<u8> {
             memory_size: image.memory_size,
             alignment: container::ALIGNMENT,
             offset: image.text_offset,
+            bounds: None,
         },
         Shape::data(ramdisk.len() as u64),
     ];
@@ -51,6 +52,7 @@ fn pack(kernel: &[u8], ramdisk: &[u8]) -> Vec<u8> {
                 alignment: 2 << 20,
                 text_offset: 0,
                 bounds: None,
+                entry: None,
                 origin: Origin::NONE,
             }),
             ramdisk: Some(ModuleRequest {
@@ -66,7 +68,7 @@ fn pack(kernel: &[u8], ramdisk: &[u8]) -> Vec<u8> {
         |offsets: &[u64]| system::write(&with(offsets), &[], 0, None, &Origins::new()).unwrap();
     // The tree's length doesn't depend on where the modules are.
     let tree_bytes = write(&[0, 0]).len() as u64;
-    let arrangement = container::arrange(tree_bytes, &shapes).unwrap();
+    let arrangement = container::arrange(tree_bytes, &shapes, 0).unwrap();
     let tree = write(&arrangement.offsets);
     assert_eq!(tree.len() as u64, tree_bytes);
     container::assemble(&tree, &[kernel, ramdisk], &arrangement).unwrap()

@@ -52,6 +52,7 @@ fn domain(capabilities: Capabilities, direct: bool, banks: &[(u64, u64, u64)]) -
         pool: MfnRange::empty(Mfn::default()),
         tables: MfnRange::empty(Mfn::default()),
         kernel: place(0x4800_0000, 0x100_0000),
+        entry: None,
         ramdisk: Some(place(0x4a00_0000, 0x12_3456)),
         tree: GuestRange::new(GuestAddress::new(0x4c00_0000), 0x8000).unwrap(),
         partial_tree: None,

@@ -56,6 +56,7 @@ fn kernel() -> impl Strategy<Value = KernelRequest> {
         alignment: 2 << 20,
         text_offset: 0,
         bounds: None,
+        entry: None,
         origin: Origin::NONE,
     })
 }

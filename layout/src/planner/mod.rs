@@ -25,13 +25,13 @@ use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use crate::address::{Mfn, MfnRange};
+use crate::address::{GuestAddress, Mfn, MfnRange};
 use crate::conflict::Code;
 use crate::domain::Identity;
 use crate::host::{HostMap, Origin};
 use crate::need;
-use crate::plan::{DomainPlan, HypervisorPlan, Outcome, Plan};
-use crate::request::SystemRequest;
+use crate::plan::{DomainPlan, HypervisorPlan, Outcome, Placement, Plan};
+use crate::request::{DomainRequest, SystemRequest};
 use ground::Ground;
 use home::{Home, Place};
 use modules::Wanted;
@@ -258,6 +258,7 @@ impl<'a> Planner<'a> {
                 banks,
                 pool: MfnRange::empty(Mfn::new(0)),
                 tables: MfnRange::empty(Mfn::new(0)),
+                entry: entry(domain, &layout.kernel),
                 kernel: layout.kernel,
                 ramdisk: layout.ramdisk,
                 tree: layout.tree,
@@ -352,6 +353,12 @@ impl<'a> Planner<'a> {
             refused,
         }
     }
+}
+
+/// Where the kernel that lies there starts, if it says so.
+fn entry(domain: &DomainRequest, kernel: &Placement) -> Option<GuestAddress> {
+    let offset = domain.kernel.as_ref()?.entry?;
+    kernel.address.checked_add(offset)
 }
 
 /// Carves the domains' pools and tables out of the region, from the top of its larger free part

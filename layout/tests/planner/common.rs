@@ -74,6 +74,7 @@ pub fn kernel(start: u64, size: u64) -> KernelRequest {
         alignment: 2 * MIB,
         text_offset: 0,
         bounds: None,
+        entry: None,
         origin: Origin(20),
     }
 }

@@ -128,6 +128,7 @@ impl Guest {
                 alignment: self.align * CELL,
                 text_offset: if self.offset { CELL } else { 0 },
                 bounds: None,
+                entry: None,
                 origin: Origin(11),
             }),
             ramdisk: (self.ramdisk > 0).then(|| ModuleRequest {

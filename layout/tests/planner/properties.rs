@@ -104,6 +104,7 @@ fn kernels() -> impl Strategy<Value = KernelRequest> {
             alignment,
             text_offset,
             bounds: None,
+            entry: None,
             origin: Origin(20),
         })
 }
@@ -223,6 +224,7 @@ fn good_domains() -> impl Strategy<Value = Vec<DomainRequest>> {
                     alignment: 1 << shift,
                     text_offset: 0,
                     bounds: None,
+                    entry: None,
                     origin: Origin(20),
                 }),
                 ramdisk: ramdisk.map(|module| ModuleRequest {

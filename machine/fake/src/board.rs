@@ -312,6 +312,7 @@ fn plan(specs: &[DomainSpec], scrub: Scrub) -> (HostMap, Plan) {
             pool,
             tables: MfnRange::empty(region.start()),
             kernel,
+            entry: None,
             ramdisk: None,
             tree: GuestRange::saturating(GuestAddress::new(page(2).raw()), FRAME_SIZE),
             partial_tree: None,

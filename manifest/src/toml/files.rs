@@ -14,7 +14,7 @@ use crate::container::{self, Arrangement, ContainerError, Shape};
 use crate::image::{HEADER_BYTES, IMAGE_ALIGNMENT};
 use crate::kernel;
 use crate::tree::blob::{Tree, TreeError};
-use crate::tree::system::{self, Modules, System, kernel_request};
+use crate::tree::system::{self, HostDescription, Modules, System, kernel_request};
 use crate::tree::writer::TooLarge;
 
 /// A manifest with the files that it names, and their places in the container.
@@ -101,7 +101,7 @@ impl Manifest {
                 }
             }
         }
-        let arrangement = arrange(&self, &payloads)?;
+        let arrangement = arrange(&self, &payloads, 0)?;
         Ok(Loaded {
             manifest: self,
             payloads,
@@ -153,11 +153,15 @@ impl Manifest {
 
 /// Gives the payloads their places. The tree names them, so that its length is known only with
 /// them: room for it grows until it fits.
-fn arrange(manifest: &Manifest, payloads: &[Payload]) -> Result<Arrangement, BuildError> {
+fn arrange(
+    manifest: &Manifest,
+    payloads: &[Payload],
+    base: u64,
+) -> Result<Arrangement, BuildError> {
     let shapes: Vec<Shape> = payloads.iter().map(|payload| payload.shape).collect();
     let mut room = 0;
     loop {
-        let arrangement = container::arrange(room, &shapes).map_err(BuildError::Container)?;
+        let arrangement = container::arrange(room, &shapes, base).map_err(BuildError::Container)?;
         let tree = manifest
             .tree(payloads, &arrangement, None)
             .map_err(BuildError::Tree)?;
@@ -201,6 +205,7 @@ fn read(role: Role, path: &Path) -> Result<(Vec<u8>, Shape), (Code, String)> {
         memory_size: kernel.image.memory_size,
         alignment: IMAGE_ALIGNMENT,
         offset: kernel.image.text_offset,
+        bounds: None,
     };
     Ok((kernel.bytes, shape))
 }
@@ -254,6 +259,16 @@ impl Loaded {
         self.arrangement.total
     }
 
+    /// Arranges the container anew for a place that is known beforehand, so that a kernel with bounds lies where it
+    /// runs. [`Self::container_bytes`] holds after it.
+    ///
+    /// # Errors
+    /// See [`BuildError`].
+    pub fn arrange_at(&mut self, base: u64) -> Result<(), BuildError> {
+        self.arrangement = arrange(&self.manifest, &self.payloads, base)?;
+        Ok(())
+    }
+
     /// The container, which carries the digest of the plan.
     ///
     /// # Errors
@@ -272,12 +287,16 @@ impl Loaded {
     }
 
     /// What the hypervisor reads from this container at machine address `start` on a host with
-    /// this live tree: by its own reader, so that the plan is the same. Only the origins are the
-    /// manifest's.
+    /// this description (a live tree, or a PC's): by its own reader, so that the plan is the same.
+    /// Only the origins are the manifest's.
     ///
     /// # Errors
     /// See [`BuildError`].
-    pub fn system(&mut self, start: u64, host: &Tree<'_>) -> Result<System, BuildError> {
+    pub fn system<'r, 'h: 'r>(
+        &mut self,
+        start: u64,
+        host: impl Into<HostDescription<'r, 'h>>,
+    ) -> Result<System, BuildError> {
         let blob = self
             .manifest
             .tree(&self.payloads, &self.arrangement, None)

@@ -10,11 +10,9 @@ use layout::{
     MemoryRequest, ModuleRequest, OnStop, OnStrayAccess, Policies, StaticRange,
 };
 
-use super::kernel_request;
 use super::property;
 use super::read::Reader;
 use crate::tree::blob::{Cells, Node};
-use crate::tree::guest;
 
 /// The modules that stand under one node.
 #[derive(Default)]
@@ -77,7 +75,7 @@ impl Reader<'_, '_> {
             policies,
             vpl011: node.has("vpl011"),
         };
-        domain.tree_bytes = guest::budget(self.host, &domain);
+        domain.tree_bytes = self.host.budget(&domain);
         domain
     }
 
@@ -294,6 +292,7 @@ impl Reader<'_, '_> {
         kind: Kind,
         found: &mut FoundModules,
     ) {
+        self.check_names(node, &property::OF_MODULE);
         let (address_cells, size_cells) = parent.child_cells();
         let mut cells = Cells::new(node.value("reg").unwrap_or_default());
         let reg = cells
@@ -307,16 +306,8 @@ impl Reader<'_, '_> {
         let origin = self.origin(node);
         match kind {
             Kind::Kernel => {
-                let header = (self.header)(module).ok_or("nothing can be read there".to_owned());
-                let request = header.and_then(|header| {
-                    kernel_request(module, &header, origin).map_err(|error| format!("{error}"))
-                });
-                match request {
-                    Ok(kernel) => found.kernel = Some(kernel),
-                    Err(why) => {
-                        let what = format!("the kernel module at {module}");
-                        self.problem(node, Code::KernelFile, &what, &why);
-                    }
+                if let Some(kernel) = self.kernel(node, module, origin) {
+                    found.kernel = Some(kernel);
                 }
                 found.command_line = node.string("bootargs").map(ToOwned::to_owned);
             }

@@ -4,14 +4,19 @@
 //! [`layout::SystemRequest`] there and in the hypervisor. Trees for Xen are read too: domains of class
 //! `xen,domain`, and the classic hardware domain whose modules stand right under `/chosen`.
 //!
+//! Beside it stands the host's description, a tree or a PC's ([`HostDescription`]).
+//!
 //! Source: Xen, docs/misc/arm/device-tree/booting.txt. The `terrane,*` properties are described in
 //! docs/system-tree.md.
 
 mod domain;
+mod host;
+mod kernel;
 mod read;
 pub mod words;
 mod write;
 
+pub use host::HostDescription;
 pub use read::{Modules, System, read};
 pub use write::{DIGEST_LENGTH, write};
 
@@ -43,10 +48,25 @@ mod property {
     pub const ON_REBOOT: &str = "terrane,on-reboot";
     pub const ON_CRASH: &str = "terrane,on-crash";
 
+    pub const MEMORY_SIZE: &str = "terrane,memory-size";
+    pub const ALIGNMENT: &str = "terrane,alignment";
+    pub const TEXT_OFFSET: &str = "terrane,text-offset";
+    pub const ENTRY: &str = "terrane,entry";
+    pub const BOUNDS: &str = "terrane,bounds";
+
     pub const RESERVED: &str = "terrane,reserved";
     pub const DEVICE: &str = "terrane,device";
     pub const DMA_MASK: &str = "terrane,dma-mask";
 
+    /// What may stand in a module's node.
+    pub const OF_MODULE: [&str; 6] = [
+        MANIFEST_LINE,
+        MEMORY_SIZE,
+        ALIGNMENT,
+        TEXT_OFFSET,
+        ENTRY,
+        BOUNDS,
+    ];
     /// What may stand in `/chosen`.
     pub const OF_CHOSEN: [&str; 7] = [
         VERSION,
@@ -95,6 +115,7 @@ pub fn kernel_request(
         alignment: IMAGE_ALIGNMENT,
         text_offset: image.text_offset,
         bounds: None,
+        entry: None,
         origin,
     })
 }

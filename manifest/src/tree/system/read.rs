@@ -11,11 +11,10 @@ use layout::{
 };
 
 use super::words::Word;
-use super::{VERSION, property};
+use super::{HostDescription, VERSION, property};
 use crate::image::HEADER_BYTES;
 use crate::origin::{LineColumn, Origins, Position, WhichTree};
 use crate::tree::blob::{Cells, Node, Tree};
-use crate::tree::host;
 
 /// What a module's `reg` counts from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,15 +38,17 @@ pub struct System {
     pub problems: Vec<Conflict>,
 }
 
-/// Reads a system's tree. `header` gives the first bytes of a kernel's module, `None` where nothing can be read.
+/// Reads a system's tree. `host` is the machine's description. `header` gives the first bytes of a kernel's module,
+/// `None` where nothing can be read; kernels whose node says all aren't asked for.
 #[must_use]
-pub fn read(
+pub fn read<'r, 'h: 'r>(
     tree: &Tree<'_>,
     modules: Modules,
-    host: &Tree<'_>,
+    host: impl Into<HostDescription<'r, 'h>>,
     header: &dyn Fn(MachineRange) -> Option<[u8; HEADER_BYTES]>,
     origins: &mut Origins,
 ) -> System {
+    let host = host.into();
     let mut reader = Reader {
         modules,
         host,
@@ -77,7 +78,7 @@ pub fn read(
             );
         }
     }
-    request.hypervisor.tree_bytes = (host.total_bytes() + tree.total_bytes()) as u64;
+    request.hypervisor.tree_bytes = host.bytes() + tree.total_bytes() as u64;
     System {
         request,
         reserved,
@@ -93,7 +94,7 @@ fn is_domain(node: Node<'_, '_>) -> bool {
 
 pub(super) struct Reader<'r, 'h> {
     pub(super) modules: Modules,
-    pub(super) host: &'r Tree<'h>,
+    pub(super) host: HostDescription<'r, 'h>,
     pub(super) header: &'r dyn Fn(MachineRange) -> Option<[u8; HEADER_BYTES]>,
     origins: &'r mut Origins,
     problems: Vec<Conflict>,
@@ -241,11 +242,11 @@ impl Reader<'_, '_> {
             );
         }
         let named = chosen.string(property::CONSOLE);
-        let console = host::resolve_console(self.host, named);
+        let console = self.host.console(named);
         if let (Some(name), None) = (named, &console) {
             let origin = self.origin(chosen);
             let what = format!("{} = \"{name}\"", property::CONSOLE);
-            let why = "the host's tree has no node by this path or alias";
+            let why = "the host has no console by this path or alias";
             self.problem_with_help(
                 origin,
                 Code::DeviceUnknown,
@@ -343,11 +344,7 @@ impl Reader<'_, '_> {
                 .and_then(suffixed)
         };
         let origin = self.origin(chosen);
-        let host_cpus = self
-            .host
-            .nodes()
-            .filter(|node| node.string("device_type") == Some("cpu"))
-            .count();
+        let host_cpus = self.host.cpus();
         let cpus = option("dom0_max_vcpus").and_then(|cpus| u32::try_from(cpus).ok());
         let memory = option("dom0_mem").map_or(MemoryRequest::Rest, MemoryRequest::Size);
         let classic = chosen
@@ -367,7 +364,7 @@ impl Reader<'_, '_> {
             command_line,
             ..DomainRequest::default()
         };
-        domain.tree_bytes = crate::tree::guest::budget(self.host, &domain);
+        domain.tree_bytes = self.host.budget(&domain);
         Some(domain)
     }
 

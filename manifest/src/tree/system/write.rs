@@ -126,13 +126,15 @@ impl SystemWriter<'_> {
 
     fn children(&self, node: &mut Writer, domain: &DomainRequest) {
         if let Some(kernel) = &domain.kernel {
-            let bootargs = Some(domain.command_line.as_str());
             self.module(
                 node,
                 "multiboot,kernel",
                 kernel.module,
                 kernel.origin,
-                bootargs,
+                |node| {
+                    node.string("bootargs", &domain.command_line);
+                    super::kernel::write(node, kernel);
+                },
             );
         }
         if let Some(ramdisk) = &domain.ramdisk {
@@ -141,7 +143,7 @@ impl SystemWriter<'_> {
                 "multiboot,ramdisk",
                 ramdisk.module,
                 ramdisk.origin,
-                None,
+                |_| {},
             );
         }
         if let Some(tree) = &domain.partial_tree {
@@ -150,7 +152,7 @@ impl SystemWriter<'_> {
                 "multiboot,device-tree",
                 tree.module,
                 tree.origin,
-                None,
+                |_| {},
             );
         }
         for (index, device) in domain.devices.iter().enumerate() {
@@ -170,7 +172,7 @@ impl SystemWriter<'_> {
         kind: &str,
         module: MachineRange,
         origin: Origin,
-        bootargs: Option<&str>,
+        more: impl FnOnce(&mut Writer),
     ) {
         // A module before the container can't be said; its reader then finds it outside.
         let relative = moved(module, |start| start.checked_sub(self.container));
@@ -181,9 +183,7 @@ impl SystemWriter<'_> {
             node.strings("compatible", &[kind, "multiboot,module"]);
             node.numbers("reg", &[start, size]);
             self.line(node, origin);
-            if let Some(bootargs) = bootargs {
-                node.string("bootargs", bootargs);
-            }
+            more(node);
         });
     }
 }

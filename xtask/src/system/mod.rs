@@ -3,6 +3,7 @@
 //! A scenario judges by what users see: the `terrane` command's exit status, the consoles, the disks afterwards.
 
 mod attack;
+mod balloon;
 mod boot;
 mod devices;
 mod facts;
@@ -100,6 +101,7 @@ pub fn run(arch: Arch, full: bool, filter: &str) -> Result<Tally> {
     scenarios.extend(planning::scenarios(arch));
     scenarios.extend(power::scenarios());
     scenarios.extend(attack::scenarios(arch));
+    scenarios.extend(balloon::scenarios());
     scenarios.extend(matrix::scenarios(arch, full));
     scenarios.extend(wrong_input::scenarios(arch));
     scenarios.retain(|scenario| scenario.name.contains(filter));

@@ -1,6 +1,7 @@
 //! The checks by name. Each gives the rest of its line: what it saw, or why it failed.
 
 mod balloon;
+mod busy;
 mod disk;
 mod edu;
 mod facts;
@@ -43,6 +44,7 @@ fn dispatch(name: &str, arguments: &[&str], first: u64) -> Result<String> {
         "facts" => facts::print(),
         "swiotlb" => swiotlb::check(),
         "balloon" => balloon::check(arguments),
+        "balloon-busy" => busy::check(arguments),
         "cpus" => threads::check(arguments),
         _ => bail!("there is no such check"),
     }

@@ -42,7 +42,7 @@ pub enum Command {
 pub struct ManifestArgs {
     /// The manifest: a TOML file
     pub manifest: PathBuf,
-    /// The hypervisor's image [default: $TERRANE_HYPERVISOR, else target/terrane/ARCH/hypervisor.bin
+    /// The hypervisor's image [default: $TERRANE_HYPERVISOR, else target/terrane/ARCH/
     /// here or above, else beside this program]
     #[arg(long, value_name = "FILE")]
     pub hypervisor: Option<PathBuf>,
@@ -105,6 +105,9 @@ pub struct ImageArgs {
     /// The directory to write to; it is made if it isn't there
     #[arg(short, value_name = "DIR")]
     pub output: PathBuf,
+    /// Write terrane.iso too, which GRUB boots by BIOS or UEFI (x86_64; needs grub-mkrescue)
+    #[arg(long)]
+    pub iso: bool,
     /// Write it in spite of conflicts
     #[arg(long)]
     pub no_check: bool,

@@ -1,11 +1,10 @@
-//! Where a boot loader puts the three things that it loads: hypervisor, host tree, container.
+//! Where a boot loader puts what it loads: hypervisor, container, and the host's tree if there is one.
 //!
-//! On a QEMU machine the first two are QEMU's to decide and are predicted here; on a board the
-//! boot script loads all three where this says. Which domain gets which frames is the
-//! planner's business, not this module's.
+//! On a QEMU machine that is QEMU's to decide and is predicted here; on a board the boot script
+//! loads everything where this says. Which domain gets which frames is the planner's business, not
+//! this module's.
 
 use layout::{MachineAddress, MachineRange};
-use manifest::tree::host::BootFacts;
 
 /// Alignment of everything that is loaded: an arm64 Image's, the container's, and QEMU's tree.
 pub const ALIGNMENT: u64 = 2 << 20;
@@ -18,7 +17,10 @@ const QEMU_COMPANIONS: u64 = 128 << 20;
 /// the start of RAM. Source: QEMU, hw/arm/boot.c, `BOOTLOADER_MAX_SIZE`.
 const QEMU_STUB: u64 = 4096;
 
-/// How much each thing takes in memory.
+/// A page; multiboot modules begin on one.
+const PAGE: u64 = 4096;
+
+/// How much each thing takes in memory, where a tree is handed over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
     /// The hypervisor's image with its zeroed data (`image_size` of its header).
@@ -36,21 +38,10 @@ pub struct Sizes {
 pub struct Places {
     /// The hypervisor's image with its zeroed data.
     pub hypervisor: MachineRange,
-    /// The host's device tree.
-    pub tree: MachineRange,
+    /// The host's device tree, if one is handed over.
+    pub tree: Option<MachineRange>,
     /// The container.
     pub container: MachineRange,
-}
-
-impl Places {
-    /// The places as the host's description takes them.
-    pub fn facts(&self) -> BootFacts {
-        BootFacts {
-            hypervisor: self.hypervisor,
-            host_tree: self.tree,
-            container: Some(self.container),
-        }
-    }
 }
 
 /// Places on a QEMU arm64 machine whose RAM is `ram`, or `None` if they don't fit into it.
@@ -84,10 +75,38 @@ pub fn on_qemu(ram: MachineRange, sizes: &Sizes) -> Option<Places> {
     )?;
     let places = Places {
         hypervisor,
-        tree,
+        tree: Some(tree),
         container,
     };
     (ram.covers(&hypervisor) && ram.covers(&tree)).then_some(places)
+}
+
+/// Where the container of a multiboot1 image begins, or `None` beyond the end of memory. The image
+/// lies where it is linked; behind it, on a page, QEMU puts the names of the files, and behind
+/// those, on a page, the first module. The names fit into one page unless they are absurd.
+///
+/// Source: QEMU, hw/i386/multiboot.c, `load_multiboot`; seen in QEMU 10.0.2. GRUB finds a place of
+/// its own, and the hypervisor then plans anew.
+pub fn multiboot_container(image: MachineRange) -> Option<MachineAddress> {
+    let names = image.end().raw().checked_next_multiple_of(PAGE)?;
+    names.checked_add(PAGE).map(MachineAddress::new)
+}
+
+/// Places on a PC whose RAM is `ram`, or `None` if they don't fit into one bank of it.
+pub fn by_multiboot(
+    ram: &[MachineRange],
+    image: MachineRange,
+    container_bytes: u64,
+) -> Option<Places> {
+    let container = at(multiboot_container(image)?.raw(), container_bytes)?;
+    let whole = image.start().raw()..container.end().raw();
+    let whole = at(whole.start, whole.end.checked_sub(whole.start)?)?;
+    let places = Places {
+        hypervisor: image,
+        tree: None,
+        container,
+    };
+    ram.iter().any(|bank| bank.covers(&whole)).then_some(places)
 }
 
 /// Places on a board: one after the other in the first RAM that has room, clear of `taken`
@@ -101,7 +120,7 @@ pub fn on_board(ram: &[MachineRange], taken: &[MachineRange], sizes: &Sizes) -> 
     };
     Some(Places {
         hypervisor: next(sizes.hypervisor, sizes.text_offset)?,
-        tree: next(sizes.tree, 0)?,
+        tree: Some(next(sizes.tree, 0)?),
         container: next(sizes.container, 0)?,
     })
 }
@@ -167,7 +186,7 @@ mod tests {
             };
             let places = on_qemu(range(0x4000_0000, memory * MIB), &sizes).unwrap();
             assert_eq!(places.hypervisor.start().raw(), 0x4020_0000);
-            assert_eq!(places.tree.start().raw(), tree, "{memory} MiB");
+            assert_eq!(places.tree.unwrap().start().raw(), tree, "{memory} MiB");
             assert_eq!(places.container.start().raw(), 0x4040_0000);
         }
     }
@@ -202,13 +221,25 @@ mod tests {
         let taken = [range(0x4000_0000, 0x8_0000), range(0x8000_0000, 4096)];
         let places = on_board(&ram, &taken, &SIZES).unwrap();
         assert_eq!(places.hypervisor, range(0x4020_0000, MIB));
-        assert_eq!(places.tree, range(0x4040_0000, 35_628));
+        assert_eq!(places.tree, Some(range(0x4040_0000, 35_628)));
         assert_eq!(places.container, range(0x8020_0000, 64 * MIB));
+    }
+
+    /// Figures seen in QEMU 10.0.2: an image of 0xbb000 bytes at 2 MiB, its module list at
+    /// 0x2bb000 and a module at 0x2bc000.
+    #[test]
+    fn a_multiboot_module_lies_behind_image_and_names() {
+        let ram = [range(0, 0x9_fc00), range(MIB, 2046 * MIB)];
+        let image = range(2 * MIB, 0xb_b000);
+        let places = by_multiboot(&ram, image, 64 * MIB).unwrap();
+        assert_eq!(places.container, range(0x2b_c000, 64 * MIB));
+        assert_eq!(by_multiboot(&ram, image, 2046 * MIB), None);
     }
 
     #[test]
     fn the_end_of_the_address_space_is_no_overflow() {
         let top = range(u64::MAX - 4 * MIB, 4 * MIB);
+        assert_eq!(by_multiboot(&[top], top, 1), None);
         assert_eq!(on_board(&[top], &[], &SIZES), None);
         assert_eq!(on_qemu(top, &SIZES), None);
     }

@@ -13,13 +13,14 @@ use crate::args::{CheckArgs, ExplainArgs, ImageArgs, ManifestArgs, PlanArgs, Pla
 use crate::diagnostics::{self, Diagnostic, Stream};
 use crate::exit::Exit;
 use crate::findings::Findings;
-use crate::system::{Host, Purpose, System};
+use crate::host::Loader;
+use crate::system::{Purpose, System};
 use crate::{explain, image, plan_text, qemu, run, status, whose};
 
 /// `terrane check`.
 pub fn check(args: &CheckArgs) -> io::Result<Exit> {
     let mut findings = Findings::default();
-    let system = System::plan(&args.manifest, Purpose::Look, &mut findings);
+    let system = System::plan(&args.manifest, Purpose::Look, &[], &mut findings);
     let stream = if args.manifest.json {
         Stream::Stdout
     } else {
@@ -41,7 +42,7 @@ pub fn check(args: &CheckArgs) -> io::Result<Exit> {
 /// `terrane plan`.
 pub fn plan(args: &PlanArgs) -> io::Result<Exit> {
     let mut findings = Findings::default();
-    let system = System::plan(&args.manifest, Purpose::Look, &mut findings);
+    let system = System::plan(&args.manifest, Purpose::Look, &[], &mut findings);
     let exit = verdict(&system, &findings);
     findings.emit(args.manifest.json, Stream::Stderr)?;
     let Ok(system) = system else { return Ok(exit) };
@@ -90,7 +91,7 @@ pub fn explain(args: ExplainArgs) -> io::Result<Exit> {
 
 fn explain_address(args: &ManifestArgs, address: u64) -> io::Result<Exit> {
     let mut findings = Findings::default();
-    let system = System::plan(args, Purpose::Look, &mut findings);
+    let system = System::plan(args, Purpose::Look, &[], &mut findings);
     findings.emit(false, Stream::Stderr)?;
     if let Ok(system) = &system {
         for line in whose::explain(address, &system.outcome.plan, &system.map) {
@@ -102,11 +103,11 @@ fn explain_address(args: &ManifestArgs, address: u64) -> io::Result<Exit> {
 
 /// `terrane image`.
 pub fn image(args: &ImageArgs) -> io::Result<Exit> {
-    let system = match bootable(&args.manifest, args.no_check)? {
+    let system = match bootable(&args.manifest, &[], args.no_check)? {
         Ok(system) => system,
         Err(exit) => return Ok(exit),
     };
-    match image::write(&system, &args.output) {
+    match image::write(&system, &args.output, args.iso) {
         Ok(()) => {
             status::step("Wrote", args.output.display());
             Ok(Exit::Good)
@@ -117,11 +118,11 @@ pub fn image(args: &ImageArgs) -> io::Result<Exit> {
 
 /// `terrane run`.
 pub fn run(args: RunArgs) -> io::Result<Exit> {
-    let system = match bootable(&args.manifest, args.no_check)? {
+    let system = match bootable(&args.manifest, &args.qemu_args, args.no_check)? {
         Ok(system) => system,
         Err(exit) => return Ok(exit),
     };
-    let Host::Qemu { qemu, machine } = &system.host else {
+    let Loader::Qemu(machine) = &system.loader else {
         let found = Diagnostic::error("host-not-qemu", "this manifest's host isn't a QEMU machine")
             .with_help("write the files for its boot loader by `terrane image`");
         return fail(&args.manifest, found);
@@ -130,12 +131,12 @@ pub fn run(args: RunArgs) -> io::Result<Exit> {
         Ok(files) => files,
         Err(found) => return fail(&args.manifest, found),
     };
-    let mut command = qemu.command();
+    let mut command = machine.command();
     command
-        .args(qemu::arguments(machine))
-        .args(run::CONSOLE)
+        .args(machine.arguments())
+        .args(qemu::CONSOLE)
         .args(files.arguments())
-        .args(&args.qemu_args);
+        .args(machine.more());
     let domains = system.domains();
     let watch = run::Watch {
         domains: &domains,
@@ -151,9 +152,13 @@ pub fn run(args: RunArgs) -> io::Result<Exit> {
 }
 
 /// A system that is to be booted: with conflicts only if `no_check`.
-fn bootable(args: &ManifestArgs, no_check: bool) -> io::Result<Result<System, Exit>> {
+fn bootable(
+    args: &ManifestArgs,
+    qemu_args: &[String],
+    no_check: bool,
+) -> io::Result<Result<System, Exit>> {
     let mut findings = Findings::default();
-    let system = System::plan(args, Purpose::Boot, &mut findings);
+    let system = System::plan(args, Purpose::Boot, qemu_args, &mut findings);
     findings.emit(args.json, Stream::Stderr)?;
     Ok(match system {
         Ok(_) if findings.has_errors() && !no_check => Err(Exit::Conflicts),

@@ -64,6 +64,8 @@ mod tests {
             "hypervisor-invalid",
             "qemu-missing",
             "qemu-refuses",
+            "capture-failed",
+            "iso-failed",
             "host-not-qemu",
             "cannot-write",
             "terminal",

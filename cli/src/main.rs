@@ -3,6 +3,7 @@
 //! Knows files, terminals and QEMU. Decides nothing about placement: `layout` does, by the same
 //! code that the hypervisor runs.
 
+mod arch;
 mod args;
 mod boot;
 mod commands;
@@ -10,6 +11,7 @@ mod diagnostics;
 mod exit;
 mod explain;
 mod findings;
+mod host;
 mod host_tree;
 mod hypervisor;
 mod image;
@@ -18,6 +20,7 @@ mod qemu;
 mod run;
 mod status;
 mod system;
+mod told;
 mod whose;
 
 use std::process::ExitCode;

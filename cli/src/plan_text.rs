@@ -8,6 +8,8 @@ use layout::{
     Capabilities, Dma, DomainPlan, HostMap, Kind, MachineRange, MfnRange, Placement, Plan,
 };
 
+use crate::arch::Arch;
+
 /// The whole plan as text.
 pub fn render(plan: &Plan, host: &HostMap) -> String {
     let mut text = String::new();
@@ -132,7 +134,7 @@ fn placements(plan: &Plan) -> Table {
             module("ramdisk", ramdisk);
         }
         row(
-            "device tree",
+            Arch::of_host(plan.architecture).guest_description,
             domain.tree.start().raw(),
             domain.tree.size(),
             "at most",

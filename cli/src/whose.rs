@@ -2,6 +2,8 @@
 
 use layout::{DomainPlan, GuestAddress, HostMap, MachineAddress, MachineRange, MfnRange, Plan};
 
+use crate::arch::Arch;
+
 /// What lies at this machine address, and what each domain sees at this address of its own, as
 /// sentences.
 pub fn explain(address: u64, plan: &Plan, host: &HostMap) -> Vec<String> {
@@ -80,7 +82,10 @@ fn seen(address: u64, domain: &DomainPlan, host: &HostMap) -> String {
         } else {
             format!("machine address {machine:#x}")
         };
-        return format!("RAM, at {place}{}", content(guest, domain));
+        return match content(guest, domain, host) {
+            Some(what) => format!("RAM, at {place}, where its {what} lies when it starts"),
+            None => format!("RAM, at {place}"),
+        };
     }
     let device = domain
         .devices
@@ -95,18 +100,15 @@ fn seen(address: u64, domain: &DomainPlan, host: &HostMap) -> String {
 }
 
 /// What the domain finds in that part of its RAM when it starts.
-fn content(address: GuestAddress, domain: &DomainPlan) -> &'static str {
+fn content(address: GuestAddress, domain: &DomainPlan, host: &HostMap) -> Option<&'static str> {
+    let ramdisk = domain.ramdisk.as_ref();
     if domain.kernel.range().contains(address) {
-        ", where its kernel starts out"
-    } else if domain
-        .ramdisk
-        .as_ref()
-        .is_some_and(|ramdisk| ramdisk.range().contains(address))
-    {
-        ", where its ramdisk lies"
+        Some("kernel")
+    } else if ramdisk.is_some_and(|ramdisk| ramdisk.range().contains(address)) {
+        Some("ramdisk")
     } else if domain.tree.contains(address) {
-        ", where its device tree lies"
+        Some(Arch::of_host(host.architecture).guest_description)
     } else {
-        ""
+        None
     }
 }

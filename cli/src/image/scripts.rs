@@ -4,13 +4,6 @@ use std::ffi::OsStr;
 
 use crate::boot::Places;
 
-/// Names of the files in the directory that `terrane image` writes.
-pub const HYPERVISOR: &str = "hypervisor.bin";
-/// The container: system tree, kernels, ramdisks.
-pub const CONTAINER: &str = "container.bin";
-/// The host's device tree.
-pub const TREE: &str = "host.dtb";
-
 /// A script that boots the directory in QEMU, from wherever it is called. `arguments` are QEMU's
 /// without the program; file names in them are relative to the directory.
 pub fn qemu(program: &str, arguments: &[&OsStr]) -> String {
@@ -41,25 +34,26 @@ fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', "'\\''"))
 }
 
-/// The source of `boot.scr`: loads the three files where the plan expects them, from the partition
-/// that U-Boot found the script on.
-pub fn uboot(places: &Places) -> String {
-    let hypervisor = places.hypervisor.start().raw();
-    let tree = places.tree.start().raw();
-    let container = places.container.start().raw();
-    format!(
+/// The source of `boot.scr`: loads hypervisor, tree and container, by these names, where the plan
+/// expects them, from the partition that U-Boot found the script on. `None` without a place for a
+/// tree: U-Boot hands one over.
+pub fn uboot(places: &Places, [hypervisor, tree, container]: [&str; 3]) -> Option<String> {
+    let image_at = places.hypervisor.start().raw();
+    let tree_at = places.tree?.start().raw();
+    let container_at = places.container.start().raw();
+    Some(format!(
         "\
 # Boots Terrane. The addresses are those of the plan: loaded elsewhere, the hypervisor plans anew
 # and says so. Neither the container nor the tree may be moved by the loader.
 setenv initrd_high 0xffffffffffffffff
 setenv fdt_high 0xffffffffffffffff
 test -n \"${{distro_bootpart}}\" || setenv distro_bootpart 1
-load ${{devtype}} ${{devnum}}:${{distro_bootpart}} {hypervisor:#x} ${{prefix}}{HYPERVISOR}
-load ${{devtype}} ${{devnum}}:${{distro_bootpart}} {tree:#x} ${{prefix}}{TREE}
-load ${{devtype}} ${{devnum}}:${{distro_bootpart}} {container:#x} ${{prefix}}{CONTAINER}
-booti {hypervisor:#x} {container:#x}:${{filesize}} {tree:#x}
+load ${{devtype}} ${{devnum}}:${{distro_bootpart}} {image_at:#x} ${{prefix}}{hypervisor}
+load ${{devtype}} ${{devnum}}:${{distro_bootpart}} {tree_at:#x} ${{prefix}}{tree}
+load ${{devtype}} ${{devnum}}:${{distro_bootpart}} {container_at:#x} ${{prefix}}{container}
+booti {image_at:#x} {container_at:#x}:${{filesize}} {tree_at:#x}
 "
-    )
+    ))
 }
 
 #[cfg(test)]
@@ -80,16 +74,13 @@ mod tests {
         let at = |start| MachineRange::saturating(MachineAddress::new(start), 4096);
         let places = Places {
             hypervisor: at(0x4020_0000),
-            tree: at(0x4040_0000),
+            tree: Some(at(0x4040_0000)),
             container: at(0x4060_0000),
         };
-        let text = uboot(&places);
+        let text = uboot(&places, ["h", "t", "c"]).unwrap();
         // booti takes ${filesize}, which is the last file's.
         let last = text.lines().rev().nth(1).unwrap();
-        assert!(
-            last.starts_with("load") && last.ends_with(CONTAINER),
-            "{last}"
-        );
+        assert!(last.starts_with("load") && last.ends_with("}c"), "{last}");
         assert!(
             text.ends_with("booti 0x40200000 0x40600000:${filesize} 0x40400000\n"),
             "{text}"

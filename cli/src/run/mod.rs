@@ -17,41 +17,52 @@ use tempfile::TempDir;
 
 use crate::diagnostics::{self, Diagnostic};
 use crate::exit::Exit;
-use crate::status;
 use crate::system::System;
+use crate::{qemu, status};
 use lines::Splitter;
 use outcome::Stopped;
 use sinks::{Screen, Sinks};
 use supervisor::Failure;
 use terminal::RawTerminal;
 
-/// The files that QEMU loads, and where the container goes.
+/// The files that QEMU loads, and how it hands them over.
 #[derive(Clone, Copy, Debug)]
 pub struct Files<'a> {
     /// The hypervisor's image.
     pub hypervisor: &'a Path,
-    /// The host's tree, with the container's place in `/chosen`.
-    pub tree: &'a Path,
     /// The container.
     pub container: &'a Path,
-    /// The container's machine address.
-    pub address: u64,
+    /// A tree that names the container's place; without one the container is a multiboot module.
+    pub tree: Option<Tree<'a>>,
+}
+
+/// A device tree that is handed over.
+#[derive(Clone, Copy, Debug)]
+pub struct Tree<'a> {
+    /// Its file.
+    pub file: &'a Path,
+    /// The machine address that it names for the container.
+    pub container: u64,
 }
 
 impl Files<'_> {
     /// The arguments that load them.
     pub fn arguments(&self) -> Vec<OsString> {
-        let mut loader = OsString::from("loader,file=");
-        loader.push(escaped(self.container));
-        loader.push(format!(",addr={:#x},force-raw=on", self.address));
-        vec![
-            "-kernel".into(),
-            self.hypervisor.into(),
-            "-dtb".into(),
-            self.tree.into(),
-            "-device".into(),
-            loader,
-        ]
+        let mut arguments = vec!["-kernel".into(), self.hypervisor.into()];
+        match self.tree {
+            Some(tree) => {
+                let mut loader = OsString::from("loader,file=");
+                loader.push(qemu::escaped(self.container));
+                loader.push(format!(",addr={:#x},force-raw=on", tree.container));
+                arguments.extend(["-dtb".into(), tree.file.into(), "-device".into(), loader]);
+            }
+            // A list of modules: in a name a comma is written twice, too.
+            None => {
+                let module = qemu::escaped(self.container);
+                arguments.extend(["-initrd".into(), module.into()]);
+            }
+        }
+        arguments
     }
 }
 
@@ -60,7 +71,8 @@ impl Files<'_> {
 pub struct BootFiles {
     folder: TempDir,
     hypervisor: PathBuf,
-    address: u64,
+    /// The container's address, if a tree beside it says so.
+    told: Option<u64>,
 }
 
 impl BootFiles {
@@ -76,24 +88,32 @@ impl BootFiles {
             .prefix("terrane-")
             .tempdir()
             .map_err(|error| diagnostics::unwritable(&std::env::temp_dir(), &error))?;
-        for (name, bytes) in [(TREE, &system.host_tree), (CONTAINER, &system.container()?)] {
+        let put = |name: &str, bytes: &[u8]| {
             let path = folder.path().join(name);
-            fs::write(&path, bytes).map_err(|error| diagnostics::unwritable(&path, &error))?;
+            fs::write(&path, bytes).map_err(|error| diagnostics::unwritable(&path, &error))
+        };
+        put(CONTAINER, &system.container()?)?;
+        if let Some(tree) = &system.host_tree {
+            put(TREE, tree)?;
         }
+        let place = system.places.container.start().raw();
         Ok(Self {
             folder,
             hypervisor: hypervisor.path.clone(),
-            address: system.places.container.start().raw(),
+            told: system.host_tree.is_some().then_some(place),
         })
     }
 
     /// The arguments that load them.
     pub fn arguments(&self) -> Vec<OsString> {
+        let tree = self.folder.path().join(TREE);
         let files = Files {
             hypervisor: &self.hypervisor,
-            tree: &self.folder.path().join(TREE),
             container: &self.folder.path().join(CONTAINER),
-            address: self.address,
+            tree: self.told.map(|container| Tree {
+                file: &tree,
+                container,
+            }),
         };
         files.arguments()
     }
@@ -101,23 +121,6 @@ impl BootFiles {
 
 const TREE: &str = "host.dtb";
 const CONTAINER: &str = "container.bin";
-
-/// A path inside one of QEMU's option lists: a comma is written twice.
-fn escaped(path: &Path) -> String {
-    path.display().to_string().replace(',', ",,")
-}
-
-/// Arguments that put the console on standard input and output, and nothing else there.
-pub const CONSOLE: [&str; 8] = [
-    "-display",
-    "none",
-    "-monitor",
-    "none",
-    "-chardev",
-    "stdio,id=console,signal=off",
-    "-serial",
-    "chardev:console",
-];
 
 /// How a run is watched.
 #[derive(Debug)]

@@ -1,0 +1,220 @@
+//! The machine under a system: what boots it, how it is described, and what the planner is told of
+//! it.
+
+use std::path::Path;
+
+use manifest::pc;
+use manifest::toml::{HostSource, HostSpec, Manifest, QemuSpec};
+
+use crate::arch::{Arch, DescriptionForm};
+use crate::diagnostics::{self, Diagnostic, Side};
+use crate::exit::Exit;
+use crate::findings::Findings;
+use crate::host_tree::{self, EditError};
+use crate::hypervisor::Hypervisor;
+use crate::qemu::{Failure, Machine};
+
+/// What boots the machine.
+pub enum Loader {
+    /// QEMU.
+    Qemu(Box<Machine>),
+    /// The boot loader of a board, described by a file.
+    Board,
+}
+
+/// How the machine is described.
+pub enum Description {
+    /// By a device tree.
+    Tree {
+        /// What is handed over, with room for the container's place.
+        handed: Vec<u8>,
+        /// What the hypervisor finds.
+        live: Vec<u8>,
+    },
+    /// By what the hypervisor found on it.
+    Pc(Box<pc::Description>),
+}
+
+/// A description as the file of a board.
+struct BoardFile {
+    bytes: Vec<u8>,
+    form: DescriptionForm,
+}
+
+/// Which architecture a manifest's host has, and the board's file if there is one.
+pub struct Source {
+    /// The architecture.
+    pub arch: &'static Arch,
+    board: Option<BoardFile>,
+}
+
+impl Source {
+    /// Looks at what the manifest names.
+    ///
+    /// # Errors
+    /// The file of a board can't be read; or an architecture that isn't there, which the manifest's
+    /// reader has said.
+    pub fn of(spec: &HostSpec, manifest: &Manifest, findings: &mut Findings) -> Result<Self, Exit> {
+        match &spec.source {
+            HostSource::Qemu(machine) => {
+                let arch = Arch::find(&machine.arch).ok_or(Exit::Conflicts)?;
+                Ok(Self { arch, board: None })
+            }
+            HostSource::Description(path) => {
+                let bytes = std::fs::read(&path.value).map_err(|error| {
+                    let mut found = diagnostics::unreadable(&path.value, &error);
+                    let place = findings.place(path.origin, &manifest.origins);
+                    found.sides.push(named_here(place));
+                    findings.give_up(found, Exit::Unreadable)
+                })?;
+                // A device tree begins with its magic number.
+                let form = match bytes.trim_ascii_start().first() {
+                    Some(b'{') => DescriptionForm::Capture,
+                    _ => DescriptionForm::Tree,
+                };
+                Ok(Self {
+                    arch: Arch::of_description(form),
+                    board: Some(BoardFile { bytes, form }),
+                })
+            }
+        }
+    }
+}
+
+impl Source {
+    /// Whether the description comes from the hypervisor itself.
+    pub fn needs_hypervisor(&self) -> bool {
+        self.board.is_none() && self.arch.description == DescriptionForm::Capture
+    }
+}
+
+/// What a machine of QEMU's is asked with.
+pub struct Asking<'a> {
+    /// The hypervisor; there if [`Source::needs_hypervisor`].
+    pub hypervisor: Option<&'a Hypervisor>,
+    /// The user's arguments for QEMU.
+    pub more: &'a [String],
+    /// A person is told what takes a moment.
+    pub progress: bool,
+}
+
+/// The machine.
+pub struct Host {
+    /// What boots it.
+    pub loader: Loader,
+    /// What is known of it.
+    pub description: Description,
+}
+
+impl Host {
+    /// The machine of a manifest. Everything that is wrong is among `findings`.
+    ///
+    /// # Errors
+    /// There is no description: the exit status that says so.
+    pub fn find(
+        source: Source,
+        spec: &HostSpec,
+        manifest: &Manifest,
+        asking: &Asking<'_>,
+        findings: &mut Findings,
+    ) -> Result<Self, Exit> {
+        let arch = source.arch;
+        let (loader, description) = match (&spec.source, source.board) {
+            (HostSource::Qemu(machine), _) => {
+                of_qemu(arch, machine, asking).map_err(|failure| {
+                    let (mut found, exit) = match failure {
+                        Failure::Missing(found) => (found, Exit::QemuFailed),
+                        Failure::Refused(found) => (found, Exit::Conflicts),
+                        Failure::Io(found) => (found, Exit::Unreadable),
+                    };
+                    let place = findings.place(machine.origin, &manifest.origins);
+                    found.sides.push(Side {
+                        what: "asked for here".to_owned(),
+                        place,
+                    });
+                    findings.give_up(found, exit)
+                })?
+            }
+            (HostSource::Description(path), board) => {
+                let described = board.ok_or(Exit::Unreadable).and_then(|board| {
+                    of_board(&path.value, &board, spec).map_err(|mut found| {
+                        let place = findings.place(path.origin, &manifest.origins);
+                        found.sides.push(named_here(place));
+                        findings.give_up(found, Exit::Unreadable)
+                    })
+                });
+                (Loader::Board, described?)
+            }
+        };
+        Ok(Self {
+            loader,
+            description,
+        })
+    }
+}
+
+fn named_here(place: Option<diagnostics::Place>) -> Side {
+    Side {
+        what: "named here".to_owned(),
+        place,
+    }
+}
+
+fn of_qemu(
+    arch: &'static Arch,
+    spec: &QemuSpec,
+    asking: &Asking<'_>,
+) -> Result<(Loader, Description), Failure> {
+    let machine = Machine::find(arch, spec, asking.more)?;
+    let description = match arch.description {
+        DescriptionForm::Tree => {
+            let handed = machine.host_tree()?;
+            let live = machine.live_tree(&handed)?;
+            Description::Tree { handed, live }
+        }
+        DescriptionForm::Capture => {
+            let hypervisor = asking.hypervisor.ok_or_else(|| {
+                let message = "the hypervisor's image isn't there, and it is what describes a PC";
+                Failure::Io(Diagnostic::error("hypervisor-missing", message))
+            })?;
+            let line = machine.capture(hypervisor, asking.progress)?;
+            let described = captured(&line).map_err(|reason| {
+                let message = format!("the hypervisor's description can't be read: {reason}");
+                let found = Diagnostic::error("capture-failed", message);
+                Failure::Io(found.with_help("hypervisor and command must be of one version"))
+            })?;
+            Description::Pc(Box::new(described))
+        }
+    };
+    Ok((Loader::Qemu(Box::new(machine)), description))
+}
+
+fn of_board(path: &Path, file: &BoardFile, spec: &HostSpec) -> Result<Description, Diagnostic> {
+    match file.form {
+        DescriptionForm::Tree => {
+            let handed = host_tree::with_memory(&file.bytes, &spec.memory)
+                .and_then(|tree| host_tree::with_container(&tree, 0, 0))
+                .map_err(|error| not_a_tree(path, &error))?;
+            let live = handed.clone();
+            Ok(Description::Tree { handed, live })
+        }
+        DescriptionForm::Capture => captured(&file.bytes)
+            .map(|described| Description::Pc(Box::new(described)))
+            .map_err(|reason| {
+                let message = format!("{} can't be read: {reason}", path.display());
+                Diagnostic::error("host-invalid", message)
+                    .with_help("a PC's description is what the hypervisor prints with `capture`")
+            }),
+    }
+}
+
+fn captured(line: &[u8]) -> Result<pc::Description, String> {
+    let text = std::str::from_utf8(line).map_err(|error| error.to_string())?;
+    pc::read(text).map_err(|error| error.to_string())
+}
+
+/// A device tree that can't be used.
+pub fn not_a_tree(path: &Path, error: &EditError) -> Diagnostic {
+    let message = format!("{} can't be read as a device tree: {error}", path.display());
+    Diagnostic::error("tree-invalid", message)
+}

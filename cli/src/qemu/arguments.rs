@@ -1,0 +1,145 @@
+//! The command line of a QEMU machine, completed by what the hypervisor needs.
+//!
+//! What the manifest says is left as it is: a word is added only if the manifest doesn't say it.
+
+use std::ffi::OsString;
+
+use manifest::toml::QemuSpec;
+
+use crate::arch::Arch;
+
+/// The arguments that make the machine, without anything to boot. `option` is appended to
+/// `-machine`, its comma included.
+pub fn machine(arch: &Arch, machine: &QemuSpec, option: &str) -> Vec<OsString> {
+    let fixed = [
+        "-machine",
+        &(machine_option(arch, &machine.machine) + option),
+        "-cpu",
+        &cpu_option(arch, &machine.cpu),
+        "-smp",
+        &machine.cpus.to_string(),
+        "-m",
+        &memory(machine.memory),
+    ];
+    let more = arch.arguments.iter().map(OsString::from);
+    fixed
+        .into_iter()
+        .map(OsString::from)
+        .chain(more)
+        .chain(machine.args.iter().map(OsString::from))
+        .collect()
+}
+
+fn memory(bytes: u64) -> String {
+    let mebibytes = bytes >> 20;
+    if mebibytes << 20 == bytes {
+        format!("{mebibytes}M")
+    } else {
+        format!("{bytes}B")
+    }
+}
+
+fn machine_option(arch: &Arch, said: &str) -> String {
+    let name = said.split(',').next().unwrap_or_default();
+    let of_family = |family: &str| {
+        name.strip_prefix(family)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+    };
+    let words = arch
+        .machines
+        .iter()
+        .filter(|words| of_family(words.family))
+        .flat_map(|words| words.words);
+    completed(said, words)
+}
+
+fn cpu_option(arch: &Arch, said: &str) -> String {
+    let model = arch.models.iter().find(|words| words.model == said);
+    let words = model.into_iter().flat_map(|words| words.words);
+    completed(said, words.chain(arch.features))
+}
+
+/// `said` with those words whose key it doesn't have.
+fn completed<'a>(said: &str, words: impl Iterator<Item = &'a &'a str>) -> String {
+    let mut option = said.to_owned();
+    for word in words {
+        if !said.split(',').skip(1).any(|part| key(part) == key(word)) {
+            option.push(',');
+            option += word;
+        }
+    }
+    option
+}
+
+/// What a word is about: `npt` of `+npt`, `-npt` and `npt=on`.
+fn key(word: &str) -> &str {
+    let word = word.strip_prefix(['+', '-']).unwrap_or(word);
+    word.split('=').next().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(option: &str, cpu: &str) -> QemuSpec {
+        QemuSpec {
+            machine: option.to_owned(),
+            arch: String::new(),
+            cpu: cpu.to_owned(),
+            cpus: 2,
+            memory: 2 << 30,
+            args: vec!["-device".to_owned(), "edu".to_owned()],
+            origin: layout::Origin::NONE,
+        }
+    }
+
+    fn arch(name: &str) -> &'static Arch {
+        Arch::find(name).unwrap()
+    }
+
+    #[test]
+    fn the_machine_gets_what_the_hypervisor_needs() {
+        let arguments = machine(
+            arch("aarch64"),
+            &spec("virt,gic-version=3", "cortex-a57"),
+            "",
+        );
+        let option = "virt,gic-version=3,virtualization=on,dtb-randomness=off";
+        let expected = ["-machine", option, "-cpu", "cortex-a57", "-smp", "2"];
+        assert_eq!(arguments[..6], expected);
+        assert_eq!(arguments[6..], ["-m", "2048M", "-device", "edu"]);
+    }
+
+    #[test]
+    fn a_pc_gets_svm_and_no_devices_of_its_own() {
+        let arguments = machine(arch("x86_64"), &spec("q35", "EPYC-Rome"), "");
+        let cpu = "EPYC-Rome,+svm,+npt,-monitor,check=off";
+        let expected = ["-machine", "q35", "-cpu", cpu, "-smp", "2"];
+        assert_eq!(arguments[..6], expected);
+        assert_eq!(
+            arguments[6..],
+            ["-m", "2048M", "-nodefaults", "-device", "edu"]
+        );
+    }
+
+    #[test]
+    fn what_the_manifest_says_is_not_said_twice() {
+        let arm = arch("aarch64");
+        assert_eq!(
+            machine_option(arm, "virt-9.2,virtualization=off"),
+            "virt-9.2,virtualization=off,dtb-randomness=off"
+        );
+        assert_eq!(machine_option(arm, "raspi3b"), "raspi3b");
+        let pc = arch("x86_64");
+        assert_eq!(
+            cpu_option(pc, "EPYC,-npt,check=on"),
+            "EPYC,-npt,check=on,+svm,-monitor"
+        );
+        assert!(cpu_option(pc, "EPYC").contains(",+invtsc,x-force-features=on,+svm"));
+    }
+
+    #[test]
+    fn memory_that_is_no_multiple_of_a_mebibyte_is_said_in_bytes() {
+        assert_eq!(memory((512 << 20) + 8192), "536879104B");
+    }
+}

@@ -1,0 +1,73 @@
+//! The device trees of a QEMU machine.
+//!
+//! Two trees matter: the one that is handed to QEMU (`-dtb`), and the one that the hypervisor then
+//! finds in memory, which QEMU has edited and enlarged. The second is taken from QEMU too, so that
+//! nothing here has to imitate it.
+
+use std::fs;
+use std::process::Stdio;
+
+use super::{Failure, Machine, cache};
+use crate::diagnostics::Diagnostic;
+use crate::host_tree;
+
+impl Machine {
+    /// The machine's own device tree, packed, with room for the container's place and for a seed
+    /// in `/chosen`: what is handed over by `-dtb`.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub fn host_tree(&self) -> Result<Vec<u8>, Failure> {
+        cache::cached(&self.tree_name(b"host, seed"), || {
+            let tree = self.dump(None)?;
+            let tree = host_tree::with_container(&tree, 0, 0);
+            tree.and_then(|tree| host_tree::with_seed(&tree))
+                .map_err(|error| {
+                    Failure::Io(Diagnostic::error(
+                        "tree-invalid",
+                        format!("QEMU's device tree can't be read: {error}"),
+                    ))
+                })
+        })
+    }
+
+    /// What the hypervisor finds in memory when `tree` is handed to QEMU by `-dtb`.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub fn live_tree(&self, tree: &[u8]) -> Result<Vec<u8>, Failure> {
+        cache::cached(&self.tree_name(tree), || self.dump(Some(tree)))
+    }
+
+    fn tree_name(&self, input: &[u8]) -> String {
+        let arguments = self.arguments();
+        let arguments = arguments.iter().map(|word| word.as_encoded_bytes());
+        let version = self.qemu.version.as_bytes();
+        let parts = [version, input].into_iter().chain(arguments);
+        cache::key(parts) + ".dtb"
+    }
+
+    fn dump(&self, tree: Option<&[u8]>) -> Result<Vec<u8>, Failure> {
+        let directory = cache::directory()?;
+        let scratch = |what: &str| directory.join(format!(".{}.{what}", std::process::id()));
+        let (input, output) = (scratch("in.dtb"), scratch("out.dtb"));
+        let mut command = self.qemu.command();
+        command
+            .args(self.arguments_with(&format!(",dumpdtb={}", super::escaped(&output))))
+            .args(["-display", "none"]);
+        if let Some(tree) = tree {
+            fs::write(&input, tree).map_err(|error| cache::unwritable(&input, &error))?;
+            command.arg("-dtb").arg(&input);
+        }
+        let result = command.stdin(Stdio::null()).output();
+        let dumped = fs::read(&output);
+        // Neither need be there.
+        let _ = fs::remove_file(&input);
+        let _ = fs::remove_file(&output);
+        let result = result.map_err(|error| self.qemu.missing(&error.to_string()))?;
+        match (result.status.success(), dumped) {
+            (true, Ok(bytes)) => Ok(bytes),
+            _ => Err(super::refused(&result.stderr)),
+        }
+    }
+}

@@ -172,7 +172,7 @@ impl Domain {
             }),
             root,
             presence,
-            ports: Box::new(Iopm::new(|port| parts.devices.port_passes(port))),
+            ports: parts.devices.port_map(),
             msrs: Box::new(Msrpm::new(msr::passed())),
             devices: parts.devices,
         };

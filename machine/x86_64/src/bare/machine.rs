@@ -2,10 +2,11 @@
 
 use core::sync::atomic::AtomicU64;
 
+use abi::hvm_vcpu::Context;
 use hypervisor::console::Console;
 use hypervisor::{
-    Access, CacheFlush, Claim, Direction, Facts, GuestFault, Machine, MapError, Mapping,
-    NotSupported, Start,
+    Access, BadContext, CacheFlush, Claim, Direction, Facts, GuestFault, Machine, MapError,
+    Mapping, NotSupported, Start,
 };
 use layout::{Gfn, GfnRange, MachineAddress};
 use machine_paging::PagingError;
@@ -16,6 +17,7 @@ use super::vcpu::Vcpu;
 use super::{console, memory, platform};
 use crate::guest_walk;
 use crate::npt::Kind;
+use crate::svm::context;
 
 /// This machine.
 pub struct Pc {
@@ -62,6 +64,10 @@ impl Machine for Pc {
         virtual_start: 0,
         shared_info: abi::shared_info::Layout::X86_64,
     };
+
+    fn vcpus_by_hypercall(&self) -> bool {
+        true
+    }
 
     fn console(&self) -> &Console {
         console::console()
@@ -163,6 +169,17 @@ impl Machine for Pc {
 
     fn start_vcpu(&self, vcpu: &Vcpu, start: Start) {
         vcpu.request_start(start);
+        platform::kick(&vcpu.apic);
+    }
+
+    fn initialise_vcpu(&self, vcpu: &Vcpu, context: &Context) -> Result<(), BadContext> {
+        let wanted = context::check(context).ok_or(BadContext)?;
+        vcpu.initialise(wanted);
+        Ok(())
+    }
+
+    fn start_initialised(&self, vcpu: &Vcpu) {
+        vcpu.request_initialised();
         platform::kick(&vcpu.apic);
     }
 

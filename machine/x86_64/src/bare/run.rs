@@ -127,7 +127,7 @@ pub fn idle(cpu: &Cpu) {
             if vcpu.take_kick() && cpu.caller.kicked() == Next::Park {
                 continue;
             }
-            vcpu.reset_to_entry(start);
+            vcpu.begin(&start);
             return;
         }
         if let Some(vector) = cpu::wait_for_interrupt() {

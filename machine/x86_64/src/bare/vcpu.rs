@@ -11,6 +11,7 @@ use super::platform::{self, VirtualApic};
 use super::vmrun::Registers;
 use super::{cpu, mmu, vmrun};
 use crate::guest_walk::Paging;
+use crate::svm::context::{self, Wanted};
 use crate::svm::event::{Event, Interrupted, interrupted, vector};
 use crate::svm::field::Field64;
 use crate::svm::vmcb::{NESTED_PAGING, Vmcb, clean, interrupt};
@@ -38,6 +39,15 @@ pub mod register {
     pub const R10: usize = 10;
 }
 
+/// How a vCPU begins.
+#[derive(Debug, Clone, Copy)]
+pub enum Begin {
+    /// As a PVH kernel's first vCPU.
+    Entry(Start),
+    /// With registers that a hypercall gave.
+    Registers(Wanted),
+}
+
 /// The machine's half of a vCPU. Other CPUs leave word in it; everything else is its own CPU's.
 pub struct Vcpu {
     /// Its index in its domain.
@@ -54,7 +64,8 @@ pub struct Vcpu {
     pub entered: Field64,
     /// An NMI waits for being injected.
     pub nmi: AtomicBool,
-    start: Mutex<Option<Start>>,
+    start: Mutex<Option<Begin>>,
+    initialised: Mutex<Option<Wanted>>,
     kicked: AtomicBool,
 }
 
@@ -70,6 +81,7 @@ impl Vcpu {
             entered: Field64::new(0),
             nmi: AtomicBool::new(false),
             start: Mutex::new(None),
+            initialised: Mutex::new(None),
             kicked: AtomicBool::new(false),
         }
     }
@@ -174,11 +186,22 @@ impl Vcpu {
 
     /// Leaves word for its CPU to start it.
     pub fn request_start(&self, start: Start) {
-        *self.start.lock() = Some(start);
+        *self.start.lock() = Some(Begin::Entry(start));
     }
 
-    /// Takes the word that `request_start` left.
-    pub fn take_start(&self) -> Option<Start> {
+    /// Keeps registers with which it is to start.
+    pub fn initialise(&self, wanted: Wanted) {
+        *self.initialised.lock() = Some(wanted);
+    }
+
+    /// Leaves word for its CPU to start it with the registers of `initialise`.
+    pub fn request_initialised(&self) {
+        let wanted = self.initialised.lock().take();
+        *self.start.lock() = wanted.map(Begin::Registers);
+    }
+
+    /// Takes the word that `request_start` or `request_initialised` left.
+    pub fn take_start(&self) -> Option<Begin> {
         self.start.lock().take()
     }
 
@@ -210,14 +233,23 @@ impl Vcpu {
         control.nested_root.set(domain.root());
     }
 
-    /// Its state as a PVH kernel's first vCPU begins. On its own CPU.
-    pub fn reset_to_entry(&self, wanted: Start) {
+    /// Its first state. On its own CPU.
+    pub fn begin(&self, begin: &Begin) {
         self.reset();
         platform::init(&self.apic);
-        // The entry lies below 4 GiB: the planner keeps PVH kernels there.
-        start::pvh(&self.block, (wanted.entry.raw() & 0xffff_ffff) as u32);
-        self.set_register(register::RBX, wanted.argument);
         cpu::reset_extended_state();
+        match begin {
+            Begin::Entry(wanted) => {
+                // The entry lies below 4 GiB: the planner keeps PVH kernels there.
+                start::pvh(&self.block, (wanted.entry.raw() & 0xffff_ffff) as u32);
+                self.set_register(register::RBX, wanted.argument);
+            }
+            Begin::Registers(wanted) => {
+                for (number, value) in context::apply(&self.block, wanted).into_iter().enumerate() {
+                    self.set_register(number, value);
+                }
+            }
+        }
         self.load();
     }
 

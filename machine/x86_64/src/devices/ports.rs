@@ -102,6 +102,12 @@ impl Ports {
             .find(|(ports, _)| ports.contains(&port))
             .map_or(Access::Pass, |(_, access)| *access)
     }
+
+    /// All ports that don't pass: for the permission map.
+    pub fn kept(&self) -> impl Iterator<Item = RangeInclusive<u16>> + '_ {
+        let rules = self.own.iter().chain(&FIXED);
+        rules.map(|(ports, _)| ports.clone())
+    }
 }
 
 #[cfg(test)]
@@ -148,6 +154,10 @@ mod tests {
         .flatten()
         .collect();
         assert_eq!(kept, expected);
+        let mut mapped: Vec<u16> = ports.kept().flatten().collect();
+        mapped.sort_unstable();
+        mapped.dedup();
+        assert_eq!(mapped, expected);
         assert_eq!(ports.rule(0x604), Access::Sleep);
         assert_eq!(ports.rule(0xcf9), Access::Reset);
         assert_eq!(ports.rule(0x3fd), Access::Nobody);

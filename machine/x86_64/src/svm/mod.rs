@@ -1,6 +1,7 @@
 //! SVM as far as it can be decided without the CPU: the control block, what is intercepted, the permission maps, events
 //! and start states. AMD64 Architecture Programmer's Manual (APM) volume 2, chapter 15 and appendices B and C.
 
+pub mod context;
 pub mod event;
 pub mod field;
 pub mod hypercall_page;

@@ -14,6 +14,7 @@ use crate::bare::apic;
 use crate::devices::cpuid::Policy;
 use crate::devices::lapic::{Apics, BASE_ADDRESS, LocalApic, Platform};
 use crate::devices::ports::{Access, Ports};
+use crate::svm::permission::Iopm;
 
 /// Counts of the TSC for one of a guest's APIC timer: its clock is the TSC.
 const TSC_PER_TICK: u32 = 1;
@@ -78,9 +79,12 @@ impl Devices {
         })
     }
 
-    /// Whether accesses of one byte to a port are the hardware's, without an exit.
-    pub fn port_passes(&self, port: u16) -> bool {
-        self.rule(port) == Access::Pass
+    /// The ports that are the hardware's, without an exit.
+    pub fn port_map(&self) -> Box<Iopm> {
+        Box::new(match &self.ports {
+            Some(ports) => Iopm::passing_all_but(ports.kept()),
+            None => Iopm::passing_none(),
+        })
     }
 
     pub(super) fn rule(&self, port: u16) -> Access {

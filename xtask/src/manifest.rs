@@ -60,6 +60,22 @@ impl Manifest {
         self
     }
 
+    /// QEMU's arguments for the bare machine, as far as the manifest fixes them.
+    pub fn machine(&self) -> Vec<String> {
+        let mut words = vec![
+            "-machine".to_owned(),
+            self.machine.clone(),
+            "-cpu".to_owned(),
+            self.cpu.clone(),
+            "-smp".to_owned(),
+            self.cpus.to_string(),
+            "-m".to_owned(),
+            self.memory.replace("iB", ""),
+        ];
+        words.extend(self.arguments.iter().cloned());
+        words
+    }
+
     /// Writes the manifest to `path` and gives the path back.
     pub fn write(&self, path: &Path) -> Result<PathBuf> {
         fs::write(path, self.text()).with_context(|| format!("cannot write {}", path.display()))?;

@@ -1,7 +1,8 @@
-//! The machine that is measured: QEMU's `virt` with a Cortex-A57, under Linux alone, Xen, or Terrane.
+//! What is measured: a guest on a machine with something or nothing between. The machines themselves are in [`arm64`]
+//! and [`pc`].
 
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
@@ -9,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
+use super::{arm64, pc};
 use crate::arch::Arch;
 use crate::build::Products;
-use crate::fetch::guests;
 use crate::manifest::{Domain, Manifest};
 use crate::run;
 
@@ -31,20 +32,41 @@ const LIMIT: Duration = Duration::from_secs(240);
 pub enum Column {
     /// Nothing.
     Native,
-    /// Debian's Xen, the guest as dom0.
+    /// Debian's Xen, the guest as dom0: on x86-64 as PVH guest behind an emulated VT-d, without which it won't start.
     Xen,
+    /// The same as PV guest, x86-64 only.
+    XenPv,
     /// Terrane, the guest as direct-mapped hardware domain.
     Terrane,
 }
 
-/// The columns, in the order of the table.
-pub const COLUMNS: [Column; 3] = [Column::Native, Column::Xen, Column::Terrane];
+impl Column {
+    /// The columns of an architecture's table, in this order.
+    pub const fn all(arch: Arch) -> &'static [Self] {
+        match arch {
+            Arch::Aarch64 => &[Self::Native, Self::Xen, Self::Terrane],
+            Arch::X86_64 => &[Self::Native, Self::Xen, Self::XenPv, Self::Terrane],
+        }
+    }
+
+    /// Its name in the table.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Xen => "xen",
+            Self::XenPv => "xen-pv",
+            Self::Terrane => "terrane",
+        }
+    }
+}
 
 /// A guest to boot.
 #[derive(Clone)]
 pub struct Guest {
-    /// An arm64 Image.
+    /// The kernel, as its distribution packs it.
     pub kernel: PathBuf,
+    /// The same without wrapping, for QEMU's own loader: what unpacks itself would do so in the guest's time.
+    pub unwrapped: PathBuf,
     /// Its ramdisk.
     pub ramdisk: PathBuf,
     /// Boot arguments but for the console.
@@ -57,6 +79,8 @@ pub struct Guest {
 
 /// What makes the machines.
 pub struct Bench {
+    /// The architecture.
+    pub arch: Arch,
     /// Hypervisor and guests.
     pub products: Products,
     /// The `terrane` command.
@@ -83,10 +107,10 @@ impl Drop for Running {
 impl Bench {
     /// A command that boots `guest` under `column`.
     pub fn machine(&self, column: Column, guest: &Guest, counted: bool) -> Result<Command> {
-        let mut command = match column {
-            Column::Native => native(guest),
-            Column::Xen => xen(guest)?,
-            Column::Terrane => self.terrane(guest)?,
+        let mut command = match (column, self.arch) {
+            (Column::Terrane, _) => self.terrane(guest)?,
+            (_, Arch::Aarch64) => arm64::machine(column, guest)?,
+            (_, Arch::X86_64) => pc::machine(column, guest)?,
         };
         if counted {
             command.args(COUNTED);
@@ -99,7 +123,11 @@ impl Bench {
         let memory = guest
             .memory
             .map_or_else(|| "rest".to_owned(), |memory| format!("{memory}MiB"));
-        let mut manifest = Manifest::plain(Arch::Aarch64, guest.cpus, "2GiB");
+        let cpu = match self.arch {
+            Arch::Aarch64 => self.arch.cpu(),
+            Arch::X86_64 => pc::CPU,
+        };
+        let mut manifest = Manifest::new(self.arch, self.arch.machine(), cpu, guest.cpus, "2GiB");
         let domain = Domain::hardware("control", &guest.kernel)
             .ramdisk(&guest.ramdisk)
             .cmdline(&format!("console=hvc0 {}", guest.arguments))
@@ -116,56 +144,6 @@ impl Bench {
         command.arg(folder.join("qemu.sh"));
         Ok(command)
     }
-}
-
-fn qemu(machine: &str, memory: u64, cpus: u32) -> Command {
-    let mut command = Command::new("qemu-system-aarch64");
-    command.args([
-        "-M",
-        machine,
-        "-cpu",
-        "cortex-a57",
-        "-display",
-        "none",
-        "-serial",
-        "stdio",
-    ]);
-    command.args(["-m", &memory.to_string(), "-smp", &cpus.to_string()]);
-    command
-}
-
-fn native(guest: &Guest) -> Command {
-    let mut command = qemu(
-        "virt,gic-version=3",
-        guest.memory.unwrap_or(2048),
-        guest.cpus,
-    );
-    command
-        .arg("-kernel")
-        .arg(&guest.kernel)
-        .arg("-initrd")
-        .arg(&guest.ramdisk);
-    command.args(["-append", &format!("console=ttyAMA0 {}", guest.arguments)]);
-    command
-}
-
-fn xen(guest: &Guest) -> Result<Command> {
-    let mut command = qemu("virt,virtualization=on,gic-version=3", 2048, guest.cpus);
-    let memory = guest.memory.context("a dom0 has a size")?;
-    let cpus = guest.cpus;
-    command.arg("-kernel").arg(guests::xen(Arch::Aarch64)?).arg("-append").arg(format!(
-        "dom0_mem={memory}M dom0_max_vcpus={cpus} bootscrub=0 console=dtuart dtuart=/pl011@9000000"
-    ));
-    let arguments = format!("console=hvc0 {}", guest.arguments).replace(',', ",,");
-    command.arg("-device").arg(format!(
-        "guest-loader,addr=0x50000000,kernel={},bootargs={arguments}",
-        guest.kernel.display()
-    ));
-    command.arg("-device").arg(format!(
-        "guest-loader,addr=0x54000000,initrd={}",
-        guest.ramdisk.display()
-    ));
-    Ok(command)
 }
 
 impl Running {
@@ -245,20 +223,4 @@ impl Running {
 /// Boots and reads up to `marker`.
 pub fn lines(command: Command, marker: &str) -> Result<Vec<String>> {
     Ok(Running::start(command)?.until(marker)?.0)
-}
-
-/// Writes a copy of the bare-metal `guest` that takes the same work to load as `kernel`: as long, and with the same
-/// header fields. So what happens before a guest's first instruction can be counted in a guest that tells.
-pub fn disguise(guest: &Path, kernel: &Path, as_file: &Path) -> Result<()> {
-    const SIZES: std::ops::Range<usize> = 8..32; // text_offset, image_size, flags
-    let read = |path: &Path| {
-        std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
-    };
-    let (mut bytes, kernel) = (read(guest)?, read(kernel)?);
-    bytes.resize(kernel.len(), 0);
-    let (Some(fields), Some(wanted)) = (bytes.get_mut(SIZES), kernel.get(SIZES)) else {
-        bail!("{} is no arm64 Image", guest.display());
-    };
-    fields.copy_from_slice(wanted);
-    std::fs::write(as_file, bytes).with_context(|| format!("cannot write {}", as_file.display()))
 }

@@ -1,34 +1,20 @@
-//! The counted figures: what comes before the guest, what a trap costs, when userspace is reached.
+//! The counted figures of one column, as far as architectures count alike, and the time by the clock.
 
-use std::fs;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
 use super::machine::{self, Bench, Column, Guest, Running};
 
-/// A row of the bench guest (guests/bench).
-#[derive(Clone, Copy)]
-pub enum Trap {
-    /// XENVER_version.
-    Hypercall,
-    /// ID_AA64PFR0_EL1.
-    IdRegister,
-    /// GICD_TYPER.
-    DistributorRead,
-    /// ICC_SGI1R_EL1, to the CPU itself.
-    SoftwareInterrupt,
-}
-
-impl Trap {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Hypercall => "hypercall",
-            Self::IdRegister => "id-register",
-            Self::DistributorRead => "gicd-read",
-            Self::SoftwareInterrupt => "sgi",
-        }
-    }
+/// The guests that are counted.
+pub struct Guests {
+    /// The bench guest in Linux's disguise: as much to load.
+    pub bare: Guest,
+    /// Linux with a program as init that tells the counter at its first instruction.
+    pub linux: Guest,
+    /// Linux with the same program and the drivers that it needs to tell what operations cost.
+    pub costs: Option<Guest>,
 }
 
 /// One column's counts.
@@ -37,84 +23,35 @@ pub struct Counts {
     pub before_guest: Option<u64>,
     /// Instructions from the first of hypervisor or native kernel to the first of init.
     pub userspace: u64,
-    traps: Vec<(String, f64)>,
+    /// What an operation costs, by the row's name.
+    pub costs: BTreeMap<String, f64>,
 }
 
-impl Counts {
-    /// Boots the bare guest in Linux's disguise, then Linux.
-    pub fn of(
-        bench: &Bench,
-        column: Column,
-        bare: &Guest,
-        linux: &Guest,
-        firmware: u64,
-    ) -> Result<Self> {
-        let lines = machine::lines(bench.machine(column, bare, true)?, "bench: done")?;
-        let value = |name: &str| {
-            let begin = format!("bench: {name}=");
-            let value = lines.iter().find_map(|line| {
-                line.split_once(begin.as_str())?
-                    .1
-                    .trim()
-                    .parse::<u64>()
-                    .ok()
-            });
-            value.with_context(|| format!("the bench guest told no {name}"))
-        };
-        let tick = 1_000_000_000 / value("cntfrq")?;
-        let first = value("first-cntpct")?;
-        // Xen takes the time at which the domain was made from the guest's own counter.
-        let hidden = first.saturating_sub(value("first-cntvct")?);
-        let traps = lines
-            .iter()
-            .filter_map(|line| {
-                let (name, cost) = line.split_once("bench ")?.1.split_once(' ')?;
-                Some((name.to_owned(), cost.trim().parse().ok()?))
-            })
-            .collect();
-
-        let lines = machine::lines(bench.machine(column, linux, true)?, "check init-mark: ")?;
-        let mark = lines.iter().find_map(|line| {
-            line.split_once("cntvct=")?
-                .1
-                .split(' ')
-                .next()?
-                .parse::<u64>()
-                .ok()
-        });
-        let mark = mark.context("init told no counter")?;
-        Ok(Self {
-            before_guest: (column != Column::Native)
-                .then_some((first * tick).saturating_sub(firmware)),
-            userspace: ((mark + hidden) * tick).saturating_sub(firmware),
-            traps,
-        })
-    }
-
-    /// What this trap costs.
-    pub fn trap(&self, trap: Trap) -> Option<f64> {
-        self.traps
-            .iter()
-            .find(|(name, _)| name == trap.name())
-            .map(|(_, cost)| *cost)
-    }
-}
-
-/// Instructions of QEMU's own boot code before the first one of what it loaded. The counter is too coarse for so few, so
-/// they are counted in the listing that QEMU makes of what it translates: there is no loop in them.
-pub fn firmware(bench: &Bench, guest: &Guest) -> Result<u64> {
-    const LOADED: u64 = 0x4020_0000;
-    let listing = bench.folder.join("firmware.log");
-    let mut command = bench.machine(Column::Native, guest, true)?;
-    command.args(["-d", "in_asm", "-D"]).arg(&listing);
-    machine::lines(command, "bench: begin")?;
-    let text = fs::read_to_string(&listing).context("QEMU left no listing")?;
-    let addresses = text.lines().filter_map(|line| {
-        let (address, _) = line.strip_prefix("0x")?.split_once(':')?;
-        u64::from_str_radix(address, 16).ok()
+/// The number behind `name` and `=` on one of the lines.
+pub fn value(lines: &[String], name: &str) -> Result<u64> {
+    let begin = format!("{name}=");
+    let value = lines.iter().find_map(|line| {
+        let (_, value) = line.split_once(begin.as_str())?;
+        value.split_whitespace().next()?.parse().ok()
     });
-    let before = addresses.take_while(|&address| address < LOADED).count();
-    Ok(u64::try_from(before)?)
+    value.with_context(|| format!("the guest told no {name}"))
+}
+
+/// The rows of the bench guest, and of the checker: lines `bench NAME COST`.
+pub fn costs(lines: &[String]) -> BTreeMap<String, f64> {
+    lines
+        .iter()
+        .filter_map(|line| {
+            let (name, cost) = line.split_once("bench ")?.1.split_once(' ')?;
+            Some((name.to_owned(), cost.trim().parse().ok()?))
+        })
+        .collect()
+}
+
+/// The counter as init read it first thing, and the console up to then.
+pub fn userspace(bench: &Bench, column: Column, linux: &Guest) -> Result<(u64, Vec<String>)> {
+    let lines = machine::lines(bench.machine(column, linux, true)?, "check init-mark: ")?;
+    Ok((value(&lines, "cntvct")?, lines))
 }
 
 /// Seconds from QEMU's start to userspace: the median of three, two CPUs, nothing counted.
@@ -131,4 +68,23 @@ pub fn wall(bench: &Bench, column: Column, linux: &Guest) -> Result<f64> {
     }
     times.sort_unstable();
     Ok(times.get(1).map_or(f64::NAN, Duration::as_secs_f64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_and_values_are_read() {
+        let lines = [
+            "(terrane) x".to_owned(),
+            "bench: first-tsc=15800000".to_owned(),
+            "bench cpuid 412".to_owned(),
+            "check init-mark: pass cntvct=1813776627 cntfrq=1000000000".to_owned(),
+        ];
+        assert_eq!(value(&lines, "first-tsc").ok(), Some(15_800_000));
+        assert_eq!(value(&lines, "cntvct").ok(), Some(1_813_776_627));
+        assert!(value(&lines, "absent").is_err());
+        assert_eq!(costs(&lines).get("cpuid"), Some(&412.0));
+    }
 }

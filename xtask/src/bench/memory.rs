@@ -6,7 +6,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 
 use super::as_float;
-use super::machine::{self, Bench, COLUMNS, Column, Guest, Running};
+use super::machine::{self, Bench, Column, Guest, Running};
+use crate::arch::Arch;
 
 const HOST_MIB: u64 = 2048;
 
@@ -18,9 +19,9 @@ pub fn taken(bench: &Bench, linux: &Guest) -> Result<Vec<Option<f64>>> {
         ..linux.clone()
     };
     let mut column = Vec::new();
-    for one in COLUMNS {
+    for &one in Column::all(bench.arch) {
         let kib = match one {
-            Column::Xen => taken_by_xen(bench, linux)?,
+            Column::Xen | Column::XenPv => taken_by_xen(bench, one, linux)?,
             Column::Native | Column::Terrane => {
                 let lines = machine::lines(bench.machine(one, &whole, false)?, "check facts: ")?;
                 let ram = lines.iter().find_map(|line| {
@@ -39,13 +40,15 @@ pub fn taken(bench: &Bench, linux: &Guest) -> Result<Vec<Option<f64>>> {
 }
 
 /// Xen gives dom0 a fixed size, and tells what is left when asked on its console.
-fn taken_by_xen(bench: &Bench, linux: &Guest) -> Result<u64> {
-    let given = linux.memory.context("a dom0 has a size")?;
+fn taken_by_xen(bench: &Bench, column: Column, linux: &Guest) -> Result<u64> {
+    // Nearly all, where it gets all: tables for it are taken too.
+    let given = linux.memory.unwrap_or(1792);
     let guest = Guest {
+        memory: Some(given),
         arguments: "quiet check=init-mark end=halt".to_owned(),
         ..linux.clone()
     };
-    let mut machine = Running::start(bench.machine(Column::Xen, &guest, false)?)?;
+    let mut machine = Running::start(bench.machine(column, &guest, false)?)?;
     machine.until("check init-mark: ")?;
     machine.types(b"\x01\x01\x01")?;
     // The console takes a moment to switch, and drops what comes meanwhile.
@@ -61,10 +64,15 @@ fn taken_by_xen(bench: &Bench, linux: &Guest) -> Result<u64> {
     Ok(((HOST_MIB - given) << 10).saturating_sub(xen + domains))
 }
 
-/// MiB of the largest direct-mapped hardware domain, found by halving: it counts if the guest in it comes up.
+/// MiB of the largest direct-mapped hardware domain, found by halving: it counts if the guest in it comes up. Xen has
+/// none on x86-64.
 pub fn largest(bench: &Bench, bare: &Guest) -> Result<Vec<Option<f64>>> {
-    let mut column = vec![None];
-    for one in [Column::Xen, Column::Terrane] {
+    let mut column = Vec::new();
+    for &one in Column::all(bench.arch) {
+        if one == Column::Native || one != Column::Terrane && bench.arch == Arch::X86_64 {
+            column.push(None);
+            continue;
+        }
         // MiB: the largest that is known to work, the smallest that is known not to.
         let (mut good, mut bad) = (512, HOST_MIB + 1);
         while bad - good > 1 {

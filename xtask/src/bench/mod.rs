@@ -3,32 +3,49 @@
 //! QEMU counts: with one CPU and one instruction to the nanosecond of virtual time, the machine's own counter is a count
 //! of instructions that repeats to the digit. Only the row `wall` is a time.
 
+mod arm64;
 mod exits;
 mod machine;
 mod measure;
 mod memory;
+mod pc;
 mod table;
+mod vmlinux;
+
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 
-use self::machine::{Bench, COLUMNS, Column, Guest};
-use self::measure::{Counts, Trap};
+use self::machine::{Bench, Column, Guest};
+use self::measure::{Counts, Guests};
 use self::table::{Row, Table};
 use crate::arch::Arch;
 use crate::build;
 use crate::fetch::guests::{self, Kernel};
-use crate::initramfs;
+use crate::initramfs::{self, Initramfs};
 use crate::paths;
 use crate::run::step;
+
+/// Rows of single operations, of both architectures: what a guest doesn't tell stays empty.
+const OPERATIONS: [&str; 7] = [
+    "hypercall",
+    "id-register",
+    "gicd-read",
+    "sgi",
+    "cpuid",
+    "port-io",
+    "page-fault",
+];
 
 /// Measures and prints, as a table or as one JSON object.
 pub fn bench(arch: Arch, json: bool) -> Result<()> {
     let bench = Bench {
+        arch,
         products: build::all(arch)?,
         command: build::command()?,
         folder: paths::scratch(arch, "bench")?,
     };
-    let table = measure_all(arch, &bench)?;
+    let table = measure_all(&bench)?;
     if json {
         println!("{}", table.json());
     } else {
@@ -37,47 +54,24 @@ pub fn bench(arch: Arch, json: bool) -> Result<()> {
     Ok(())
 }
 
-fn measure_all(arch: Arch, bench: &Bench) -> Result<Table> {
-    step("making the guests");
-    let kernel = guests::kernel(arch, Kernel::Trixie)?.image;
-    let ramdisk = bench.folder.join("initrd.gz");
-    initramfs::write_program(&bench.products.program("checker"), &ramdisk)?;
-    let disguised = bench.folder.join("bench-as-linux.bin");
-    machine::disguise(&bench.products.guest("bench"), &kernel, &disguised)?;
-    let linux = Guest {
-        kernel,
-        ramdisk,
-        // QEMU hands its seed for KASLR to a kernel that it loads itself, and only to that one.
-        arguments: "quiet nokaslr check=init-mark end=poweroff".to_owned(),
-        memory: Some(512),
-        cpus: 1,
+fn measure_all(bench: &Bench) -> Result<Table> {
+    let columns = Column::all(bench.arch);
+    let guests = guests(bench)?;
+    let firmware = match bench.arch {
+        Arch::Aarch64 => arm64::firmware(bench, &guests.bare)?,
+        Arch::X86_64 => pc::firmware(bench, &guests.bare)?,
     };
-    let bare = Guest {
-        kernel: disguised,
-        arguments: String::new(),
-        ..linux.clone()
-    };
-
-    let firmware = measure::firmware(bench, &bare)?;
-    let mut counts = Vec::new();
-    for column in COLUMNS {
-        step(format_args!("counting: {column:?}"));
-        counts.push(Counts::of(bench, column, &bare, &linux, firmware)?);
+    let mut counts: Vec<Counts> = Vec::new();
+    for &column in columns {
+        step(format_args!("counting: {}", column.name()));
+        counts.push(match bench.arch {
+            Arch::Aarch64 => arm64::counts(bench, column, &guests, firmware)?,
+            Arch::X86_64 => pc::counts(bench, column, &guests, firmware)?,
+        });
     }
-    let trap = |name: &'static str, trap: Trap| {
-        Row::new(
-            name,
-            "instructions",
-            counts.iter().map(|one| one.trap(trap)),
-        )
-    };
-    let each = |name, unit, values: Vec<Option<f64>>| Row::new(name, unit, values.into_iter());
+    let all = |value| vec![Some(value); columns.len()];
     let mut rows = vec![
-        each(
-            "firmware",
-            "instructions",
-            vec![Some(as_float(firmware)); 3],
-        ),
+        Row::new("firmware", "instructions", all(as_float(firmware))),
         Row::new(
             "before-guest",
             "instructions",
@@ -88,49 +82,110 @@ fn measure_all(arch: Arch, bench: &Bench) -> Result<Table> {
             "instructions",
             counts.iter().map(|one| Some(as_float(one.userspace))),
         ),
-        trap("hypercall", Trap::Hypercall),
-        trap("id-register", Trap::IdRegister),
-        trap("gicd-read", Trap::DistributorRead),
-        trap("sgi", Trap::SoftwareInterrupt),
-        // Of the other architectures.
-        each("cpuid", "instructions", vec![None; 3]),
-        each("port-io", "instructions", vec![None; 3]),
-        each("page-fault", "instructions", vec![None; 3]),
     ];
+    rows.extend(OPERATIONS.map(|name| {
+        let costs = counts.iter().map(|one| one.costs.get(name).copied());
+        Row::new(name, "instructions", costs)
+    }));
 
     step("memory");
-    rows.push(Row::new(
-        "memory-taken",
-        "KiB",
-        memory::taken(bench, &linux)?.into_iter(),
-    ));
-    let image = |path| Ok::<_, anyhow::Error>(Some(as_float(std::fs::metadata(path)?.len())));
-    let images = vec![
-        None,
-        image(guests::xen(arch)?)?,
-        image(bench.products.hypervisor())?,
-    ];
-    rows.push(each("image", "bytes", images));
-    rows.push(Row::new(
-        "largest-direct",
-        "MiB",
-        memory::largest(bench, &bare)?.into_iter(),
-    ));
+    let taken = memory::taken(bench, &guests.linux)?;
+    rows.push(Row::new("memory-taken", "KiB", taken));
+    rows.push(Row::new("image", "bytes", images(bench)?));
+    let largest = memory::largest(bench, &guests.bare)?;
+    rows.push(Row::new("largest-direct", "MiB", largest));
 
     step("wall clock");
     let mut walls = Vec::new();
-    for column in COLUMNS {
-        walls.push(Some(measure::wall(bench, column, &linux)?));
+    for &column in columns {
+        walls.push(Some(measure::wall(bench, column, &guests.linux)?));
     }
-    rows.push(each("wall", "seconds", walls));
+    rows.push(Row::new("wall", "seconds", walls));
 
     step("exits");
-    let exits = exits::count(bench, Column::Terrane, &linux).context("cannot count exits")?;
+    let exits =
+        exits::count(bench, Column::Terrane, &guests.linux).context("cannot count exits")?;
     Ok(Table {
-        arch: arch.name(),
+        arch: bench.arch.name(),
+        columns: columns.iter().map(|column| column.name()).collect(),
         rows,
         exits,
     })
+}
+
+/// Linux with as little around it as can be, and the bench guest that takes the same work to load.
+fn guests(bench: &Bench) -> Result<Guests> {
+    step("making the guests");
+    let files = guests::kernel(bench.arch, Kernel::Trixie)?;
+    let kernel = files.image.clone();
+    let file = |name: &str| bench.folder.join(name);
+    let checker = bench.products.program("checker");
+    let ramdisk = file("initrd.gz");
+    initramfs::write_program(&checker, &ramdisk)?;
+    let bare = bench.products.guest("bench");
+    let (unwrapped, disguised): (PathBuf, PathBuf) = match bench.arch {
+        Arch::Aarch64 => {
+            let disguised = file("bench-as-linux.bin");
+            arm64::disguise(&bare, &kernel, &disguised)?;
+            (kernel.clone(), disguised)
+        }
+        Arch::X86_64 => {
+            let (plain, disguised) = (file("vmlinux"), file("bench-as-linux.elf"));
+            vmlinux::unwrap(&kernel, &plain)?;
+            vmlinux::disguise(&bare, &plain, &disguised)?;
+            (plain, disguised)
+        }
+    };
+    let linux = Guest {
+        kernel,
+        unwrapped,
+        ramdisk,
+        // QEMU hands its seed for KASLR to a kernel that it loads itself, and only to that one.
+        arguments: "quiet nokaslr check=init-mark end=poweroff".to_owned(),
+        memory: match bench.arch {
+            Arch::Aarch64 => Some(512),
+            Arch::X86_64 => None,
+        },
+        cpus: 1,
+    };
+    let bare = Guest {
+        kernel: disguised.clone(),
+        unwrapped: disguised,
+        arguments: String::new(),
+        ..linux.clone()
+    };
+    let costs = match bench.arch {
+        Arch::Aarch64 => None,
+        Arch::X86_64 => {
+            let ramdisk = file("costs.gz");
+            Initramfs {
+                arch: bench.arch,
+                drivers: &["xen_privcmd"],
+                task: "checker costs",
+                programs: &[("checker", checker)],
+            }
+            .write(&files, &ramdisk)?;
+            Some(Guest {
+                ramdisk,
+                arguments: "quiet nokaslr".to_owned(),
+                ..linux.clone()
+            })
+        }
+    };
+    Ok(Guests { bare, linux, costs })
+}
+
+/// Bytes of the hypervisors' files, unwrapped.
+fn images(bench: &Bench) -> Result<Vec<Option<f64>>> {
+    let bytes = |path| Ok(Some(as_float(std::fs::metadata(path)?.len())));
+    Column::all(bench.arch)
+        .iter()
+        .map(|column| match column {
+            Column::Native => Ok(None),
+            Column::Xen | Column::XenPv => bytes(guests::xen(bench.arch)?),
+            Column::Terrane => bytes(bench.products.hypervisor()),
+        })
+        .collect()
 }
 
 /// Counts stay far below 2^53.

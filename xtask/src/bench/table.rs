@@ -3,34 +3,31 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-/// Rows that compare one whole run with another.
-const RUNS: [&str; 2] = ["userspace", "wall"];
+/// Rows whose columns do the same work.
+const RATIOS: [&str; 3] = ["userspace", "page-fault", "wall"];
 
 /// One figure in each column; `None` where there is no such figure.
 pub struct Row {
     name: &'static str,
     unit: &'static str,
-    values: [Option<f64>; 3],
+    /// In the order of the table's columns.
+    values: Vec<Option<f64>>,
 }
 
 impl Row {
-    /// A row from the columns' values, in the order native, Xen, Terrane.
+    /// A row from the columns' values.
     pub fn new(
         name: &'static str,
         unit: &'static str,
-        values: impl Iterator<Item = Option<f64>>,
+        values: impl IntoIterator<Item = Option<f64>>,
     ) -> Self {
-        let mut row = Self {
+        Self {
             name,
             unit,
-            values: [None; 3],
-        };
-        for (place, value) in row.values.iter_mut().zip(values) {
-            *place = value;
+            values: values.into_iter().collect(),
         }
-        row
     }
 }
 
@@ -38,6 +35,8 @@ impl Row {
 pub struct Table {
     /// The architecture's name.
     pub arch: &'static str,
+    /// The columns' names; the first one is what the others are compared with.
+    pub columns: Vec<&'static str>,
     /// The rows.
     pub rows: Vec<Row>,
     /// How often the guest was left under Terrane, by reason.
@@ -51,38 +50,39 @@ impl Table {
             .rows
             .iter()
             .map(|row| {
-                let [native, xen, terrane] = row.values.map(number);
-                json!({ "name": row.name, "unit": row.unit, "native": native, "xen": xen, "terrane": terrane })
+                let mut object = Map::new();
+                object.insert("name".to_owned(), json!(row.name));
+                object.insert("unit".to_owned(), json!(row.unit));
+                for (column, value) in self.columns.iter().zip(&row.values) {
+                    object.insert((*column).to_owned(), number(*value));
+                }
+                Value::Object(object)
             })
             .collect();
         json!({ "arch": self.arch, "rows": rows, "exits": self.exits })
     }
 
-    /// A table, with Xen's and Terrane's ratios to native for whole runs.
+    /// A table; behind a figure of a whole run stands its ratio to the first column's.
     pub fn text(&self) -> String {
-        let mut text = format!(
-            "{:<15} {:<13} {:>15} {:>15} {:>15} {:>7} {:>7}\n",
-            "", "", "native", "xen", "terrane", "xen/n", "ter/n"
-        );
+        let mut text = format!("{:<29}", "");
+        for column in &self.columns {
+            let _ = write!(text, " {column:>15}       ");
+        }
+        end_line(&mut text);
         for row in &self.rows {
-            let [native, xen, terrane] = row.values;
-            let ratio = |value: Option<f64>| match (native, value) {
-                (Some(native), Some(value)) if RUNS.contains(&row.name) => {
-                    format!("{:.3}", value / native)
-                }
-                _ => String::new(),
-            };
-            let [a, b, c] = row
-                .values
-                .map(|value| value.map_or_else(|| "-".to_owned(), figure));
-            let _ = writeln!(
-                text,
-                "{:<15} {:<13} {a:>15} {b:>15} {c:>15} {:>7} {:>7}",
-                row.name,
-                row.unit,
-                ratio(xen),
-                ratio(terrane)
-            );
+            let _ = write!(text, "{:<15} {:<13}", row.name, row.unit);
+            let first = row.values.first().copied().flatten();
+            for (place, &value) in row.values.iter().enumerate() {
+                let ratio = match (first, value) {
+                    (Some(first), Some(value)) if place > 0 && RATIOS.contains(&row.name) => {
+                        format!("{:.3}", value / first)
+                    }
+                    _ => String::new(),
+                };
+                let value = value.map_or_else(|| "-".to_owned(), figure);
+                let _ = write!(text, " {value:>15} {ratio:<6}");
+            }
+            end_line(&mut text);
         }
         let exits: Vec<String> = self
             .exits
@@ -96,6 +96,11 @@ impl Table {
         );
         text
     }
+}
+
+fn end_line(text: &mut String) {
+    text.truncate(text.trim_end().len());
+    text.push('\n');
 }
 
 /// A count as an integer, a time with two digits.
@@ -134,17 +139,14 @@ mod tests {
             Row::new(
                 "hypercall",
                 "instructions",
-                [None, Some(424.0), Some(190.0)].into_iter(),
+                [None, Some(424.0), Some(190.0)],
             ),
-            Row::new(
-                "wall",
-                "seconds",
-                [Some(3.126), Some(4.0), Some(3.5)].into_iter(),
-            ),
+            Row::new("wall", "seconds", [Some(3.126), Some(4.0), Some(3.5)]),
         ];
         let exits = BTreeMap::from([("hvc".to_owned(), 12)]);
         let table = Table {
             arch: "aarch64",
+            columns: vec!["native", "xen", "terrane"],
             rows,
             exits,
         };
@@ -154,6 +156,40 @@ mod tests {
                 { "name": "hypercall", "unit": "instructions", "native": null, "xen": 424, "terrane": 190 },
                 { "name": "wall", "unit": "seconds", "native": 3.13, "xen": 4, "terrane": 3.5 },
             ], "exits": { "hvc": 12 } })
+        );
+    }
+
+    #[test]
+    fn a_whole_run_has_its_ratio() {
+        let table = Table {
+            arch: "x86_64",
+            columns: vec!["native", "xen", "xen-pv", "terrane"],
+            rows: vec![Row::new(
+                "userspace",
+                "instructions",
+                [Some(4.0), Some(6.0), None, Some(4.1)],
+            )],
+            exits: BTreeMap::new(),
+        };
+        let text = table.text();
+        let words: Vec<&str> = text
+            .lines()
+            .nth(1)
+            .into_iter()
+            .flat_map(str::split_whitespace)
+            .collect();
+        assert_eq!(
+            words,
+            [
+                "userspace",
+                "instructions",
+                "4",
+                "6",
+                "1.500",
+                "-",
+                "4.10",
+                "1.025"
+            ]
         );
     }
 

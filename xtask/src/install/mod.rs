@@ -15,6 +15,7 @@ use crate::arch::Arch;
 use crate::fetch::{self, HostLists};
 use crate::run;
 
+pub use self::qemu::program;
 pub use self::rust::{NIGHTLY, cargo_of, nightly};
 
 /// What a command needs beside the toolchain that runs it.

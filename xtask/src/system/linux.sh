@@ -30,9 +30,10 @@ echo 1 >events/kprobes/enable
 cd /
 
 # Disks: read what the host wrote, copy it to the second half for the host to read.
+# By the bus in its path, since the order in which they are found varies.
 disk() {
     for block in /sys/block/*; do
-        case $(readlink -f "$block") in */"$1"[0-9]*/*) echo "/dev/${block##*/}" ;; esac
+        case $(readlink -f "$block") in */"$1"*[0-9]/*) echo "/dev/${block##*/}" ;; esac
     done
 }
 for name in $DISKS; do
@@ -62,6 +63,6 @@ fi
 
 sed -n 's/^ *\([a-z]*\) *\([0-9]*\) .*/fact count \1 \2/p' /sys/kernel/tracing/kprobe_profile
 sed -n '/nvme\|ahci\|virtio\|xhci\|eth0/s/^ */fact interrupt /p' /proc/interrupts
-fact complaints "$(dmesg | grep -c -E 'WARNING:|BUG:|Oops|Call trace|Unhandled|soft lockup|rcu.*stall')"
-dmesg | grep -E 'WARNING:|BUG:|Oops|Unhandled|soft lockup|rcu.*stall' | sed 's/^/fact complaint /'
+fact complaints "$(dmesg | grep -c -E 'WARNING: CPU:|BUG:|Oops|Call trace|Unhandled|soft lockup|rcu.*stall')"
+dmesg | grep -E 'WARNING: CPU:|BUG:|Oops|Unhandled|soft lockup|rcu.*stall' | sed 's/^/fact complaint /'
 exit $failed

@@ -4,6 +4,7 @@
 
 mod attack;
 mod balloon;
+mod beside;
 mod boot;
 mod devices;
 mod facts;
@@ -102,6 +103,7 @@ pub fn run(arch: Arch, full: bool, filter: &str) -> Result<Tally> {
     scenarios.extend(power::scenarios());
     scenarios.extend(attack::scenarios(arch));
     scenarios.extend(balloon::scenarios());
+    scenarios.extend(beside::scenarios(arch));
     scenarios.extend(matrix::scenarios(arch, full));
     scenarios.extend(wrong_input::scenarios(arch));
     scenarios.retain(|scenario| scenario.name.contains(filter));

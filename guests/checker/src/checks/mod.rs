@@ -2,6 +2,7 @@
 
 mod balloon;
 mod busy;
+mod costs;
 mod disk;
 mod edu;
 mod facts;
@@ -42,6 +43,7 @@ fn dispatch(name: &str, arguments: &[&str], first: u64) -> Result<String> {
         "net-traffic" => net::check(arguments),
         "features" => facts::features(arguments),
         "facts" => facts::print(),
+        "costs" => costs::print(),
         "swiotlb" => swiotlb::check(),
         "balloon" => balloon::check(arguments),
         "balloon-busy" => busy::check(arguments),

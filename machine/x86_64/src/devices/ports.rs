@@ -160,6 +160,8 @@ mod tests {
         assert_eq!(mapped, expected);
         assert_eq!(ports.rule(0x604), Access::Sleep);
         assert_eq!(ports.rule(0xcf9), Access::Reset);
+        assert_eq!(ports.rule(0x64), Access::Keyboard);
+        assert_eq!(ports.rule(0x42), Access::Zero);
         assert_eq!(ports.rule(0x3fd), Access::Nobody);
     }
 

@@ -107,8 +107,11 @@ impl Devices {
         traps.map(|trap| (trap.start, trap.bytes)).collect()
     }
 
-    /// As after a reset: no pin of an IO-APIC is the guest's, and no callback is set. No vCPU runs.
+    /// As after a reset: no interrupt is set up, no device is a bus master, no callback is set. No vCPU runs.
     pub fn reset(&self) {
+        if let Some(bus) = &self.bus {
+            bus.reset(self.apics);
+        }
         for shared in &self.chips {
             shared.with(|model, chip| model.reset(chip));
         }

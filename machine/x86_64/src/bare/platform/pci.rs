@@ -204,6 +204,24 @@ impl Bus {
         }
     }
 
+    /// As before a restart of the domain: its devices are quiet, and no message is set up.
+    pub fn reset(&self, apics: &Apics) {
+        let mut state = self.state.lock();
+        state.port = AddressPort::default();
+        for ((segment, address), slot) in &mut state.slots {
+            let Some(mut hardware) = self.hardware(*segment, *address) else {
+                continue;
+            };
+            slot.function.quiet(&mut hardware);
+            if let Some(msix) = &mut slot.msix {
+                msix.table = Table::new(msix.place.entries);
+                if let Some(base) = msix.base {
+                    msix.table.restore(apics, &mut TableMemory(base));
+                }
+            }
+        }
+    }
+
     fn buses(&self) -> Vec<(u16, u8)> {
         if self.ecams.is_empty() {
             return (0..=255).map(|bus| (0, bus)).collect();

@@ -348,3 +348,13 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_hpets_registers_are_found_in_memory_only() {
+    let mut body = [0_u8; 20];
+    body[8..16].copy_from_slice(&0xfed0_0000_u64.to_le_bytes());
+    assert_eq!(hpet(&seal(*b"HPET", &body)), Some(0xfed0_0000));
+    body[4] = 1;
+    assert_eq!(hpet(&seal(*b"HPET", &body)), None);
+    assert_eq!(hpet(&seal(*b"HPET", &[0; 8])), None);
+}

@@ -149,11 +149,16 @@ const CLASS: u16 = 0x0a;
 const CAPABILITIES: u16 = 0x34;
 const STATUS_CAPABILITIES: u32 = 1 << 4;
 const CLASS_HOST_BRIDGE: u32 = 0x0600;
+const CLASS_BRIDGE: u32 = 0x06;
+const COMMAND: u16 = 0x04;
+const COMMAND_BUS_MASTER: u32 = 1 << 2;
 
 /// What stands between a domain and one function that it owns.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Function {
     host_bridge: bool,
+    /// A device, not a bridge of any kind.
+    endpoint: bool,
     msi: Option<Msi>,
     msix: Option<Place>,
 }
@@ -168,6 +173,7 @@ impl Function {
         }
         Some(Self {
             host_bridge: hardware.read(CLASS, Size::Half) == CLASS_HOST_BRIDGE,
+            endpoint: hardware.read(CLASS, Size::Half) >> 8 != CLASS_BRIDGE,
             msi: capability(hardware, msi::CAPABILITY).map(|at| Msi::find(at, hardware)),
             msix: capability(hardware, msix::CAPABILITY).map(|at| Place::find(at, hardware)),
         })
@@ -177,6 +183,21 @@ impl Function {
     #[must_use]
     pub fn msix(&self) -> Option<Place> {
         self.msix
+    }
+
+    /// Stops what it does on its own, as before a restart of its domain: bus mastering of a device, and messages. A transfer
+    /// under way may still end.
+    pub fn quiet(&mut self, hardware: &mut impl Registers) {
+        if self.endpoint {
+            let command = hardware.read(COMMAND, Size::Half);
+            hardware.write(COMMAND, Size::Half, command & !COMMAND_BUS_MASTER);
+        }
+        if let Some(msi) = &mut self.msi {
+            msi.turn_off(hardware);
+        }
+        if let Some(place) = self.msix {
+            place.turn_off(hardware);
+        }
     }
 
     /// The guest's read. One that isn't aligned or passes the end gives ones.

@@ -89,6 +89,13 @@ impl Msi {
         Self { at, bytes }
     }
 
+    /// No message is enabled, for hardware and guest.
+    pub(super) fn turn_off(&mut self, hardware: &mut impl Registers) {
+        let control = self.control() & !(ENABLE | MULTIPLE);
+        self.bytes[2..4].copy_from_slice(&control.to_le_bytes());
+        hardware.write(self.at + CONTROL, Size::Half, u32::from(control));
+    }
+
     fn half(&self, offset: u16) -> u16 {
         let at = usize::from(offset);
         u16::from_le_bytes([self.bytes[at], self.bytes[at + 1]])

@@ -24,6 +24,8 @@ pub struct Place {
     pub offset: u32,
     /// Entries, 1 to 2048.
     pub entries: u16,
+    /// Where the capability's control word is.
+    control: u16,
 }
 
 impl Place {
@@ -35,7 +37,15 @@ impl Place {
             bar: table as u8 & 7,
             offset: table & !7,
             entries: (control & 0x7ff) + 1,
+            control: at + 2,
         }
+    }
+
+    /// No message is enabled.
+    pub(super) fn turn_off(self, hardware: &mut impl Registers) {
+        const ENABLE: u32 = 1 << 15;
+        let control = hardware.read(self.control, Size::Half);
+        hardware.write(self.control, Size::Half, control & !ENABLE);
     }
 }
 

@@ -246,6 +246,47 @@ fn an_entry_of_the_table_is_masked_until_it_is_whole_and_allowed() {
     assert_eq!((words.0.len(), table.read(65 * 16)), (0, 0));
 }
 
+#[test]
+fn a_table_that_moved_is_written_again() {
+    let mut table = Table::new(2);
+    for (offset, value) in [(0x10, 0xfee0_4000), (0x18, 0x51), (0x1c, 0)] {
+        table
+            .write(offset, value, &One, &mut Words::default())
+            .unwrap();
+    }
+    let mut words = Words::default();
+    table.restore(&One, &mut words);
+    let whole = [
+        (0x0c, 1),
+        (0x1c, 1),
+        (0x10, 0xfee0_4000),
+        (0x14, 0),
+        (0x18, 0x51),
+        (0x1c, 0),
+    ];
+    assert_eq!(words.0, whole);
+}
+
+#[test]
+fn a_quiet_function_sends_nothing() {
+    let mut chip = Chip::nvme();
+    let mut function = Function::find(&chip).unwrap();
+    for (offset, size, value) in [
+        (0x04, Size::Half, 0x407),
+        (MSI + 4, Size::Word, 0xfee0_4000),
+        (MSI + 8, Size::Word, 0),
+        (MSI + 12, Size::Half, 0x51),
+        (MSI + 2, Size::Half, 1),
+    ] {
+        function.write(offset, size, value, &One, &mut chip).unwrap();
+    }
+    assert!(chip.message().is_some());
+    function.quiet(&mut chip);
+    assert_eq!(chip.message(), None);
+    assert_eq!(chip.read(0x04, Size::Half), 0x403);
+    assert_eq!(function.read(MSI + 2, Size::Half, &chip) & 1, 0);
+}
+
 fn size() -> impl Strategy<Value = Size> {
     prop::sample::select(vec![Size::Byte, Size::Half, Size::Word])
 }

@@ -35,8 +35,8 @@ pub enum Access {
 /// Ports that are the same on every PC, in ascending order. Not there for a PVH domain: its ACPI tables say so, or Linux
 /// takes it for granted.
 const FIXED: [(RangeInclusive<u16>, Access); 12] = [
-    (0x20..=0x21, Access::Nobody),   // 8259A
-    (0x40..=0x41, Access::Nobody),   // 8254
+    (0x20..=0x21, Access::Nobody), // 8259A
+    (0x40..=0x41, Access::Nobody), // 8254
     // Linux measures with channel 2, and reads a hundred thousand times as long as the count's high byte is all ones.
     (0x42..=0x42, Access::Zero),
     (0x43..=0x43, Access::Nobody),

@@ -278,7 +278,9 @@ fn a_quiet_function_sends_nothing() {
         (MSI + 12, Size::Half, 0x51),
         (MSI + 2, Size::Half, 1),
     ] {
-        function.write(offset, size, value, &One, &mut chip).unwrap();
+        function
+            .write(offset, size, value, &One, &mut chip)
+            .unwrap();
     }
     assert!(chip.message().is_some());
     function.quiet(&mut chip);

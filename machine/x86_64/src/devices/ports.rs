@@ -34,7 +34,8 @@ pub enum Access {
 
 /// Ports that are the same on every PC, in ascending order. Not there for a PVH domain: its ACPI tables say so, or Linux
 /// takes it for granted.
-const FIXED: [(RangeInclusive<u16>, Access); 12] = [
+const FIXED: [(RangeInclusive<u16>, Access); 14] = [
+    (0x00..=0x0f, Access::Nobody), // 8237: DMA that is no PCI function's
     (0x20..=0x21, Access::Nobody), // 8259A
     (0x40..=0x41, Access::Nobody), // 8254
     // Linux measures with channel 2, and reads a hundred thousand times as long as the count's high byte is all ones.
@@ -44,14 +45,17 @@ const FIXED: [(RangeInclusive<u16>, Access); 12] = [
     (0x92..=0x92, Access::Nobody),   // system control port A: fast reset, A20
     (0xa0..=0xa1, Access::Nobody),   // second 8259A
     (0xb2..=0xb3, Access::Nobody),   // APM: raises SMI
+    (0xc0..=0xdf, Access::Nobody),   // second 8237
     (0x4d0..=0x4d1, Access::Nobody), // ELCR
     (0xcf8..=0xcf8, Access::PciAddress),
     (0xcf9..=0xcf9, Access::Reset),
     (0xcfc..=0xcff, Access::PciData),
 ];
 
-/// How many more there are at most: console, two PM1 controls, SMI command, reset.
-const OWN: usize = 5;
+/// How many more there are at most: console, two PM1 controls, SMI command, reset, the emulator's own.
+const OWN: usize = 6;
+/// QEMU's firmware configuration device (QEMU, docs/specs/fw_cfg.rst): its DMA interface copies to any machine address.
+const FIRMWARE_CONFIGURATION: (u64, u16) = (0x510, 12);
 
 /// The rules of one machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,9 +66,9 @@ pub struct Ports {
 
 impl Ports {
     /// The rules for the hardware domain of a machine with this FADT, whose hypervisor has its console's UART at the eight
-    /// ports from `console` on.
+    /// ports from `console` on; `emulator` if it has QEMU's firmware configuration device.
     #[must_use]
-    pub fn new(fadt: Option<&Fadt>, console: Option<u16>) -> Self {
+    pub fn new(fadt: Option<&Fadt>, console: Option<u16>, emulator: bool) -> Self {
         let mut own = ArrayVec::new();
         // There is room for all of them: see `OWN`.
         let mut add = |first: u64, count: u16, access| {
@@ -74,6 +78,10 @@ impl Ports {
         };
         if let Some(first) = console {
             add(u64::from(first), 8, Access::Nobody);
+        }
+        if emulator {
+            let (first, count) = FIRMWARE_CONFIGURATION;
+            add(first, count, Access::Nobody);
         }
         if let Some(fadt) = fadt {
             let port = |register: &Register| register.space == Space::Port;
@@ -133,19 +141,22 @@ mod tests {
 
     #[test]
     fn what_reaches_past_the_domain_never_passes() {
-        let ports = Ports::new(Some(&q35()), Some(0x3f8));
+        let ports = Ports::new(Some(&q35()), Some(0x3f8), true);
         let kept: Vec<u16> = (0..=u16::MAX)
             .filter(|port| ports.rule(*port) != Access::Pass)
             .collect();
         let expected: Vec<u16> = [
+            0x00..=0x0f,
             0x20..=0x21,
             0x40..=0x43,
             0x64..=0x64,
             0x92..=0x92,
             0xa0..=0xa1,
             0xb2..=0xb3,
+            0xc0..=0xdf,
             0x3f8..=0x3ff,
             0x4d0..=0x4d1,
+            0x510..=0x51b,
             0x604..=0x605,
             0xcf8..=0xcf9,
             0xcfc..=0xcff,
@@ -181,10 +192,13 @@ mod tests {
             reset: Some((memory, 1)),
             ..q35()
         };
-        let ports = Ports::new(Some(&fadt), None);
+        let ports = Ports::new(Some(&fadt), None, false);
         assert_eq!(ports.rule(0x604), Access::Pass);
         assert_eq!(ports.rule(0x3f8), Access::Pass);
-        assert_eq!(Ports::new(None, Some(0xffff)).rule(0xffff), Access::Nobody);
+        assert_eq!(
+            Ports::new(None, Some(0xffff), false).rule(0xffff),
+            Access::Nobody
+        );
     }
 
     #[test]
@@ -200,7 +214,7 @@ mod tests {
             reset: port(0x64).map(|register| (register, 0xfe)),
             ..q35()
         };
-        let ports = Ports::new(Some(&fadt), Some(0x2f8));
+        let ports = Ports::new(Some(&fadt), Some(0x2f8), true);
         assert_eq!(ports.own.len(), OWN);
         assert_eq!(ports.rule(0x705), Access::Sleep);
         assert_eq!(ports.rule(0x64), Access::Reset);

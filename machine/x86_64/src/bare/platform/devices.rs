@@ -73,7 +73,7 @@ impl Devices {
             } else {
                 None
             },
-            ports: hardware.then(|| Ports::new(host.fadt.as_ref(), host.console)),
+            ports: hardware.then(|| Ports::new(host.fadt.as_ref(), host.console, host.emulator)),
             callback: AtomicU8::new(0),
             domain,
         })

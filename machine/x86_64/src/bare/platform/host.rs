@@ -29,6 +29,8 @@ pub struct Host {
     pub hidden: Vec<(u64, u64)>,
     /// The first port of the hypervisor's UART.
     pub console: Option<u16>,
+    /// Whether the machine has QEMU's firmware configuration device.
+    pub emulator: bool,
     soft_off: Option<Sleep>,
     born: Option<u64>,
 }
@@ -98,6 +100,7 @@ impl Host {
             fadt,
             hidden,
             console,
+            emulator: has_firmware_configuration(),
             born,
         }))
     }
@@ -175,6 +178,13 @@ impl Host {
         chip.route_console(pin, apic_id, level, low);
         true
     }
+}
+
+/// Whether QEMU's firmware configuration device answers (docs/specs/fw_cfg.rst): item 0 is its signature.
+fn has_firmware_configuration() -> bool {
+    io::write(0x510, Width::Half, 0);
+    let signature: [u32; 4] = core::array::from_fn(|_| io::read(0x511, Width::Byte));
+    signature == (*b"QEMU").map(u32::from)
 }
 
 /// Masks both 8259As for good: nobody takes their interrupts.

@@ -112,6 +112,33 @@ fn agreed() -> Result<bool> {
     Ok(matches!(answer.trim(), "" | "y" | "Y" | "yes"))
 }
 
+/// OVMF, UEFI for QEMU's PCs: its code and the variables that it starts with.
+pub const OVMF: [&str; 2] = [
+    "/usr/share/OVMF/OVMF_CODE_4M.fd",
+    "/usr/share/OVMF/OVMF_VARS_4M.fd",
+];
+
+/// The packages behind [`disc`].
+const DISC: [&str; 6] = [
+    "grub-common",
+    "grub-pc-bin",
+    "grub-efi-amd64-bin",
+    "mtools",
+    "ovmf",
+    "xorriso",
+];
+
+/// Whether `terrane image --iso` can work, and both kinds of firmware are there to boot what it makes.
+fn disc() -> bool {
+    let files = ["/usr/lib/grub/i386-pc", "/usr/lib/grub/x86_64-efi"];
+    let programs = ["grub-mkrescue", "xorriso", "mformat"];
+    files
+        .iter()
+        .chain(&OVMF)
+        .all(|path| fs::exists(path).unwrap_or(false))
+        && programs.iter().all(|name| run::works(name, &["--version"]))
+}
+
 /// Packages of the distribution.
 fn packages(archs: &[Arch], purpose: Purpose) -> Result<Option<Step>> {
     let mut reasons = Vec::new();
@@ -129,6 +156,10 @@ fn packages(archs: &[Arch], purpose: Purpose) -> Result<Option<Step>> {
                 names.extend(qemu::packages(arch));
                 emulator = true;
             }
+        }
+        if matches!(purpose, Purpose::Test) && archs.contains(&Arch::X86_64) && !disc() {
+            reasons.push("what makes and boots discs: GRUB for BIOS and UEFI, OVMF".to_owned());
+            names.extend(DISC);
         }
         if !fs::exists(fetch::KEYRING).unwrap_or(false) {
             reasons.push("Debian's archive keyring".to_owned());

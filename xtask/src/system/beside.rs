@@ -4,23 +4,17 @@
 //! tables say the same as the host's.
 
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Result, ensure};
 
 use super::boot::Boot;
 use super::devices::Devices;
 use super::facts::Facts;
-use super::{Context, Scenario, linux};
+use super::{Context, Scenario, linux, qemu};
 use crate::arch::Arch;
 use crate::fetch::guests::{self, Kernel};
-use crate::install::program;
 use crate::manifest::Manifest;
-use crate::run;
 
 /// One machine, twice. On arm64 Linux places the devices itself, and `linux-*` looks at where it finds the rest.
 pub fn scenarios(arch: Arch) -> Vec<Scenario> {
@@ -80,32 +74,15 @@ fn places(facts: &Facts, kind: &str) -> BTreeSet<String> {
 
 /// Boots the hardware domain's kernel and ramdisk without a hypervisor.
 fn native(context: &Context, folder: &Path, manifest: &Manifest) -> Result<Facts> {
-    const LIMIT: Duration = Duration::from_secs(300);
-    let console = folder.join("native.log");
-    let mut command = Command::new(program(context.arch));
-    command
-        .args(manifest.machine())
-        .args(["-nodefaults", "-display", "none", "-no-reboot", "-serial"])
-        .arg(format!("file:{}", console.display()))
-        .arg("-kernel")
-        .arg(guests::kernel(context.arch, Kernel::Trixie)?.image)
-        .arg("-initrd")
-        .arg(folder.join("initrd.gz"))
-        .args(["-append", &linux::QUIET.replace("hvc0", "ttyS0,115200")]);
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(File::create(folder.join("native.err"))?)
-        .spawn()
-        .with_context(|| format!("cannot run `{}`", run::line(&command)))?;
-    let begun = Instant::now();
-    while child.try_wait()?.is_none() {
-        if begun.elapsed() > LIMIT {
-            child.kill()?;
-            bail!("Linux alone hangs");
-        }
-        thread::sleep(Duration::from_millis(100));
-    }
-    let text = std::fs::read(&console).context("Linux alone said nothing")?;
-    Ok(Facts::read(&String::from_utf8_lossy(&text)))
+    let kernel = guests::kernel(context.arch, Kernel::Trixie)?.image;
+    let words = [
+        "-kernel".to_owned(),
+        kernel.display().to_string(),
+        "-initrd".to_owned(),
+        folder.join("initrd.gz").display().to_string(),
+        "-append".to_owned(),
+        linux::QUIET.replace("hvc0", "ttyS0,115200"),
+    ];
+    let said = qemu::boot(context, manifest, folder, "native", &words)?;
+    Ok(Facts::read(&said))
 }

@@ -68,11 +68,11 @@ impl Facts {
         Ok(())
     }
 
-    /// Fails unless the checker has done this check, and it passed.
-    pub fn expect_check(&self, name: &str) -> Result<()> {
+    /// Fails unless the checker has done this check, and it passed. Gives what it saw.
+    pub fn expect_check(&self, name: &str) -> Result<&str> {
         let outcome = self.checks.get(name).map_or("not done", String::as_str);
         ensure!(outcome.starts_with("pass"), "check {name}: {outcome}");
-        Ok(())
+        Ok(outcome)
     }
 
     /// Fails unless the guest's task ended with status 0.

@@ -2,18 +2,21 @@
 //!
 //! A scenario judges by what users see: the `terrane` command's exit status, the consoles, the disks afterwards.
 
+mod astray;
 mod attack;
 mod balloon;
 mod beside;
 mod boot;
 mod devices;
 mod facts;
+mod iso;
 mod linux;
 mod matrix;
 mod pairwise;
 mod planning;
 mod power;
 mod probe;
+mod qemu;
 mod wrong_input;
 
 use std::collections::VecDeque;
@@ -102,8 +105,10 @@ pub fn run(arch: Arch, full: bool, filter: &str) -> Result<Tally> {
     scenarios.extend(planning::scenarios(arch));
     scenarios.extend(power::scenarios());
     scenarios.extend(attack::scenarios(arch));
+    scenarios.extend(astray::scenarios(arch));
     scenarios.extend(balloon::scenarios());
     scenarios.extend(beside::scenarios(arch));
+    scenarios.extend(iso::scenarios(arch));
     scenarios.extend(matrix::scenarios(arch, full));
     scenarios.extend(wrong_input::scenarios(arch));
     scenarios.retain(|scenario| scenario.name.contains(filter));

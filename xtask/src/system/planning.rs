@@ -18,7 +18,7 @@ pub fn scenarios(arch: Arch) -> Vec<Scenario> {
         Arch::Aarch64 => ("virt,gic-version=2", "cortex-a72"),
         Arch::X86_64 => ("q35,hpet=off,pit=off,smm=off", "max"),
     };
-    vec![
+    let mut scenarios = vec![
         Scenario::new("plan-equal-one-domain", |context, folder| {
             let mut manifest = Manifest::plain(context.arch, 2, "2GiB");
             manifest.domain(probe::hardware(context, "end=off"));
@@ -36,7 +36,27 @@ pub fn scenarios(arch: Arch) -> Vec<Scenario> {
             plans_are_equal(context, folder, manifest)
         }),
         Scenario::new("largest-direct", largest_direct),
-    ]
+    ];
+    if arch == Arch::X86_64 {
+        scenarios.push(Scenario::new("plan-dma-mask", dma_mask));
+    }
+    scenarios
+}
+
+/// A PCI function with a mask of 28 bits, QEMU's `edu` as it is: the command says what it can't reach.
+fn dma_mask(context: &Context, folder: &Path) -> Result<()> {
+    let mut manifest = Manifest::plain(context.arch, 1, "1GiB");
+    let (address, path) = ("edu,addr=05.0", "pci:0000:00:05.0");
+    manifest.argument("-device").argument(address);
+    let devices = format!("[{{ path = \"{path}\", dma-mask = 0xfff_ffff }}]");
+    manifest.domain(probe::hardware(context, "end=off").key("devices", &devices));
+    let path = manifest.write(&folder.join("manifest.toml"))?;
+    let (status, said) = ask(context.terrane("check").arg(path).arg("--json"))?;
+    ensure!(
+        status == 0 && said.contains("\"dma-mask\"") && said.contains("0xfffffff"),
+        "`terrane check` ended with {status}: {said}"
+    );
+    Ok(())
 }
 
 fn plans_are_equal(context: &Context, folder: &Path, mut manifest: Manifest) -> Result<()> {

@@ -112,7 +112,7 @@ impl<M: Machine> System<M> {
         life.phase = Phase::Running;
         first.since.store(self.machine.now(), Ordering::Relaxed);
         let start = Start {
-            entry: domain.plan.kernel.address,
+            entry: domain.plan.entry.unwrap_or(domain.plan.kernel.address),
             argument: domain.plan.tree.start().raw(),
         };
         self.machine.start_vcpu(&first.machine, start);

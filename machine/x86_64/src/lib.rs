@@ -8,7 +8,9 @@ extern crate alloc;
 
 pub mod boot_info;
 pub mod devices;
+pub mod discover;
 pub mod features;
+pub mod first;
 pub mod guest_walk;
 pub mod mmio;
 pub mod npt;

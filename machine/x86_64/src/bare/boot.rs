@@ -4,8 +4,8 @@ use super::console::say;
 use super::cpu::{ThisCpu, read_msr};
 use super::entry::Image;
 use super::panic::halt;
-use super::{console, exceptions, heap, mmu};
-use crate::boot_info::{self, BootInfo, Physical, Protocol};
+use super::{console, exceptions, heap, launch, mmu};
+use crate::boot_info::{self, Physical, Protocol};
 use crate::features::Features;
 
 /// VM_CR (APM volume 2, 15.30.1): the firmware may have switched SVM off.
@@ -40,10 +40,6 @@ pub extern "C" fn start(protocol: u32, address: u64, machine: u64) -> ! {
         2 => Protocol::Pvh,
         _ => Protocol::Multiboot2,
     };
-    say(format_args!(
-        "Terrane {} on x86-64, entered by {protocol:?}",
-        env!("CARGO_PKG_VERSION")
-    ));
     let features = match Features::read(&ThisCpu) {
         Ok(features) => features,
         Err(missing) => {
@@ -67,30 +63,10 @@ pub extern "C" fn start(protocol: u32, address: u64, machine: u64) -> ! {
             halt()
         }
     };
-    describe(&info, &features);
     let image = Image::find(machine);
-    match mmu::enable(&image, &info.regions, &features) {
-        Ok(left) => say(format_args!("own map in use, {left} tables left")),
-        Err(error) => say(format_args!("error[own-map]: {error:?}")),
+    if let Err(error) = mmu::enable(&image, &info.regions, &features) {
+        say(format_args!("error[own-map]: {error:?}"));
+        halt()
     }
-    say(format_args!("no domain can be started yet: halted"));
-    halt()
-}
-
-fn describe(info: &BootInfo, features: &Features) {
-    say(format_args!(
-        "{} MiB of RAM, {} modules, {} address spaces, addresses of {} bits",
-        info.ram_bytes() >> 20,
-        info.modules.len(),
-        features.asids,
-        features.address_bits
-    ));
-    for region in &info.regions {
-        say(format_args!(
-            "  {:#014x}-{:#014x} type {}",
-            region.start,
-            region.start + (region.bytes - 1),
-            region.kind
-        ));
-    }
+    launch::launch(&info, features, &image)
 }

@@ -5,6 +5,7 @@ use alloc::boxed::Box;
 use core::hint::spin_loop;
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use abi::memory::MapEntry;
 use layout::MfnRange;
 use machine_paging::{PAGE_SIZE, PagingError, Regime, Tables};
 use spin::Mutex;
@@ -32,6 +33,8 @@ pub struct Domain {
     pub ports: Box<Iopm>,
     /// The model-specific registers that it reaches.
     pub msrs: Box<Msrpm>,
+    /// Its memory map, as its start structure has it.
+    pub memory_map: Box<[MapEntry]>,
 }
 
 /// The tables of a domain and what they are made of.
@@ -131,6 +134,8 @@ pub struct Parts {
     pub apic_ids: Box<[u32]>,
     /// The devices that the hypervisor plays for it.
     pub devices: platform::Devices,
+    /// Its memory map, as its start structure has it.
+    pub memory_map: Box<[MapEntry]>,
 }
 
 impl Domain {
@@ -175,6 +180,7 @@ impl Domain {
             ports: parts.devices.port_map(),
             msrs: Box::new(Msrpm::new(msr::passed())),
             devices: parts.devices,
+            memory_map: parts.memory_map,
         };
         let mapped = domain.nested.lock().map_windows();
         mapped.map_err(DomainError::Windows)?;

@@ -1,4 +1,4 @@
-//! The hypervisor's heap, a piece inside the image.
+//! The hypervisor's heap: a piece inside the image first, then the memory that the plan gives.
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::{NonNull, null_mut, slice_from_raw_parts_mut};
@@ -8,10 +8,11 @@ use spin::Mutex;
 
 use super::entry::Pages;
 
-const BYTES: usize = 512 * 1024;
+/// Enough to describe a machine of some hundred PCI functions and to plan; all of it stays in use later.
+const EARLY_BYTES: usize = 512 * 1024;
 
 #[unsafe(link_section = ".noinit.heap")]
-static mut MEMORY: Pages<BYTES> = Pages::unused();
+static mut EARLY: Pages<EARLY_BYTES> = Pages::unused();
 
 /// Blocks of up to 32 MiB, in size classes of an eighth.
 type Blocks = Tlsf<'static, u32, u8, 20, 8>;
@@ -41,11 +42,21 @@ unsafe impl GlobalAlloc for Heap {
     }
 }
 
-/// Makes the heap usable. Called once.
+/// Makes the piece inside the image usable. Called once.
 pub fn start() {
-    let memory = slice_from_raw_parts_mut((&raw mut MEMORY).cast::<u8>(), BYTES);
-    if let Some(memory) = NonNull::new(memory) {
-        // SAFETY: the static is used here only, and this function runs once.
-        unsafe { HEAP.0.lock().insert_free_block_ptr(memory) };
+    let start = (&raw mut EARLY) as u64;
+    // SAFETY: the static is used here only, and this function runs once.
+    unsafe { add(start, EARLY_BYTES) };
+}
+
+/// Adds memory to the heap for good.
+///
+/// # Safety
+/// The range is mapped RAM that nothing else uses.
+pub unsafe fn add(start: u64, bytes: usize) {
+    let block = slice_from_raw_parts_mut(start as *mut u8, bytes);
+    if let Some(block) = NonNull::new(block) {
+        // SAFETY: the caller gives the memory away.
+        unsafe { HEAP.0.lock().insert_free_block_ptr(block) };
     }
 }

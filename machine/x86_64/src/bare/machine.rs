@@ -1,12 +1,15 @@
 //! The machine under the hypervisor's core.
 
+use alloc::boxed::Box;
 use core::sync::atomic::AtomicU64;
 
 use abi::hvm_vcpu::Context;
+use abi::memory::MapEntry;
+use abi::shared_info::TimeInfo;
 use hypervisor::console::Console;
 use hypervisor::{
     Access, BadContext, CacheFlush, Claim, Direction, Facts, GuestFault, Machine, MapError,
-    Mapping, NotSupported, Start,
+    Mapping, NotSupported, PhysicalCpu, Start,
 };
 use layout::{Gfn, GfnRange, MachineAddress};
 use machine_paging::PagingError;
@@ -23,6 +26,12 @@ use crate::svm::context;
 pub struct Pc {
     /// Its own devices.
     pub host: &'static platform::Host,
+    /// Its memory map as firmware gave it, made orderly.
+    pub memory: Box<[MapEntry]>,
+    /// Its CPUs.
+    pub cpus: Box<[PhysicalCpu]>,
+    /// How many global system interrupts it has.
+    pub lines: u32,
 }
 
 const fn kind(access: Access) -> Kind {
@@ -83,6 +92,43 @@ impl Machine for Pc {
 
     fn wall_clock(&self) -> Option<u64> {
         self.host.wall_clock()
+    }
+
+    fn guest_clock(&self) -> Option<TimeInfo> {
+        let clock = &self.host.clock;
+        Some(TimeInfo {
+            tsc_timestamp: clock.base,
+            tsc_to_system_mul: clock.multiplier,
+            tsc_shift: clock.shift,
+            ..TimeInfo::default()
+        })
+    }
+
+    fn memory_map<'a>(&'a self, domain: &'a Domain) -> &'a [MapEntry] {
+        &domain.memory_map
+    }
+
+    fn machine_memory_map(&self) -> &[MapEntry] {
+        &self.memory
+    }
+
+    fn physical_cpus(&self) -> &[PhysicalCpu] {
+        &self.cpus
+    }
+
+    fn set_up_line(
+        &self,
+        _domain: &Domain,
+        line: u32,
+        _by_level: bool,
+        _active_low: bool,
+    ) -> Result<(), NotSupported> {
+        // The guest's entry of the IO-APIC says the same again, and counts.
+        if line < self.lines {
+            Ok(())
+        } else {
+            Err(NotSupported)
+        }
     }
 
     fn read(&self, claim: &Claim, offset: u64, bytes: &mut [u8]) {

@@ -2,6 +2,8 @@
 
 pub mod apic;
 pub mod boot;
+pub mod build;
+pub mod capture;
 pub mod console;
 pub mod cpu;
 pub mod domain;
@@ -11,6 +13,7 @@ pub mod exit;
 pub mod exits;
 pub mod heap;
 pub mod inject;
+pub mod launch;
 pub mod machine;
 pub mod memory;
 pub mod mmu;

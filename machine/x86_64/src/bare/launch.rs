@@ -1,0 +1,181 @@
+//! From what boot left there to a plan.
+//!
+//! No decision is made here: the planner is the one that the `terrane` command calls, from the same
+//! facts.
+
+use layout::{MachineAddress, MachineRange, Outcome};
+use manifest::image::HEADER_BYTES;
+use manifest::origin::Origins;
+use manifest::pc::{self, BootFacts, Description};
+use manifest::report::Report;
+use manifest::tree::blob::Tree;
+use manifest::tree::system::{self, Modules};
+
+use super::capture::Firmware;
+use super::console::say;
+use super::entry::Image;
+use super::panic::halt;
+use super::platform::Host;
+use super::{build, capture, console, heap, run};
+use crate::boot_info::{BootInfo, E820_RAM, Region};
+use crate::devices::acpi::Tables;
+use crate::features::Features;
+
+/// What boot has found, and the plan that follows from it.
+pub struct Planned<'a> {
+    /// The boot loader's memory map.
+    pub regions: &'a [Region],
+    /// What the CPU can do.
+    pub features: Features,
+    /// The machine's description.
+    pub description: Description,
+    /// The same in the planner's terms.
+    pub map: layout::HostMap,
+    /// ACPI's tables.
+    pub tables: Tables,
+    /// Where they are read.
+    pub memory: Firmware,
+    /// The machine's own devices.
+    pub host: &'static Host,
+    /// The plan.
+    pub outcome: Outcome,
+}
+
+/// Ends in order what can't go on.
+fn stop(host: &Host) -> ! {
+    host.power_off();
+    halt()
+}
+
+fn range(start: u64, bytes: u64) -> MachineRange {
+    MachineRange::saturating(MachineAddress::new(start), bytes)
+}
+
+/// What boot left in a range; `None` if it isn't all RAM.
+fn contents(info: &BootInfo, wanted: MachineRange) -> Option<&'static [u8]> {
+    let mut ram = info.regions.iter().filter(|region| region.kind == E820_RAM);
+    let is_ram = ram.any(|region| {
+        let whole = range(region.start, region.bytes);
+        whole.frames_inside().bytes().covers(&wanted)
+    });
+    let bytes = usize::try_from(wanted.size()).ok()?;
+    // SAFETY: it is RAM and mapped, and nothing writes to it before the plan is carried out; its content
+    // is not looked at any more then.
+    is_ram.then(|| unsafe { core::slice::from_raw_parts(wanted.start().raw() as *const u8, bytes) })
+}
+
+/// The first module with the system's tree at its start.
+fn container(info: &BootInfo) -> Result<(MachineRange, Tree<'static>), &'static str> {
+    let module = info.modules.first().ok_or("the boot loader passed none")?;
+    let place = range(module.start, module.bytes);
+    let bytes = contents(info, place).ok_or("it doesn't lie in RAM")?;
+    match Tree::read(bytes) {
+        Ok(tree) => Ok((place, tree)),
+        Err(error) => {
+            say(format_args!(
+                "error[tree-invalid]: the system's tree: {error}"
+            ));
+            Err("it doesn't begin with a system's tree")
+        }
+    }
+}
+
+/// Describes the machine; plans, prints what there is to say, and builds.
+pub fn launch(info: &BootInfo, features: Features, image: &Image) -> ! {
+    let memory = Firmware::new(&features);
+    let tables = match capture::tables(info, &memory) {
+        Ok(tables) => tables,
+        Err(error) => {
+            say(format_args!("error[host-invalid]: {error}"));
+            halt()
+        }
+    };
+    let host = Host::start(&tables, &memory, Some(console::PORT));
+    let description = match capture::describe(info, &features, &tables, &memory) {
+        Ok(description) => description,
+        Err(error) => {
+            say(format_args!("error[host-invalid]: {error}"));
+            stop(host)
+        }
+    };
+    if info.has_word("capture") {
+        capture::print(&description);
+        stop(host)
+    }
+    let (container, tree) = match container(info) {
+        Ok(found) => found,
+        Err(why) => {
+            say(format_args!("error[no-container]: {why}"));
+            stop(host)
+        }
+    };
+    let image_bytes = image.end - image.start;
+    let boot = BootFacts {
+        hypervisor: range(image.machine, image_bytes),
+        container: Some(container),
+    };
+    let mut origins = Origins::new();
+    let pc::Host {
+        mut map, problems, ..
+    } = pc::host_map(&description, &boot, &mut origins);
+    let header = |module: MachineRange| -> Option<[u8; HEADER_BYTES]> {
+        contents(info, range(module.start().raw(), HEADER_BYTES as u64))?
+            .try_into()
+            .ok()
+    };
+    let modules = Modules::Container(container.start().raw());
+    let system = system::read(&tree, modules, &description, &header, &mut origins);
+    map.reserved.extend(system.reserved.iter().cloned());
+    let outcome = layout::plan(&map, &system.request);
+
+    say(format_args!(
+        "Terrane {} at {:#x}, {} KiB",
+        env!("CARGO_PKG_VERSION"),
+        image.machine,
+        image_bytes / 1024
+    ));
+    let report = Report {
+        host: &map,
+        host_problems: &problems,
+        system: &system,
+        outcome: &outcome,
+        origins: &origins,
+    };
+    if !report.print(&say) {
+        stop(host)
+    }
+    let own = &outcome.plan.hypervisor;
+    if own.image.bytes().start().raw() != image.machine {
+        say(format_args!(
+            "error[no-room-for-hypervisor]: the image can't move to {:#x}",
+            own.image.bytes().start().raw()
+        ));
+        stop(host)
+    }
+    for piece in &own.heap {
+        let piece = piece.bytes();
+        let bytes = usize::try_from(piece.size()).unwrap_or(0);
+        // SAFETY: the plan gives the range to the hypervisor as heap and to nobody else; all RAM is
+        // mapped.
+        unsafe { heap::add(piece.start().raw(), bytes) };
+    }
+    let planned = Planned {
+        regions: &info.regions,
+        features,
+        description,
+        map,
+        tables,
+        memory,
+        host,
+        outcome,
+    };
+    match build::build(planned) {
+        Ok(Some(cpu)) => run::enter(cpu),
+        // This CPU is nobody's: it waits for ever.
+        Ok(None) => halt(),
+        Err(error) => {
+            say(format_args!("error[build-failed]: {error}"));
+            stop(host)
+        }
+    }
+}

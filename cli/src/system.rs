@@ -62,7 +62,7 @@ impl System {
         findings: &mut Findings,
     ) -> Result<Self, Exit> {
         let loaded = load(&args.manifest, findings)?
-            .load_files()
+            .load_files(layout::Architecture::Aarch64)
             .map_err(|error| findings.give_up(container_failed(&error), Exit::Conflicts))?;
         let manifest = loaded.manifest();
         findings.conflicts(&manifest.problems, &manifest.origins);

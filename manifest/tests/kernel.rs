@@ -60,6 +60,7 @@ fn wrap(wrapper: Wrapper, bytes: &[u8]) -> Vec<u8> {
             file.extend([0; 16]);
             file
         }
+        Wrapper::BzImage => unreachable!("tests/pvh.rs makes these"),
     }
 }
 

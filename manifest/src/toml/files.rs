@@ -5,8 +5,8 @@ use std::io;
 use std::path::Path;
 
 use layout::{
-    Code, Conflict, DomainRequest, Located, MachineAddress, MachineRange, ModuleRequest, Origin,
-    Severity, Side, SystemRequest,
+    Architecture, Code, Conflict, DomainRequest, KernelRequest, Located, MachineAddress,
+    MachineRange, ModuleRequest, Origin, Severity, Side, SystemRequest,
 };
 
 use super::Manifest;
@@ -63,16 +63,18 @@ struct Payload {
     role: Role,
     bytes: Vec<u8>,
     shape: Shape,
+    /// What its place must be, if its first bytes don't tell.
+    kernel: Option<KernelRequest>,
     origin: Origin,
 }
 
 impl Manifest {
-    /// Reads every file that the manifest names; kernels are unwrapped. What can't be used is
-    /// among the problems, and absent.
+    /// Reads every file that the manifest names; kernels are unwrapped, for a host of this
+    /// architecture. What can't be used is among the problems, and absent.
     ///
     /// # Errors
     /// The files don't fit into a container.
-    pub fn load_files(mut self) -> Result<Loaded, BuildError> {
+    pub fn load_files(mut self, architecture: Architecture) -> Result<Loaded, BuildError> {
         let mut payloads = Vec::new();
         for domain in 0..self.files.len() {
             let Some(files) = self.files.get(domain).cloned() else {
@@ -85,18 +87,18 @@ impl Manifest {
             ];
             for (role, path) in named {
                 let Some(path) = path else { continue };
-                match read(role, &path.value) {
-                    Ok((bytes, shape)) => {
-                        payloads.push(Payload {
-                            domain,
-                            role,
-                            bytes,
-                            shape,
-                            origin: path.origin,
-                        });
-                    }
+                match read(role, &path.value, architecture) {
+                    Ok(file) => payloads.push(Payload {
+                        domain,
+                        role,
+                        bytes: file.bytes,
+                        shape: file.shape,
+                        kernel: file.kernel,
+                        origin: path.origin,
+                    }),
                     Err((code, why)) => {
-                        self.problems.push(file_problem(code, domain, &path, why));
+                        let problem = file_problem(code, architecture, domain, &path, why);
+                        self.problems.push(problem);
                     }
                 }
             }
@@ -178,12 +180,26 @@ impl Payload {
         self.bytes.first_chunk().copied()
     }
 
-    fn kernel_request(&self, module: MachineRange) -> Option<layout::KernelRequest> {
-        kernel_request(module, &self.header()?, self.origin).ok()
+    fn kernel_request(&self, module: MachineRange) -> Option<KernelRequest> {
+        match &self.kernel {
+            Some(kernel) => Some(KernelRequest {
+                module,
+                origin: self.origin,
+                ..kernel.clone()
+            }),
+            None => kernel_request(module, &self.header()?, self.origin).ok(),
+        }
     }
 }
 
-fn read(role: Role, path: &Path) -> Result<(Vec<u8>, Shape), (Code, String)> {
+/// A file as it goes into the container.
+struct File {
+    bytes: Vec<u8>,
+    shape: Shape,
+    kernel: Option<KernelRequest>,
+}
+
+fn read(role: Role, path: &Path, architecture: Architecture) -> Result<File, (Code, String)> {
     let bytes = read_file(path).map_err(|error| {
         (
             Code::FileUnreadable,
@@ -191,15 +207,25 @@ fn read(role: Role, path: &Path) -> Result<(Vec<u8>, Shape), (Code, String)> {
         )
     })?;
     if role != Role::Kernel {
-        let shape = Shape::data(bytes.len() as u64);
-        return Ok((bytes, shape));
+        return Ok(File {
+            shape: Shape::data(bytes.len() as u64),
+            bytes,
+            kernel: None,
+        });
     }
-    let kernel = kernel::unwrap_arm64(bytes).map_err(|error| {
-        (
-            Code::KernelFile,
-            format!("{} can't be started: {error}", path.display()),
-        )
-    })?;
+    let kernel = match architecture {
+        Architecture::X86_64 => kernel::unwrap_x86(bytes).map(x86_kernel),
+        Architecture::Aarch64 | Architecture::Riscv64 => {
+            kernel::unwrap_arm64(bytes).map(arm64_kernel)
+        }
+    };
+    kernel.map_err(|error| {
+        let why = format!("{} can't be started: {error}", path.display());
+        (Code::KernelFile, why)
+    })
+}
+
+fn arm64_kernel(kernel: kernel::Kernel) -> File {
     let shape = Shape {
         file_size: kernel.bytes.len() as u64,
         memory_size: kernel.image.memory_size,
@@ -207,7 +233,27 @@ fn read(role: Role, path: &Path) -> Result<(Vec<u8>, Shape), (Code, String)> {
         offset: kernel.image.text_offset,
         bounds: None,
     };
-    Ok((kernel.bytes, shape))
+    File {
+        bytes: kernel.bytes,
+        shape,
+        kernel: None,
+    }
+}
+
+fn x86_kernel(kernel: kernel::elf::Flat) -> File {
+    let nowhere = MachineRange::saturating(MachineAddress::new(0), 0);
+    let bounds = (kernel.bounds.start().raw(), kernel.bounds.end().raw());
+    File {
+        shape: Shape {
+            file_size: kernel.bytes.len() as u64,
+            memory_size: kernel.memory_size,
+            alignment: kernel.alignment,
+            offset: kernel.text_offset,
+            bounds: Some(bounds),
+        },
+        kernel: Some(kernel.request(nowhere, Origin::NONE)),
+        bytes: kernel.bytes,
+    }
 }
 
 /// A device or a pipe may have no end, so that only files are read.
@@ -220,12 +266,16 @@ fn read_file(path: &Path) -> io::Result<Vec<u8>> {
 
 fn file_problem(
     code: Code,
+    architecture: Architecture,
     domain: usize,
     path: &Located<std::path::PathBuf>,
     why: String,
 ) -> Conflict {
-    let help = match code {
-        Code::KernelFile => "name an arm64 Image, plain, compressed or as an EFI zboot image",
+    let help = match (code, architecture) {
+        (Code::KernelFile, Architecture::X86_64) => {
+            "name a Linux bzImage or vmlinux, or an ELF64 file with a PVH note, plain or compressed"
+        }
+        (Code::KernelFile, _) => "name an arm64 Image, plain, compressed or as an EFI zboot image",
         _ => "a relative path counts from the manifest's folder",
     };
     Conflict {

@@ -35,7 +35,7 @@ pub enum HostSource {
 pub struct QemuSpec {
     /// `-machine`.
     pub machine: String,
-    /// The architecture: "aarch64".
+    /// The architecture: "aarch64" or "x86_64".
     pub arch: String,
     /// `-cpu`.
     pub cpu: String,
@@ -177,7 +177,7 @@ impl Reader<'_> {
     }
 
     fn check_architecture(&mut self, arch: &str, span: std::ops::Range<usize>) {
-        if arch == "aarch64" {
+        if ["aarch64", "x86_64"].contains(&arch) {
             return;
         }
         if ARCHITECTURES.contains(&arch) {
@@ -187,7 +187,7 @@ impl Reader<'_> {
                 span,
                 "this architecture",
                 why,
-                "use \"aarch64\"",
+                "use \"aarch64\" or \"x86_64\"",
             );
         } else {
             let why = format!("there is no architecture \"{arch}\"");

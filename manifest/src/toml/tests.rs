@@ -181,7 +181,7 @@ fn files_are_read_and_the_containers_tree_says_the_same() {
     std::fs::write(folder.path().join("vmlinuz"), &kernel).unwrap();
     std::fs::write(folder.path().join("initrd.gz"), [7; 5000]).unwrap();
     let manifest = parse("m.toml", WHOLE.to_owned(), folder.path()).unwrap();
-    let mut loaded = manifest.load_files().unwrap();
+    let mut loaded = manifest.load_files(layout::Architecture::Aarch64).unwrap();
     assert_eq!(loaded.manifest().problems, []);
 
     let digest = "d".repeat(64);
@@ -230,7 +230,7 @@ fn files_that_are_not_there_or_no_kernels_are_problems() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("vmlinuz"), b"no kernel").unwrap();
     let manifest = parse("m.toml", WHOLE.to_owned(), folder.path()).unwrap();
-    let loaded = manifest.load_files().unwrap();
+    let loaded = manifest.load_files(layout::Architecture::Aarch64).unwrap();
     let codes: Vec<Code> = loaded
         .manifest()
         .problems

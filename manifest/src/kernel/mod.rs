@@ -1,10 +1,14 @@
 //! Kernel files on the workstation: whatever they are wrapped in is taken off.
 //!
-//! gzip, xz, zstd, lz4 (frames, and the legacy format that Linux's build uses) and the EFI-zboot wrapper of any of
-//! them. What comes out is bounded, so that a small file can't fill the memory.
+//! gzip, xz, zstd, lz4 (frames, and the legacy format that Linux's build uses), and two wrappers of any of them:
+//! arm64's EFI-zboot and x86's bzImage. What comes out is bounded, so that a small file can't fill the memory. An
+//! arm64 kernel is then what it was before it was wrapped; an x86 one is an ELF file, which [`elf`] makes flat.
 //!
 //! Sources: Linux, drivers/firmware/efi/libstub/zboot-header.S (the wrapper's fields); lz4, doc/lz4_Frame_format.md
 //! ("Legacy frame"); the magic numbers of each format's specification.
+
+mod bzimage;
+pub mod elf;
 
 use std::fmt;
 use std::io::Read;
@@ -32,6 +36,8 @@ pub enum Wrapper {
     Lz4Legacy,
     /// A PE file with a compressed kernel inside.
     EfiZboot,
+    /// Linux's file for x86: code that unpacks, with a compressed kernel inside.
+    BzImage,
 }
 
 impl fmt::Display for Wrapper {
@@ -43,6 +49,7 @@ impl fmt::Display for Wrapper {
             Self::Lz4 => "lz4",
             Self::Lz4Legacy => "lz4 (legacy)",
             Self::EfiZboot => "EFI-zboot",
+            Self::BzImage => "bzImage",
         })
     }
 }
@@ -66,6 +73,8 @@ pub enum KernelError {
     TooManyLayers,
     /// What came out is no arm64 `Image`.
     Image(ImageError),
+    /// What came out is no ELF file that an x86 domain can start from.
+    Elf(elf::ElfError),
 }
 
 impl fmt::Display for KernelError {
@@ -79,6 +88,7 @@ impl fmt::Display for KernelError {
                 write!(f, "more than {MAX_LAYERS} wrappers lie around each other")
             }
             Self::Image(error) => error.fmt(f),
+            Self::Elf(error) => error.fmt(f),
         }
     }
 }
@@ -108,10 +118,19 @@ pub fn unwrap_arm64(file: Vec<u8>) -> Result<Kernel, KernelError> {
     })
 }
 
+/// Takes off what is wrapped around an x86 kernel, and makes its ELF file flat.
+///
+/// # Errors
+/// See [`KernelError`].
+pub fn unwrap_x86(file: Vec<u8>) -> Result<elf::Flat, KernelError> {
+    let (bytes, _) = unwrap_bounded(file, MAX_BYTES)?;
+    elf::flatten(&bytes, MAX_BYTES).map_err(KernelError::Elf)
+}
+
 /// Takes off all wrappers; what comes out of each has at most `limit` bytes.
 ///
 /// # Errors
-/// All of [`KernelError`] but `Image`.
+/// All of [`KernelError`] but `Image` and `Elf`.
 pub fn unwrap_bounded(file: Vec<u8>, limit: u64) -> Result<(Vec<u8>, Vec<Wrapper>), KernelError> {
     let mut bytes = file;
     let mut wrappers = Vec::new();
@@ -135,6 +154,9 @@ fn detect(bytes: &[u8]) -> Option<Wrapper> {
     ];
     if bytes.starts_with(b"MZ") && bytes.get(4..8) == Some(b"zimg") {
         return Some(Wrapper::EfiZboot);
+    }
+    if bzimage::is_one(bytes) {
+        return Some(Wrapper::BzImage);
     }
     MAGICS
         .iter()
@@ -160,6 +182,7 @@ fn take_off(wrapper: Wrapper, bytes: &[u8], limit: u64) -> Result<Vec<u8>, Kerne
         Wrapper::EfiZboot => zboot_payload(bytes)
             .map(<[u8]>::to_vec)
             .map_err(|reason| damaged(reason.into())),
+        Wrapper::BzImage => unwrap_bzimage(bytes, limit),
     }
 }
 
@@ -179,6 +202,31 @@ fn read_bounded(decoder: impl Read, wrapper: Wrapper, limit: u64) -> Result<Vec<
     Ok(out)
 }
 
+/// The kernel inside a bzImage. The payload's own compression is taken off here, since the size that Linux's build
+/// writes behind it must be what comes out.
+fn unwrap_bzimage(bytes: &[u8], limit: u64) -> Result<Vec<u8>, KernelError> {
+    let damaged = |reason: &str| KernelError::Damaged {
+        wrapper: Wrapper::BzImage,
+        reason: reason.into(),
+    };
+    let payload = bzimage::payload(bytes).map_err(damaged)?;
+    let wrapper = match detect(payload) {
+        Some(Wrapper::EfiZboot | Wrapper::BzImage) | None => {
+            return Err(damaged("its payload has a compression that isn't known"));
+        }
+        Some(wrapper) => wrapper,
+    };
+    let size = bzimage::size_behind(payload).ok_or_else(|| damaged("its payload is cut short"))?;
+    if u64::from(size) > limit {
+        return Err(KernelError::TooLarge { limit });
+    }
+    let out = take_off(wrapper, payload, limit)?;
+    if out.len() as u64 != u64::from(size) {
+        return Err(damaged("its kernel has another size than it says"));
+    }
+    Ok(out)
+}
+
 /// The compressed kernel inside an EFI-zboot file: offset and size are the words at 8 and 12.
 fn zboot_payload(bytes: &[u8]) -> Result<&[u8], &'static str> {
     let word = |offset: usize| -> Option<usize> {
@@ -193,7 +241,9 @@ fn zboot_payload(bytes: &[u8]) -> Result<&[u8], &'static str> {
         .get(start..end)
         .ok_or("its payload lies outside the file")?;
     match detect(payload) {
-        Some(Wrapper::EfiZboot) | None => Err("its payload has a compression that isn't known"),
+        Some(Wrapper::EfiZboot | Wrapper::BzImage) | None => {
+            Err("its payload has a compression that isn't known")
+        }
         Some(_) => Ok(payload),
     }
 }

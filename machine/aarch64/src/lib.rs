@@ -6,11 +6,11 @@
 
 extern crate alloc;
 
+pub mod descriptor;
 pub mod esr;
 pub mod exception;
 pub mod gic;
 pub mod idregs;
-pub mod paging;
 pub mod smccc;
 pub mod stage1;
 pub mod stage2;

@@ -1,6 +1,10 @@
 //! Stage 1 of EL2 (E2H = 0): attribute bits and register values of the hypervisor's own map.
 //! Arm ARM DDI 0487, D8.3 (descriptors), D24.2 TCR_EL2, MAIR_EL2, SCTLR_EL2.
 
+use machine_paging::Regime;
+
+use crate::descriptor::Vmsa;
+
 /// How the hypervisor sees a range of machine addresses. Nothing is both writable and executable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -39,10 +43,12 @@ impl Kind {
     }
 }
 
-/// Input addresses of EL2 are 48 bits wide, walked from level 0.
-pub const INPUT_BITS: u8 = 48;
-/// See [`INPUT_BITS`].
-pub const START_LEVEL: u8 = 0;
+const INPUT_BITS: u8 = 48;
+
+/// EL2's regime, whose root lies at `root`: input addresses of 48 bits, walked from level 0.
+pub const fn regime(root: u64) -> Regime<Vmsa> {
+    Regime::new(Vmsa, root, INPUT_BITS, 0)
+}
 
 /// TCR_EL2 for a value of ID_AA64MMFR0_EL1: 4 KiB granule, write-back inner-shareable walks.
 pub const fn tcr(mmfr0: u64) -> u64 {

@@ -1,7 +1,9 @@
 //! Stage 2 of a domain: its attribute bits and the register values that go with the tables.
 //! Arm ARM DDI 0487, D8.3 (descriptors), D24.2 VTCR_EL2 and VTTBR_EL2.
 
-use crate::paging::Regime;
+use machine_paging::Regime;
+
+use crate::descriptor::Vmsa;
 
 /// What a domain may do with a page of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,8 +112,8 @@ impl Shape {
     }
 
     /// The regime whose root lies at `root`.
-    pub const fn regime(self, root: u64) -> Regime {
-        Regime::new(root, self.input_bits, self.start_level())
+    pub const fn regime(self, root: u64) -> Regime<Vmsa> {
+        Regime::new(Vmsa, root, self.input_bits, self.start_level())
     }
 
     /// VTCR_EL2: 4 KiB granule, write-back inner-shareable walks, 8-bit VMIDs.

@@ -4,13 +4,13 @@ use core::fmt::{self, Write};
 
 use dtoolkit::fdt::Fdt;
 use hypervisor::console::Console;
+use machine_paging::PAGE_SIZE;
 use spin::Once;
 
 use super::entry::Image;
 use super::panic::halt;
 use super::uart::Uart;
 use super::{entry, heap, launch, mmu};
-use crate::paging::PAGE_SIZE;
 use crate::stage1::Kind;
 
 /// The UART of the host's `stdout-path`, for what goes wrong before the system's tree is read.

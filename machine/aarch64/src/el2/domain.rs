@@ -4,12 +4,13 @@ use core::arch::asm;
 
 use aarch64_cpu::registers::{Readable, VTTBR_EL2, Writeable};
 use layout::MfnRange;
+use machine_paging::{PAGE_SIZE, PagingError, Regime, Tables};
 use spin::Mutex;
 
 use super::cache;
 use super::machine::Interrupts;
 use super::pool::{self, Pool};
-use crate::paging::{PAGE_SIZE, PagingError, Regime, Tables};
+use crate::descriptor::Vmsa;
 use crate::stage2::{Kind, Shape};
 use crate::vpl011::Pl011;
 
@@ -38,7 +39,7 @@ pub struct VirtualUart {
 
 /// The tables of a domain and the pool that they come from.
 pub struct Stage2 {
-    regime: Regime,
+    regime: Regime<Vmsa>,
     tables: Stage2Tables,
 }
 

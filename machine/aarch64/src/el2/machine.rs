@@ -8,13 +8,13 @@ use hypervisor::{
     Access, CacheFlush, Claim, Direction, Facts, GuestFault, Machine, MapError, Mapping, Start,
 };
 use layout::{Gfn, GfnRange, MachineAddress};
+use machine_paging::PagingError;
 
 use super::domain::Domain;
 use super::uart::Uart;
 use super::vcpu::Vcpu;
 use super::{boot, cache, cpu, firmware, memory, run};
 use crate::gic::{Gic, Hardware};
-use crate::paging::PagingError;
 use crate::smccc;
 use crate::stage2::Kind;
 use crate::vgic::VirtualGic;

@@ -9,12 +9,12 @@ use core::arch::asm;
 use aarch64_cpu::registers::{
     ID_AA64MMFR0_EL1, MAIR_EL2, Readable, SCTLR_EL2, TCR_EL2, TTBR0_EL2, Writeable,
 };
+use machine_paging::{PAGE_SIZE, PagingError, Tables};
 use spin::Mutex;
 
 use super::cache;
 use super::entry::Image;
 use super::pool::{self, Pool};
-use crate::paging::{PAGE_SIZE, PagingError, Regime, Tables};
 use crate::stage1::{self, Kind};
 
 /// Tables for the image, the host's tree and the UART: with the MMU off there is no heap. Later ones
@@ -117,10 +117,6 @@ impl Map {
     }
 }
 
-fn regime(root: u64) -> Regime {
-    Regime::new(root, stage1::INPUT_BITS, stage1::START_LEVEL)
-}
-
 fn page_down(address: u64) -> u64 {
     address & !(PAGE_SIZE - 1)
 }
@@ -141,7 +137,7 @@ pub fn enable(image: &Image, others: &[(u64, u64, Kind)]) -> Result<(), PagingEr
     let pool = unsafe { Pool::new(start, end) };
     let mut tables = El2Tables { pool, live: false };
     let root = tables.allocate().ok_or(PagingError::OutOfTables)?;
-    let regime = regime(root);
+    let regime = stage1::regime(root);
     for (start, end, kind) in [
         (image.start, image.constants, Kind::Code),
         (image.constants, image.data, Kind::Constants),
@@ -184,7 +180,7 @@ pub fn map(start: u64, end: u64, kind: Kind) -> Result<(), PagingError> {
     if start < map.image.1 && map.image.0 < end {
         return Err(PagingError::OutOfRange);
     }
-    regime(map.root).map(
+    stage1::regime(map.root).map(
         &mut map.tables,
         start,
         start,
@@ -201,7 +197,7 @@ pub fn unmap(start: u64, end: u64) -> Result<(), PagingError> {
     let mut map = MAP.lock();
     let map = &mut *map;
     map.refill();
-    regime(map.root).unmap(&mut map.tables, start, end - start)
+    stage1::regime(map.root).unmap(&mut map.tables, start, end - start)
 }
 
 /// The registers by which a CPU joins this map.

@@ -1,6 +1,6 @@
 //! A pool of translation tables in memory that the hypervisor owns.
 
-use crate::paging::PAGE_SIZE;
+use machine_paging::PAGE_SIZE;
 
 /// Tables that are free: some never used, some given back and chained through their first word.
 pub struct Pool {

@@ -4,12 +4,12 @@ use alloc::alloc::{Layout, alloc};
 use alloc::boxed::Box;
 
 use hypervisor::Caller;
+use machine_paging::PAGE_SIZE;
 
 use super::entry::secondary_entry;
 use super::machine::Arm;
 use super::vectors::{self, Frame};
 use super::{boot, cache, cpu, firmware, mmu, run};
-use crate::paging::PAGE_SIZE;
 use crate::smccc;
 
 /// Bytes of a stack, without the guard below it.

@@ -3,6 +3,8 @@
 //! Everything else in this program is the same for all of them: it asks the entry here, or looks at
 //! the form of what it holds.
 
+use layout::Architecture;
+
 /// How the hypervisor's file says what it takes in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ImageForm {
@@ -44,6 +46,8 @@ pub struct ModelWords {
 pub struct Arch {
     /// The name that manifests, `--arch` and QEMU's programs use.
     pub name: &'static str,
+    /// The planner's name for it.
+    pub architecture: Architecture,
     /// The hypervisor's file among the build products.
     pub hypervisor: &'static str,
     /// How that file says what it takes.
@@ -66,6 +70,7 @@ pub struct Arch {
 static ARCHITECTURES: [Arch; 2] = [
     Arch {
         name: "aarch64",
+        architecture: Architecture::Aarch64,
         hypervisor: "hypervisor.bin",
         image: ImageForm::Arm64Image,
         description: DescriptionForm::Tree,
@@ -81,6 +86,7 @@ static ARCHITECTURES: [Arch; 2] = [
     },
     Arch {
         name: "x86_64",
+        architecture: Architecture::X86_64,
         hypervisor: "hypervisor.elf",
         image: ImageForm::Elf,
         description: DescriptionForm::Capture,
@@ -121,9 +127,11 @@ impl Arch {
     }
 
     /// The architecture of a host.
-    pub fn of_host(architecture: layout::Architecture) -> &'static Self {
+    pub fn of_host(architecture: Architecture) -> &'static Self {
         let [first, ..] = &ARCHITECTURES;
-        Self::find(architecture.as_str()).unwrap_or(first)
+        let mut all = ARCHITECTURES.iter();
+        all.find(|arch| arch.architecture == architecture)
+            .unwrap_or(first)
     }
 
     /// The architecture whose boards are described in this form.
@@ -137,7 +145,6 @@ impl Arch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use layout::Architecture;
 
     /// Where a look-up falls back to the first entry, it is never needed.
     #[test]
@@ -146,6 +153,7 @@ mod tests {
             assert_eq!(Arch::of_description(form).description, form);
         }
         for architecture in [Architecture::Aarch64, Architecture::X86_64] {
+            assert_eq!(Arch::of_host(architecture).architecture, architecture);
             assert_eq!(Arch::of_host(architecture).name, architecture.as_str());
         }
     }

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use layout::{Conflict, HostMap, Outcome};
 use manifest::plan_json::{digest, plan_json};
-use manifest::toml::{self, LoadError, Loaded, Manifest};
+use manifest::toml::{self, HostSpec, LoadError, Loaded, Manifest};
 
 use crate::arch::Arch;
 use crate::args::ManifestArgs;
@@ -61,14 +61,20 @@ impl System {
         more: &[String],
         findings: &mut Findings,
     ) -> Result<Self, Exit> {
-        let loaded = load(&args.manifest, findings)?
-            .load_files(layout::Architecture::Aarch64)
+        let manifest = load(&args.manifest, findings)?;
+        let (spec, source) = match host_of(&manifest, findings) {
+            Ok(found) => found,
+            Err(exit) => {
+                findings.conflicts(&manifest.problems, &manifest.origins);
+                return Err(exit);
+            }
+        };
+        let arch = source.arch;
+        let mut loaded = manifest
+            .load_files(arch.architecture)
             .map_err(|error| findings.give_up(container_failed(&error), Exit::Conflicts))?;
         let manifest = loaded.manifest();
         findings.conflicts(&manifest.problems, &manifest.origins);
-        let spec = manifest.host.clone().ok_or(Exit::Conflicts)?;
-        let source = Source::of(&spec, manifest, findings)?;
-        let arch = source.arch;
         let needed = purpose == Purpose::Boot || source.needs_hypervisor();
         let hypervisor = find_hypervisor(args, arch, needed, findings)?;
         let asking = Asking {
@@ -80,7 +86,6 @@ impl System {
         let footprint = hypervisor
             .as_ref()
             .map_or_else(|| Footprint::assumed(arch.image), |image| image.footprint);
-        let mut loaded = loaded;
         let told = told::tell(&host, &spec, &footprint, &mut loaded, findings)?;
 
         let outcome = layout::plan(&told.map, &told.request);
@@ -148,6 +153,12 @@ impl System {
             .container(None)
             .map_err(|error| container_failed(&error))
     }
+}
+
+fn host_of(manifest: &Manifest, findings: &mut Findings) -> Result<(HostSpec, Source), Exit> {
+    let spec = manifest.host.clone().ok_or(Exit::Conflicts)?;
+    let source = Source::of(&spec, manifest, findings)?;
+    Ok((spec, source))
 }
 
 fn load(path: &Path, findings: &mut Findings) -> Result<Manifest, Exit> {

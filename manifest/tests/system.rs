@@ -229,6 +229,8 @@ proptest! {
         let tree = system::write(&request, &[], CONTAINER, Some(&digest), &Origins::new()).unwrap();
         let placeholder = system::write(&request, &[], CONTAINER, None, &Origins::new()).unwrap();
         prop_assert_eq!(tree.len(), placeholder.len());
+        let without = read(&placeholder, Modules::Container(CONTAINER));
+        prop_assert_eq!(without.digest, None);
         let mut read = read(&tree, Modules::Container(CONTAINER));
         prop_assert_eq!(&read.problems, &[]);
         prop_assert_eq!(read.digest.as_deref(), Some(digest.as_str()));

@@ -18,6 +18,8 @@ use crate::system::System;
 
 /// The container: system tree, kernels, ramdisks.
 const CONTAINER: &str = "container.bin";
+/// Console and QEMU's monitor on the terminal.
+const CONSOLE: [&str; 4] = ["-display", "none", "-serial", "mon:stdio"];
 /// The host's device tree.
 const TREE: &str = "host.dtb";
 
@@ -109,7 +111,7 @@ impl Directory<'_> {
         let arguments: Vec<OsString> = machine
             .arguments()
             .into_iter()
-            .chain([OsString::from("-nographic")])
+            .chain(CONSOLE.map(OsString::from))
             .chain(files.arguments())
             .collect();
         let arguments: Vec<&OsStr> = arguments.iter().map(OsString::as_os_str).collect();

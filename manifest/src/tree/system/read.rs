@@ -64,7 +64,11 @@ pub fn read<'r, 'h: 'r>(
         Some(chosen) => {
             reader.check_modules(chosen);
             request.hypervisor = reader.hypervisor(chosen);
-            digest = chosen.string(property::PLAN_DIGEST).map(ToOwned::to_owned);
+            // Zeroes hold the place of a digest that nobody could make: the loader was to choose the places.
+            let given = chosen.string(property::PLAN_DIGEST);
+            digest = given
+                .filter(|given| given.bytes().any(|digit| digit != b'0'))
+                .map(ToOwned::to_owned);
             request.domains = reader.domains(chosen);
             reserved = reader.reserved(chosen);
         }

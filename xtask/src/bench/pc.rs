@@ -65,7 +65,7 @@ pub fn machine(column: Column, guest: &Guest) -> Result<Command> {
 /// before the domain is built), and the wait for the real-time clock's next second, which is left out.
 pub fn counts(bench: &Bench, column: Column, guests: &Guests, firmware: u64) -> Result<Counts> {
     let (mark, said) = measure::userspace(bench, column, &guests.linux)?;
-    let mut costs = measure::costs(&machine::lines(
+    let costs = measure::costs(&machine::lines(
         bench.machine(
             column,
             guests.costs.as_ref().context("no guest for costs")?,
@@ -76,7 +76,6 @@ pub fn counts(bench: &Bench, column: Column, guests: &Guests, firmware: u64) -> 
     let (hidden, waited, first) = match column {
         Column::Native | Column::Terrane => {
             let lines = machine::lines(bench.machine(column, &guests.bare, true)?, "bench: done")?;
-            costs.extend(measure::costs(&lines));
             (0, 0, measure::value(&lines, "bench: first-tsc")?)
         }
         Column::Xen | Column::XenPv => {

@@ -13,25 +13,10 @@ use object::read::elf::{FileHeader as _, ProgramHeader as _};
 /// No kernel is larger.
 const LIMIT: u64 = 256 << 20;
 
-/// Writes the ELF file inside a bzImage (Linux, Documentation/arch/x86/boot.rst: payload_offset, payload_length).
+/// Writes the ELF file inside a bzImage.
 pub fn unwrap(kernel: &Path, as_file: &Path) -> Result<()> {
     let file = fs::read(kernel).with_context(|| format!("cannot read {}", kernel.display()))?;
-    let word = |offset: usize| -> Option<usize> {
-        let bytes: [u8; 4] = file.get(offset..offset + 4)?.try_into().ok()?;
-        usize::try_from(u32::from_le_bytes(bytes)).ok()
-    };
-    ensure!(
-        file.get(0x202..0x206) == Some(b"HdrS"),
-        "{} is no bzImage",
-        kernel.display()
-    );
-    let setup = usize::from(file[0x1f1]).max(4) + 1;
-    let payload = word(0x248).zip(word(0x24c)).and_then(|(offset, length)| {
-        let start = setup * 512 + offset;
-        file.get(start..start.checked_add(length)?)
-    });
-    let payload = payload.context("the bzImage is cut short")?;
-    let (elf, _) = unwrap_bounded(payload.to_vec(), LIMIT)
+    let (elf, _) = unwrap_bounded(file, LIMIT)
         .map_err(|error| anyhow::anyhow!("{}: {error}", kernel.display()))?;
     fs::write(as_file, elf).with_context(|| format!("cannot write {}", as_file.display()))
 }

@@ -1,37 +1,52 @@
 //! What the hypervisor finds of the machine: read for planning, and on request printed for the workstation.
 
+use machine_paging::PAGE_SIZE;
 use manifest::pc::{self, Description};
 
 use super::console::{self, say};
 use super::mmu;
 use super::platform::io::{self, Width};
-use crate::boot_info::{BootInfo, Physical};
+use crate::boot_info::{BootInfo, E820_RAM, Physical, Region};
 use crate::devices::acpi::{self, Tables};
 use crate::devices::pci::{Address, Registers, Size};
 use crate::discover::{self, Facts, Hardware, pci::Configuration};
 use crate::features::Features;
 
-/// Memory wherever firmware says that it keeps something: mapped when it is read.
-pub struct Firmware {
+/// Memory wherever firmware or boot loader say that they keep something: RAM, or mapped when it is read.
+pub struct Firmware<'a> {
+    regions: &'a [Region],
     address_bits: u8,
 }
 
-impl Firmware {
+impl<'a> Firmware<'a> {
     /// All that the CPU can address.
-    pub const fn new(features: &Features) -> Self {
+    pub const fn new(regions: &'a [Region], features: &Features) -> Self {
         Self {
+            regions,
             address_bits: features.address_bits,
         }
     }
+
+    /// Whether a range is RAM in whole pages, which [`mmu::enable`] has mapped.
+    fn is_ram(&self, start: u64, end: u64) -> bool {
+        let mut ram = self.regions.iter().filter(|region| region.kind == E820_RAM);
+        ram.any(|region| {
+            let first = region.start.next_multiple_of(PAGE_SIZE);
+            let behind = (region.start + region.bytes) & !(PAGE_SIZE - 1);
+            first <= start && end <= behind
+        })
+    }
 }
 
-impl Physical for Firmware {
+impl Physical for Firmware<'_> {
     fn read(&self, address: u64, bytes: &mut [u8]) -> Option<()> {
         let end = address.checked_add(bytes.len() as u64)?;
         if address == 0 || end > 1 << self.address_bits {
             return None;
         }
-        mmu::map_device(address, bytes.len() as u64).ok()?;
+        if !self.is_ram(address, end) {
+            mmu::map_device(address, bytes.len() as u64).ok()?;
+        }
         for (at, byte) in (address..).zip(bytes) {
             // SAFETY: the byte is mapped. Reading what isn't memory there has at worst an effect on a device
             // that firmware took for a table.
@@ -114,7 +129,7 @@ impl Hardware for Machine {
 ///
 /// # Errors
 /// There are none, or the root pointer or list is bad.
-pub fn tables(info: &BootInfo, memory: &Firmware) -> Result<Tables, acpi::Error> {
+pub fn tables(info: &BootInfo, memory: &Firmware<'_>) -> Result<Tables, acpi::Error> {
     let root = match info.rsdp {
         Some(root) => root,
         None => acpi::find_root(memory)?,
@@ -130,7 +145,7 @@ pub fn describe(
     info: &BootInfo,
     features: &Features,
     tables: &Tables,
-    memory: &Firmware,
+    memory: &Firmware<'_>,
 ) -> Result<Description, acpi::Error> {
     let facts = Facts {
         regions: &info.regions,

@@ -34,7 +34,7 @@ pub struct Planned<'a> {
     /// ACPI's tables.
     pub tables: Tables,
     /// Where they are read.
-    pub memory: Firmware,
+    pub memory: Firmware<'a>,
     /// The machine's own devices.
     pub host: &'static Host,
     /// The plan.
@@ -82,7 +82,7 @@ fn container(info: &BootInfo) -> Result<(MachineRange, Tree<'static>), &'static 
 
 /// Describes the machine; plans, prints what there is to say, and builds.
 pub fn launch(info: &BootInfo, features: Features, image: &Image) -> ! {
-    let memory = Firmware::new(&features);
+    let memory = Firmware::new(&info.regions, &features);
     let tables = match capture::tables(info, &memory) {
         Ok(tables) => tables,
         Err(error) => {

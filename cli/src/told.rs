@@ -3,7 +3,9 @@
 
 use std::path::Path;
 
-use layout::{Code, Conflict, HostMap, MachineAddress, MachineRange, SystemRequest};
+use layout::{
+    Code, Conflict, HostMap, MachineAddress, MachineRange, RamBank, Severity, Side, SystemRequest,
+};
 use manifest::origin::Origins;
 use manifest::pc::{self, MemoryKind};
 use manifest::toml::{HostSpec, Loaded};
@@ -58,7 +60,11 @@ pub fn tell(
             };
             board.tell(handed, footprint, loaded, findings)
         }
-        Description::Pc(described) => tell_pc(described, footprint, loaded, findings),
+        Description::Pc(described) => {
+            let mut told = tell_pc(described, footprint, loaded, findings)?;
+            told.problems.extend(firmwares_own(&spec.memory));
+            Ok(told)
+        }
     }
 }
 
@@ -203,6 +209,21 @@ fn pc_places(
         .map(|entry| entry.range)
         .collect();
     boot::by_multiboot(&ram, image, loaded.container_bytes()).ok_or_else(room)
+}
+
+/// Nothing hands memory that a manifest adds to a PC's hypervisor.
+fn firmwares_own(memory: &[RamBank]) -> impl Iterator<Item = Conflict> {
+    memory.iter().map(|bank| Conflict {
+        code: Code::ValueInvalid,
+        severity: Severity::Error,
+        sides: vec![Side {
+            what: "here".to_owned(),
+            origin: bank.origin,
+            domain: None,
+        }],
+        why: "a PC's memory is what its firmware says".to_owned(),
+        help: "leave `memory` out of [host]".to_owned(),
+    })
 }
 
 fn no_room(what: &str) -> Diagnostic {

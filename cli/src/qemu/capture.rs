@@ -15,6 +15,9 @@ use crate::status;
 /// How long the machine has. Firmware and hypervisor take some two seconds under emulation.
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// How long QEMU has to end after its console is closed.
+const GRACE: Duration = Duration::from_secs(2);
+
 /// A description is some KiB; a line beyond this is none.
 const MAX_BYTES: u64 = 16 << 20;
 
@@ -61,10 +64,10 @@ impl Machine {
         let mut console =
             Console::start(&mut command).map_err(|error| self.qemu.missing(&error.to_string()))?;
         let heard = console.listen(Instant::now() + LIMIT);
-        let stderr = console.end();
-        heard.map_err(|reason| match reason {
-            Silence::Ended if !stderr.trim().is_empty() => super::refused(stderr.as_bytes()),
-            reason => reason.into_failure(),
+        let failed = console.end(heard == Err(Silence::Ended));
+        heard.map_err(|reason| match (reason, failed) {
+            (Silence::Ended, Some(stderr)) => super::refused(stderr.as_bytes()),
+            (reason, _) => reason.into_failure(),
         })
     }
 }
@@ -170,13 +173,19 @@ impl Console {
         }
     }
 
-    /// Ends the machine; what QEMU said on its standard error.
-    fn end(mut self) -> String {
+    /// Ends the machine; if it is `ending` by itself and fails, what QEMU said on its standard
+    /// error.
+    fn end(mut self, ending: bool) -> Option<String> {
+        let deadline = Instant::now() + GRACE;
+        while ending && Instant::now() < deadline && matches!(self.child.try_wait(), Ok(None)) {
+            thread::sleep(GRACE / 100);
+        }
         // It may have ended by itself, which is as good.
         let _ = self.child.kill();
-        let _ = self.child.wait();
+        let status = self.child.wait();
         let stderr = self.stderr.take().and_then(|stderr| stderr.join().ok());
-        stderr.unwrap_or_default()
+        let failed = ending && !status.is_ok_and(|status| status.success());
+        failed.then(|| stderr.unwrap_or_default())
     }
 }
 

@@ -109,7 +109,7 @@ fn lints(archs: &[Arch]) -> Tally {
     tally
 }
 
-/// The rooms without std and the core on the fake machine, under Miri, with few cases for each property. All of their
+/// The rooms without std, the memory of the bare machines and the core on the fake machine, under Miri, with few cases for each property. All of their
 /// tests take Miri the better part of an hour; without `full` it runs the unit tests and the core's memory operations.
 fn miri(full: bool) -> Result<Tally> {
     let Some(nightly) = install::nightly() else {
@@ -128,6 +128,7 @@ fn miri(full: bool) -> Result<Tally> {
         "terrane-layout",
         "terrane-abi",
         "terrane-hypervisor",
+        "terrane-machine-common",
         "terrane-machine-fake",
     ] {
         command.args(["-p", package]);

@@ -4,12 +4,12 @@ use core::arch::asm;
 
 use aarch64_cpu::registers::{Readable, VTTBR_EL2, Writeable};
 use layout::MfnRange;
+use machine_common::{Pool, pool};
 use machine_paging::{PAGE_SIZE, PagingError, Regime, Tables};
 use spin::Mutex;
 
 use super::cache;
 use super::machine::Interrupts;
-use super::pool::{self, Pool};
 use crate::descriptor::Vmsa;
 use crate::stage2::{Kind, Shape};
 use crate::vpl011::Pl011;
@@ -53,16 +53,19 @@ impl Tables for Stage2Tables {
         self.pool.take()
     }
     fn free(&mut self, table: u64) {
-        self.pool.give(table);
+        // SAFETY: it came from `allocate`, and no entry leads to it any more.
+        unsafe { self.pool.give(table) };
     }
     fn available(&self) -> usize {
         self.pool.available()
     }
     fn read(&self, table: u64, index: usize) -> u64 {
-        pool::read(table, index)
+        // SAFETY: `machine_paging` reads the root and tables from `allocate`, within their width.
+        unsafe { pool::read(table, index) }
     }
     fn write(&mut self, table: u64, index: usize, entry: u64) {
-        pool::write(table, index, entry);
+        // SAFETY: as in `read`.
+        unsafe { pool::write(table, index, entry) };
         // SAFETY: a barrier changes no memory.
         unsafe { asm!("dsb ishst", options(nostack, preserves_flags)) };
     }
@@ -122,7 +125,8 @@ impl Domain {
             return Err(DomainError::NoRoot);
         }
         for index in 0..usize::try_from(root_bytes / 8).unwrap_or(0) {
-            pool::write(root, index, 0);
+            // SAFETY: the root lies in the frames that the caller gives away.
+            unsafe { pool::write(root, index, 0) };
         }
         let vttbr = Shape::vttbr(root, vmid);
         // SAFETY: the caller gives the frames away.

@@ -1,10 +1,6 @@
-//! The hypervisor's heap: a piece inside the image first, then the memory that the plan gives.
+//! The memory of the heap: a piece inside the image first, then what the plan gives.
 
-use core::alloc::{GlobalAlloc, Layout};
-use core::ptr::{NonNull, null_mut, slice_from_raw_parts_mut};
-
-use rlsf::Tlsf;
-use spin::Mutex;
+use machine_common::Heap;
 
 /// Enough to index the largest trees of real boards (some 300 KiB) and to plan; all of it stays in
 /// use later.
@@ -16,39 +12,14 @@ struct Early([u8; EARLY_BYTES]);
 #[unsafe(link_section = ".noinit.heap")]
 static mut EARLY: Early = Early([0; EARLY_BYTES]);
 
-/// Blocks of up to 32 MiB, in size classes of an eighth.
-type Blocks = Tlsf<'static, u32, u8, 20, 8>;
-
-struct Heap(Mutex<Blocks>);
-
 #[global_allocator]
-static HEAP: Heap = Heap(Mutex::new(Blocks::new()));
-
-// SAFETY: `Tlsf` returns blocks that fit the layout and don't overlap; the lock keeps it whole.
-// Interrupts are masked at EL2 and no exception handler allocates while the lock is held, so it
-// can't be taken twice on one CPU.
-unsafe impl GlobalAlloc for Heap {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        self.0
-            .lock()
-            .allocate(layout)
-            .map_or(null_mut(), NonNull::as_ptr)
-    }
-
-    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        let Some(block) = NonNull::new(block) else {
-            return;
-        };
-        // SAFETY: the caller hands back what `alloc` gave for the same layout (GlobalAlloc).
-        unsafe { self.0.lock().deallocate(block, layout.align()) };
-    }
-}
+static HEAP: Heap = Heap::new();
 
 /// Makes the piece inside the image usable. Called once, with the MMU on.
 pub fn start() {
-    let start = (&raw mut EARLY).cast::<u8>();
+    let memory = (&raw mut EARLY).cast();
     // SAFETY: the static is used here only, and this function runs once.
-    unsafe { add(start as u64, EARLY_BYTES) };
+    unsafe { HEAP.add(memory, EARLY_BYTES) };
 }
 
 /// Adds memory to the heap for good.
@@ -56,9 +27,6 @@ pub fn start() {
 /// # Safety
 /// The range is RAM mapped at EL2 that nothing else uses.
 pub unsafe fn add(start: u64, bytes: usize) {
-    let block = slice_from_raw_parts_mut(start as *mut u8, bytes);
-    if let Some(block) = NonNull::new(block) {
-        // SAFETY: the caller gives the memory away.
-        unsafe { HEAP.0.lock().insert_free_block_ptr(block) };
-    }
+    // SAFETY: the caller gives the memory away.
+    unsafe { HEAP.add(start as *mut u8, bytes) };
 }

@@ -9,12 +9,12 @@ use core::arch::asm;
 use aarch64_cpu::registers::{
     ID_AA64MMFR0_EL1, MAIR_EL2, Readable, SCTLR_EL2, TCR_EL2, TTBR0_EL2, Writeable,
 };
+use machine_common::{Pool, pool};
 use machine_paging::{PAGE_SIZE, PagingError, Tables};
 use spin::Mutex;
 
 use super::cache;
 use super::entry::Image;
-use super::pool::{self, Pool};
 use crate::stage1::{self, Kind};
 
 /// Tables for the image, the host's tree and the UART: with the MMU off there is no heap. Later ones
@@ -41,16 +41,19 @@ impl Tables for El2Tables {
         self.pool.take()
     }
     fn free(&mut self, table: u64) {
-        self.pool.give(table);
+        // SAFETY: it came from `allocate`, and no entry leads to it any more.
+        unsafe { self.pool.give(table) };
     }
     fn available(&self) -> usize {
         self.pool.available()
     }
     fn read(&self, table: u64, index: usize) -> u64 {
-        pool::read(table, index)
+        // SAFETY: `machine_paging` reads the root and tables from `allocate`, within their width.
+        unsafe { pool::read(table, index) }
     }
     fn write(&mut self, table: u64, index: usize, entry: u64) {
-        pool::write(table, index, entry);
+        // SAFETY: as in `read`.
+        unsafe { pool::write(table, index, entry) };
         if self.live {
             cache::complete();
         }
@@ -112,7 +115,8 @@ impl Map {
             if table.is_null() {
                 return;
             }
-            self.tables.pool.give(table as u64);
+            // SAFETY: a page of the heap's, never given back to it; machine addresses are mapped at themselves.
+            unsafe { self.tables.pool.give(table as u64) };
         }
     }
 }

@@ -16,7 +16,6 @@ pub mod machine;
 pub mod memory;
 pub mod mmu;
 pub mod panic;
-pub mod pool;
 pub mod registers;
 pub mod run;
 pub mod smp;

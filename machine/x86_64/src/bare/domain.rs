@@ -7,11 +7,11 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use abi::memory::MapEntry;
 use layout::MfnRange;
+use machine_common::{Pool, pool};
 use machine_paging::{PAGE_SIZE, PagingError, Regime, Tables};
 use spin::Mutex;
 
 use super::platform;
-use super::pool::{self, Pool};
 use crate::boot_info::Physical;
 use crate::devices::msr;
 use crate::npt::Kind;
@@ -55,17 +55,20 @@ impl Tables for NestedTables {
         self.pool.take()
     }
     fn free(&mut self, table: u64) {
-        self.pool.give(table);
+        // SAFETY: it came from `allocate`, and no entry leads to it any more.
+        unsafe { self.pool.give(table) };
     }
     fn available(&self) -> usize {
         self.pool.available()
     }
     fn read(&self, table: u64, index: usize) -> u64 {
-        pool::read(table, index)
+        // SAFETY: `machine_paging` reads the root and tables from `allocate`, within their width.
+        unsafe { pool::read(table, index) }
     }
     fn write(&mut self, table: u64, index: usize, entry: u64) {
         // x86 makes stores visible in order, and walkers look at the caches.
-        pool::write(table, index, entry);
+        // SAFETY: as in `read`.
+        unsafe { pool::write(table, index, entry) };
     }
     fn invalidate(&mut self, _: u64, _: u64) {
         // All of the domain's, as a change of a live entry is rare: what the TLB has combined with the
@@ -153,7 +156,8 @@ impl Domain {
             return Err(DomainError::NoRoot);
         }
         for index in 0..512 {
-            pool::write(root, index, 0);
+            // SAFETY: the root lies in the frames that the caller gives away.
+            unsafe { pool::write(root, index, 0) };
         }
         let vcpus = parts.apic_ids.iter().map(|&apic_id| VcpuPresence {
             apic_id,

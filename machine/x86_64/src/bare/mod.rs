@@ -19,7 +19,6 @@ pub mod memory;
 pub mod mmu;
 pub mod panic;
 pub mod platform;
-pub mod pool;
 pub mod run;
 pub mod smp;
 pub mod timer;

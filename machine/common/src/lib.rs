@@ -1,0 +1,11 @@
+//! Memory that the hypervisor hands out to itself on the bare machine: its heap, and pages for translation tables.
+//!
+//! What the machine crates would otherwise have each for itself, because it needs `unsafe` and no CPU. Which memory it is
+//! they decide; so all of this runs under tests and Miri on a workstation.
+#![cfg_attr(not(test), no_std)]
+
+mod heap;
+pub mod pool;
+
+pub use heap::Heap;
+pub use pool::Pool;

@@ -167,7 +167,7 @@ fn pack(arch: Arch, program: &Program, built: &Path, folder: &Path) -> Result<()
     let mut size = elf.len();
     if arch == Arch::Aarch64 {
         let flat =
-            flatten(&elf).with_context(|| format!("{} is no usable ELF file", built.display()))?;
+            loaded(&elf).with_context(|| format!("{} is no usable ELF file", built.display()))?;
         replace(&folder.join(format!("{}.bin", program.product)), &flat)?;
         size = flat.len();
     }
@@ -184,7 +184,7 @@ fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
 
 /// The bytes of an ELF file's loaded segments as they lie in memory, from the lowest physical address to the last byte
 /// that the file holds. What follows and isn't in the file (`.bss`) is the program's to clear.
-fn flatten(elf: &[u8]) -> Result<Vec<u8>> {
+pub fn loaded(elf: &[u8]) -> Result<Vec<u8>> {
     let header: &FileHeader64<Endianness> = FileHeader64::parse(elf)
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
     let endian = header.endian()?;

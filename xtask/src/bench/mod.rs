@@ -12,6 +12,7 @@ mod pc;
 mod table;
 mod vmlinux;
 
+use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
@@ -175,15 +176,19 @@ fn guests(bench: &Bench) -> Result<Guests> {
     Ok(Guests { bare, linux, costs })
 }
 
-/// Bytes of the hypervisors' files, unwrapped.
+/// Bytes of the hypervisors' files: of ours on x86-64, an ELF file with symbols, what is loaded.
 fn images(bench: &Bench) -> Result<Vec<Option<f64>>> {
-    let bytes = |path| Ok(Some(as_float(std::fs::metadata(path)?.len())));
+    let file = |path: PathBuf| Ok(Some(as_float(fs::metadata(path)?.len())));
     Column::all(bench.arch)
         .iter()
-        .map(|column| match column {
-            Column::Native => Ok(None),
-            Column::Xen | Column::XenPv => bytes(guests::xen(bench.arch)?),
-            Column::Terrane => bytes(bench.products.hypervisor()),
+        .map(|column| match (column, bench.arch) {
+            (Column::Native, _) => Ok(None),
+            (Column::Xen | Column::XenPv, _) => file(guests::xen(bench.arch)?),
+            (Column::Terrane, Arch::Aarch64) => file(bench.products.hypervisor()),
+            (Column::Terrane, Arch::X86_64) => {
+                let loaded = build::loaded(&fs::read(bench.products.hypervisor())?)?;
+                Ok(Some(as_float(loaded.len().try_into()?)))
+            }
         })
         .collect()
 }

@@ -30,10 +30,10 @@ echo 1 >events/kprobes/enable
 cd /
 
 # Disks: read what the host wrote, copy it to the second half for the host to read.
-# By the bus in its path, since the order in which they are found varies.
+# By the bus in its path, since the order in which they are found varies. An NVMe disk's paths have no node.
 disk() {
     for block in /sys/block/*; do
-        case $(readlink -f "$block") in */"$1"*[0-9]/*) echo "/dev/${block##*/}" ;; esac
+        case $(readlink -f "$block") in */"$1"*[0-9]/*) ls "/dev/${block##*/}" 2>/dev/null ;; esac
     done
 }
 for name in $DISKS; do

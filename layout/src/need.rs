@@ -5,7 +5,7 @@
 use alloc::vec::Vec;
 
 use crate::address::{FRAME_SHIFT, FRAME_SIZE};
-use crate::host::{BootKind, HostMap};
+use crate::host::{Architecture, BootKind, HostMap};
 use crate::planner::ground::registers;
 use crate::planner::sets::{SUPERPAGE, normalise_bytes};
 use crate::request::{DomainRequest, Limits, SystemRequest};
@@ -42,7 +42,12 @@ const EXTENTS: u64 = 8;
 /// Tables at the two edges of an extent, on the two levels below the root.
 const TABLES_AT_EDGES: u64 = 4;
 
-/// Bytes of the hypervisor's whole region for this system on this host, a multiple of 2 MiB.
+/// On x86 a CPU may lack pages of 1 GiB: a table for each GiB of RAM, for each of the four below
+/// 4 GiB, and for as many above in which devices are.
+const PC_TABLES: u64 = 4 + 28;
+
+/// Bytes of the hypervisor's whole region for this system on this host, a multiple of 2 MiB; an
+/// image that [stays](HostMap::fixed_image) where it is isn't in it.
 pub fn hypervisor_bytes(host: &HostMap, request: &SystemRequest) -> u64 {
     let cpus = request
         .domains
@@ -65,9 +70,13 @@ pub fn hypervisor_bytes(host: &HostMap, request: &SystemRequest) -> u64 {
             .max(table_frames(host, domain))
             .saturating_mul(FRAME_SIZE)
     });
-    let spare = spare.max().unwrap_or(0);
+    let (image, spare) = if host.fixed_image {
+        (0, 0)
+    } else {
+        (image_bytes(host, request), spare.max().unwrap_or(0))
+    };
     let trees = request.hypervisor.tree_bytes;
-    let parts = [image_bytes(host, request), trees, own_tables, fixed, spare];
+    let parts = [image, trees, own_tables, fixed, spare];
     let bytes = parts
         .into_iter()
         .chain(domains)
@@ -118,7 +127,11 @@ pub fn table_frames(host: &HostMap, domain: &DomainRequest) -> u64 {
     } else {
         count(domain.devices.len()) * TABLES_AT_EDGES
     };
-    [ROOT_TABLES, SPLIT_TABLES, extents, odd, devices]
+    let pages = match host.architecture {
+        Architecture::X86_64 => PC_TABLES.saturating_add(most >> 30),
+        Architecture::Aarch64 | Architecture::Riscv64 => 0,
+    };
+    [ROOT_TABLES, SPLIT_TABLES, extents, odd, devices, pages]
         .into_iter()
         .fold(0, u64::saturating_add)
 }

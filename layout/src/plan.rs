@@ -83,7 +83,8 @@ impl Plan {
             owner,
         };
         let mut owned = Vec::new();
-        owned.push(one(&self.hypervisor.region, Owner::Hypervisor));
+        let own = self.hypervisor.frames();
+        owned.extend(own.map(|frames| one(&frames, Owner::Hypervisor)));
         for (index, domain) in self.domains.iter().enumerate() {
             let banks = domain.banks.iter();
             owned.extend(banks.map(|bank| one(&bank.machine(), Owner::Domain(index))));
@@ -135,9 +136,11 @@ pub struct Owned {
 /// The hypervisor's part of the plan.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct HypervisorPlan {
-    /// All of its memory: image, heap, stacks, tables.
+    /// All of its memory: image, heap, stacks, tables; without the image where that
+    /// [stays](crate::HostMap::fixed_image) where it is.
     pub region: MfnRange,
-    /// Where in it the image runs. If that is where it lies, nothing is moved.
+    /// Where the image runs, in the region or apart from it. If that is where it lies, nothing
+    /// is moved.
     pub image: MfnRange,
     /// Whether the image already lies there.
     pub in_place: bool,
@@ -154,6 +157,14 @@ pub struct HypervisorPlan {
     pub heap: Vec<MfnRange>,
 }
 
+impl HypervisorPlan {
+    /// All of its frames: the region, and the image where that lies apart from it.
+    pub fn frames(&self) -> impl Iterator<Item = MfnRange> {
+        let image = (!self.region.covers(&self.image)).then_some(self.image);
+        core::iter::once(self.region).chain(image)
+    }
+}
+
 /// A domain's part of the plan.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DomainPlan {
@@ -165,7 +176,9 @@ pub struct DomainPlan {
     pub name: String,
     /// What it is.
     pub identity: Identity,
-    /// Its RAM, by guest frame. Neighbours that continue each other in both spaces are one.
+    /// Its RAM, by guest frame. Neighbours that continue each other in both spaces are one. On
+    /// x86 the hardware domain's begins with the RAM below 1 MiB, which counts in addition to
+    /// what it asked for.
     pub banks: Vec<Bank>,
     /// Frames in the hypervisor's region for what the hypervisor shares with the domain: one
     /// for shared info, one for a console ring, and the grant table's.

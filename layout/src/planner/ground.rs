@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use super::sets::{self, align_down, align_up};
 use crate::address::{FRAME_SHIFT, MachineRange, MfnRange};
 use crate::conflict::Side;
-use crate::host::{BootKind, BootRange, HostMap, Origin};
+use crate::host::{Architecture, BootKind, BootRange, HostMap, Origin};
 use crate::request::SystemRequest;
 
 /// A host map with its RAM sorted out.
@@ -17,8 +17,13 @@ pub(crate) struct Ground<'a> {
     pub(crate) ram_bytes: Vec<MachineRange>,
     /// Whole frames of RAM.
     pub(crate) ram: Vec<MfnRange>,
-    /// Frames of RAM that aren't reserved and in which no device has registers.
+    /// Frames of RAM that aren't reserved and in which no device has registers, without what is
+    /// promised: `low`, and an image that stays.
     pub(crate) usable: Vec<MfnRange>,
+    /// Usable frames that only the hardware domain can have.
+    pub(crate) low: Vec<MfnRange>,
+    /// The hypervisor's image, if it stays and lies in RAM that is free for it.
+    pub(crate) stays: Option<MfnRange>,
     /// The other frames of RAM.
     pub(crate) reserved: Vec<MfnRange>,
 }
@@ -31,9 +36,16 @@ impl<'a> Ground<'a> {
         let taken = host.reserved.iter().map(|reserved| reserved.range);
         let taken = taken.chain(registers(host).map(|(range, ..)| range));
         let taken = sets::normalise(taken.map(|range| range.frames_touched()).collect());
+        let all = sets::subtract(&ram, &taken);
+        let image = image(host).filter(|_| host.fixed_image);
+        let stays = image.filter(|image| sets::covers(&all, image));
+        let left = sets::subtract(&all, stays.as_slice());
+        let first = [hardware_only(host.architecture)];
         Self {
             host,
-            usable: sets::subtract(&ram, &taken),
+            usable: sets::subtract(&left, &first),
+            low: sets::intersect(&left, &first),
+            stays,
             reserved: sets::intersect(&ram, &taken),
             ram,
             ram_bytes,
@@ -73,10 +85,7 @@ impl<'a> Ground<'a> {
 
     /// The frames in which the hypervisor's image lies, if the host map says so.
     pub(crate) fn image(&self) -> Option<MfnRange> {
-        let images = self.boot(BootKind::Hypervisor);
-        images
-            .map(|boot| boot.range.frames_touched())
-            .find(|frames| !frames.is_empty())
+        image(self.host)
     }
 
     /// What the boot loader placed, of one kind.
@@ -84,6 +93,24 @@ impl<'a> Ground<'a> {
         let boot = self.host.boot.iter();
         boot.filter(move |boot| boot.kind == kind)
     }
+}
+
+fn image(host: &HostMap) -> Option<MfnRange> {
+    let boot = host.boot.iter();
+    let images = boot.filter(|boot| boot.kind == BootKind::Hypervisor);
+    images
+        .map(|boot| boot.range.frames_touched())
+        .find(|frames| !frames.is_empty())
+}
+
+/// Where a PC starts its CPUs and keeps what its firmware left: the first MiB. Linux takes none of
+/// it for itself but the code that starts CPUs, and a second domain couldn't have that 1:1 too.
+pub(crate) fn hardware_only(architecture: Architecture) -> MfnRange {
+    let end = match architecture {
+        Architecture::X86_64 => 256,
+        Architecture::Aarch64 | Architecture::Riscv64 => 0,
+    };
+    sets::frames(0, end)
 }
 
 /// Everything that has registers: its range, what it is, and who says so.

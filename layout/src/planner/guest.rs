@@ -42,6 +42,15 @@ pub(crate) fn places(
         .collect()
 }
 
+/// Banks at the same numbers in both spaces, whatever the domain's other RAM does.
+pub(crate) fn same_frames(frames: &[MfnRange]) -> impl Iterator<Item = Bank> {
+    frames.iter().map(|range| Bank {
+        gfn: Gfn::new(range.start().raw()),
+        mfn: range.start(),
+        frames: range.frames(),
+    })
+}
+
 /// The most frames that a domain which isn't direct-mapped can see.
 pub(crate) fn most_frames(
     architecture: Architecture,

@@ -16,6 +16,8 @@ pub(crate) struct Home {
     pub(crate) need: u64,
     /// Frames of the image.
     image: u64,
+    /// Where the image stays, if it does: the region then lies anywhere else.
+    stays: Option<MfnRange>,
     /// Where the image lies now, if the host map says so.
     loaded: Option<MfnRange>,
     /// Trees and modules, which are still to be read when the region is first written.
@@ -44,7 +46,11 @@ impl Home {
         Self {
             need: need::hypervisor_bytes(host, request) / FRAME_SIZE,
             image: need::image_bytes(host, request).div_ceil(FRAME_SIZE),
-            loaded: ground.image(),
+            stays: host.fixed_image.then(|| {
+                let nowhere = MfnRange::empty(crate::Mfn::new(0));
+                ground.stays.unwrap_or(nowhere)
+            }),
+            loaded: ground.image().filter(|_| !host.fixed_image),
             unread: sets::normalise(unread.map(|range| range.frames_touched()).collect()),
         }
     }
@@ -55,6 +61,13 @@ impl Home {
         let region = MfnRange::new(crate::Mfn::new(start), self.need)?;
         if !sets::intersect(&[region], &self.unread).is_empty() {
             return None;
+        }
+        if let Some(image) = self.stays {
+            return Some(Place {
+                region,
+                image,
+                in_place: true,
+            });
         }
         if let Some(loaded) = self.loaded
             && region.covers(&loaded)
@@ -159,6 +172,7 @@ mod tests {
         Home {
             need,
             image: loaded.frames(),
+            stays: None,
             loaded: Some(loaded),
             unread,
         }

@@ -118,6 +118,15 @@ impl<'a> Planner<'a> {
             let help = String::from("memory = [{ start = 0x40000000, size = \"1GiB\" }] in [host]");
             self.report.error(Code::HostInvalid, &all, sides, why, help);
         }
+        if let Some(image) = self.ground.image().filter(|_| host.fixed_image)
+            && self.ground.stays.is_none()
+        {
+            let what = format!("the hypervisor's image {}", image.bytes());
+            let sides = vec![host_side(what, Origin::NONE), self.ground.ram_side(None)];
+            let why = String::from("it stays where it was loaded, and that isn't free RAM");
+            let help = String::from("load the hypervisor at another address");
+            self.report.error(Code::HostInvalid, &all, sides, why, help);
+        }
         if host.cpus.is_empty() {
             let sides = vec![host_side(String::from("the host"), Origin::NONE)];
             let why = String::from("the host describes no CPU that can be started");
@@ -244,9 +253,12 @@ impl<'a> Planner<'a> {
             } else {
                 ids.next()
             };
-            let Some((Share { banks, layout }, id)) = share.zip(id) else {
+            let Some((Share { mut banks, layout }, id)) = share.zip(id) else {
                 continue;
             };
+            if identity.is_hardware() && identity.uses_host_layout() {
+                banks.splice(..0, guest::same_frames(&self.ground.low));
+            }
             if self.report.is_refused(index) {
                 continue;
             }
@@ -285,7 +297,7 @@ impl<'a> Planner<'a> {
         loop {
             let needed = copies::needed(domains);
             let written = copies::written(domains);
-            let busy = [sources, kept, &written, &[place.region]].concat();
+            let busy = [sources, kept, &written, &[place.region, place.image]].concat();
             let scratch = sets::subtract(&self.ground.usable, &sets::normalise(busy));
             match copies::order(needed.clone(), &scratch) {
                 Ok(ordered) => return ordered,
@@ -319,7 +331,7 @@ impl<'a> Planner<'a> {
         heap: Vec<MfnRange>,
     ) -> Outcome {
         let ground = &self.ground;
-        let own = sets::normalise(vec![place.region]);
+        let own = sets::normalise(vec![place.region, place.image]);
         let owned = domains
             .iter()
             .flat_map(|domain| &domain.banks)
@@ -343,7 +355,7 @@ impl<'a> Planner<'a> {
             copies,
             kept,
             reserved: sets::subtract(&ground.reserved, &own),
-            unowned: sets::subtract(&ground.usable, &taken),
+            unowned: sets::subtract(&sets::union(&ground.usable, &ground.low), &taken),
             domains,
         };
         let (conflicts, refused) = self.report.finish(self.request);
@@ -369,9 +381,13 @@ fn give_pools(
     domains: &mut [DomainPlan],
     place: Place,
 ) -> Vec<MfnRange> {
+    let (region, image) = (place.region, place.image);
+    // An image that lies apart from the region cuts nothing out of it.
+    let cut = image.intersection(&region);
+    let cut = cut.unwrap_or(MfnRange::empty(region.start()));
     let mut parts = [
-        MfnRange::between(place.region.start(), place.image.start()),
-        MfnRange::between(place.image.end(), place.region.end()),
+        MfnRange::between(region.start(), cut.start()),
+        MfnRange::between(cut.end(), region.end()),
     ];
     for domain in domains {
         let request = &request.domains[domain.index];

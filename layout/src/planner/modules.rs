@@ -15,6 +15,13 @@ use crate::sort::sort_by_key;
 /// No kernel begins so far above its base; bounding it keeps sums small.
 pub(crate) const MOST_TEXT_OFFSET: u64 = 1 << 32;
 
+/// On x86 what a domain starts from lies above the first MiB, where Linux looks for firmware and
+/// starts CPUs.
+const PC_LOWEST: GuestAddress = GuestAddress::new(1 << 20);
+/// And below 4 GiB: Linux takes the addresses of ramdisk and command line for 32-bit numbers
+/// (arch/x86/platform/pvh/enlighten.c, `init_pvh_bootparams`).
+const PC_HIGHEST: GuestAddress = GuestAddress::new(4 << 30);
+
 /// What a domain needs in its RAM, in bytes, headers checked.
 #[derive(Clone, Debug)]
 pub(crate) struct Wanted {
@@ -64,6 +71,10 @@ impl Wanted {
     /// What a request wants, if it has a kernel whose header makes sense.
     pub(crate) fn of(architecture: Architecture, request: &DomainRequest) -> Option<Self> {
         let everywhere = GuestRange::saturating(GuestAddress::new(0), u64::MAX);
+        let anywhere = match architecture {
+            Architecture::X86_64 => GuestRange::between(PC_LOWEST, PC_HIGHEST),
+            Architecture::Aarch64 | Architecture::Riscv64 => everywhere,
+        };
         let kernel = request.kernel.as_ref()?;
         if !kernel.alignment.is_power_of_two() || kernel.text_offset >= MOST_TEXT_OFFSET {
             return None;
@@ -73,7 +84,7 @@ impl Wanted {
             size,
             align: FRAME_SIZE,
             offset: 0,
-            bounds: everywhere,
+            bounds: anywhere,
         };
         let nowhere = MachineRange::saturating(Default::default(), 0);
         let tree_bytes = align_up(request.tree_bytes.max(1), FRAME_SIZE);
@@ -82,7 +93,7 @@ impl Wanted {
                 size: kernel.memory_size.max(kernel.module.size()),
                 align: kernel.alignment,
                 offset: kernel.text_offset,
-                bounds: kernel.bounds.unwrap_or(everywhere),
+                bounds: kernel.bounds.unwrap_or(anywhere),
                 ..plain(kernel.module, 0)
             },
             ramdisk: request

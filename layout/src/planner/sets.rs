@@ -83,6 +83,11 @@ pub(crate) fn subtract(from: &[MfnRange], without: &[MfnRange]) -> Vec<MfnRange>
     left
 }
 
+/// What is in either.
+pub(crate) fn union(one: &[MfnRange], other: &[MfnRange]) -> Vec<MfnRange> {
+    normalise([one, other].concat())
+}
+
 /// What is in both. Both must be normalised, so is the result.
 pub(crate) fn intersect(one: &[MfnRange], other: &[MfnRange]) -> Vec<MfnRange> {
     let mut both = Vec::new();

@@ -7,12 +7,14 @@ use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use super::ground::{Ground, as_static, largest_free, modules, nearest_free, registers};
+use super::ground::{
+    Ground, as_static, hardware_only, largest_free, modules, nearest_free, registers,
+};
 use super::report::{Report, Size, host_side, name, side};
 use super::sets::{self, SUPERPAGE, align_down, align_up};
 use crate::address::{FRAME_SHIFT, FRAME_SIZE, MachineAddress, MachineRange, MfnRange};
 use crate::conflict::{Code, Side};
-use crate::host::BootKind;
+use crate::host::{BootKind, Origin};
 use crate::request::{DomainRequest, MemoryRequest, StaticRange, SystemRequest};
 use crate::sort::sort_by_key;
 
@@ -292,6 +294,21 @@ impl Check<'_> {
             let sides = vec![self.side(one), ground.ram_side(Some(one.range.bytes()))];
             report.error(
                 Code::StaticOutsideRam,
+                &[one.domain],
+                sides,
+                why,
+                self.elsewhere(one),
+            );
+        }
+        let promised = hardware_only(ground.host.architecture);
+        if one.range.overlaps(&promised) {
+            let what = format!("the first MiB {}", promised.bytes());
+            let why = String::from(
+                "the hardware domain has the RAM below 1MiB without asking, and nobody else can",
+            );
+            let sides = vec![self.side(one), host_side(what, Origin::NONE)];
+            report.error(
+                Code::OverlapDomainReserved,
                 &[one.domain],
                 sides,
                 why,

@@ -64,6 +64,7 @@ pub fn virt(memory: u64, cpus: u32) -> HostMap {
                 origin: Origin(6),
             },
         ],
+        fixed_image: false,
     }
 }
 
@@ -186,13 +187,18 @@ pub fn check_invariants(host: &HostMap, request: &SystemRequest, outcome: &Outco
     for pair in parts.windows(2) {
         assert!(pair[0].end() <= pair[1].start());
     }
+    if host.fixed_image {
+        let image = plan.hypervisor.image;
+        assert!(!image.overlaps(&region), "{image:?} in {region:?}");
+        parts.retain(|part| *part != image);
+    }
     assert!(
         parts.iter().all(|part| region.covers(part)),
         "{parts:?} in {region:?}"
     );
     let mut cpus: Vec<u32> = Vec::new();
     for domain in &plan.domains {
-        check_domain(&request.domains[domain.index], domain);
+        check_domain(host, &request.domains[domain.index], domain);
         cpus.extend(&domain.cpus);
         assert!(
             outcome
@@ -227,7 +233,22 @@ pub fn check_invariants(host: &HostMap, request: &SystemRequest, outcome: &Outco
     }
 }
 
-fn check_domain(request: &DomainRequest, plan: &DomainPlan) {
+/// Frames of a PC's first MiB, which the hardware domain has beside what it asked for.
+pub fn low_frames(host: &HostMap, plan: &DomainPlan) -> u64 {
+    let low = MfnRange::between(Mfn::new(0), Mfn::new(256));
+    let parts = plan.banks.iter();
+    let parts = parts.filter_map(|bank| bank.machine().intersection(&low));
+    match host.architecture {
+        Architecture::X86_64 => parts.map(|part| part.frames()).sum(),
+        _ => 0,
+    }
+}
+
+fn check_domain(host: &HostMap, request: &DomainRequest, plan: &DomainPlan) {
+    let low = low_frames(host, plan);
+    let may_have_low = plan.identity.is_hardware() && plan.identity.uses_host_layout();
+    assert!(low == 0 || may_have_low);
+    let frames = plan.frames() - low;
     let direct = plan.identity.is_direct_mapped();
     for bank in &plan.banks {
         assert!(bank.frames > 0);
@@ -243,12 +264,12 @@ fn check_domain(request: &DomainRequest, plan: &DomainPlan) {
         );
     }
     match request.memory.value {
-        MemoryRequest::Size(size) => assert_eq!(plan.frames() * FRAME_SIZE, size),
+        MemoryRequest::Size(size) => assert_eq!(frames * FRAME_SIZE, size),
         MemoryRequest::Rest | MemoryRequest::SumOfStatic => {}
     }
     if !request.static_mem.is_empty() {
         let named: u64 = request.static_mem.iter().map(|range| range.size).sum();
-        assert_eq!(plan.frames() * FRAME_SIZE, named);
+        assert_eq!(frames * FRAME_SIZE, named);
     }
     let ram: Vec<GuestRange> = plan.guest_ram().iter().map(GfnRange::bytes).collect();
     let mut used = vec![plan.kernel.range(), plan.tree];
@@ -268,6 +289,9 @@ fn check_domain(request: &DomainRequest, plan: &DomainPlan) {
         (plan.kernel.address.raw() - kernel.text_offset) % kernel.alignment,
         0
     );
+    if let Some(bounds) = kernel.bounds {
+        assert!(bounds.covers(&plan.kernel.range()), "{:?}", plan.kernel);
+    }
     if let Some(limit) = request.memory_below {
         for bank in &plan.banks {
             assert!(bank.machine().end().address().raw() <= limit.value);

@@ -4,5 +4,6 @@ mod common;
 mod conflicts;
 mod machines;
 mod oracle;
+mod pc;
 mod properties;
 mod scale;

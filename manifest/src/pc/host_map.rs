@@ -68,6 +68,8 @@ pub fn host_map(pc: &Description, boot: &BootFacts, origins: &mut Origins) -> Ho
         cpus: reader.cpus(pc),
         iommus: reader.iommus(pc),
         boot: reader.boot(boot),
+        // The x86 image doesn't move itself.
+        fixed_image: true,
     };
     Host {
         map,

@@ -138,6 +138,7 @@ pub fn read(
         cpus,
         iommus,
         boot: boot_ranges(boot, reader.origins),
+        fixed_image: false,
     };
     Host {
         map,

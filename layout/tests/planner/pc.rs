@@ -1,0 +1,423 @@
+//! Plans for PCs: the first MiB, kernels that must lie below 1 GiB, an image that stays.
+
+use proptest::prelude::*;
+use terrane_layout::*;
+
+use crate::common::*;
+
+/// A machine as QEMU's q35, with hypervisor and container where its multiboot loader puts them.
+pub fn q35(memory: u64, cpus: u32) -> HostMap {
+    let below = memory.min(2 * GIB);
+    let bank = |start, size| RamBank {
+        range: bytes(start, size),
+        origin: Origin(1),
+    };
+    let mut ram = vec![bank(0, 0x9_fc00), bank(MIB, below - MIB - 0x2_1000)];
+    if memory > below {
+        ram.push(bank(4 * GIB, memory - below));
+    }
+    let reserved = |start, size| Reserved {
+        range: bytes(start, size),
+        name: "firmware".into(),
+        no_map: false,
+        origin: Origin(2),
+    };
+    let function = |path: &str, start: u64, size: u64, dma| HostDevice {
+        path: path.into(),
+        ranges: vec![bytes(start, size)],
+        interrupts: vec![],
+        dma,
+        behind_iommu: false,
+        origin: Origin(100),
+    };
+    let master = Dma::Possible { mask: u64::MAX };
+    HostMap {
+        architecture: Architecture::X86_64,
+        ram,
+        reserved: vec![
+            reserved(0x9_fc00, 0x400),
+            reserved(0xf_0000, 0x1_0000),
+            reserved(below - 0x2_1000, 0x2_1000),
+            reserved(0xb000_0000, 0x1000_0000),
+        ],
+        devices: vec![
+            HostDevice {
+                ranges: vec![],
+                ..function("com1", 0, 0, Dma::None)
+            },
+            function("pci:0000", 0xb000_0000, 0x1000_0000, Dma::None),
+            function("pci:0000:00:02.0", 0xfebf_0000, 0x4000, master),
+            function("pci:0000:00:03.0", 0xfea0_0000, 0x10_0000, master),
+        ],
+        controller: Controller {
+            ranges: vec![bytes(0xfec0_0000, 4096), bytes(0xfee0_0000, 4096)],
+            max_cpus: u32::MAX,
+            origin: Origin(3),
+        },
+        cpus: (0..cpus)
+            .map(|id| HostCpu {
+                hardware_id: id.into(),
+                origin: Origin(4),
+            })
+            .collect(),
+        iommus: vec![],
+        boot: vec![
+            BootRange {
+                kind: BootKind::Hypervisor,
+                range: bytes(2 * MIB, MIB + 0x2_3000),
+                origin: Origin(5),
+            },
+            BootRange {
+                kind: BootKind::Container,
+                range: bytes(CONTAINER, 100 * MIB),
+                origin: Origin(6),
+            },
+        ],
+        fixed_image: true,
+    }
+}
+
+/// Behind the image, on a page.
+const CONTAINER: u64 = 3 * MIB + 0x2_4000;
+
+/// Debian's 6.12: anywhere from 16 MiB to 1 GiB, in steps of 2 MiB.
+fn movable(start: u64) -> KernelRequest {
+    KernelRequest {
+        memory_size: 60 * MIB,
+        bounds: Some(guest(16 * MIB, GIB)),
+        entry: Some(0x850),
+        ..kernel(start, 40 * MIB)
+    }
+}
+
+/// Debian's 6.1: at 16 MiB and nowhere else.
+fn fixed_kernel(start: u64) -> KernelRequest {
+    KernelRequest {
+        memory_size: 58 * MIB,
+        bounds: Some(guest(16 * MIB, 74 * MIB)),
+        ..movable(start)
+    }
+}
+
+fn guest(start: u64, end: u64) -> GuestRange {
+    GuestRange::between(GuestAddress::new(start), GuestAddress::new(end))
+}
+
+fn pc_domain(
+    name: &str,
+    memory: MemoryRequest,
+    kernel: KernelRequest,
+    hardware: bool,
+) -> DomainRequest {
+    DomainRequest {
+        kernel: Some(kernel),
+        ramdisk: Some(ModuleRequest {
+            module: bytes(80 * MIB, 10 * MIB + 17),
+            origin: Origin(21),
+        }),
+        ..domain(name, memory, 0, hardware)
+    }
+}
+
+fn pc_system(domains: Vec<DomainRequest>) -> SystemRequest {
+    let mut request = system(domains);
+    request.hypervisor.tree_bytes = 4 * KIB;
+    request.hypervisor.console = Some(Located::new("com1".into(), Origin(7)));
+    request
+}
+
+fn planned(host: &HostMap, request: &SystemRequest) -> Outcome {
+    let outcome = plan(host, request);
+    check_invariants(host, request, &outcome);
+    outcome
+}
+
+#[test]
+fn a_hardware_domain_gets_nearly_all_of_two_gib() {
+    for kernel in [movable(16 * MIB), fixed_kernel(16 * MIB)] {
+        let host = q35(2 * GIB, 2);
+        let control = pc_domain("control", MemoryRequest::Rest, kernel, true);
+        let outcome = planned(&host, &pc_system(vec![control]));
+        assert_eq!(codes(&outcome), [""; 0]);
+        let plan = &outcome.plan;
+        let control = &plan.domains[0];
+        let ram: u64 = host
+            .ram
+            .iter()
+            .map(|bank| bank.range.frames_inside().frames())
+            .sum();
+        let taken = ram - control.frames();
+        assert!(taken * FRAME_SIZE <= 6 * MIB, "{} KiB", taken * 4);
+        assert!(control.kernel.in_place && control.ramdisk.as_ref().unwrap().in_place);
+        assert!(plan.copies.is_empty() && plan.clear.is_empty() && plan.unowned.is_empty());
+        assert_eq!(control.entry.unwrap().raw(), 16 * MIB + 0x850);
+        assert_eq!(control.banks[0].machine(), frames(0, 0x9f), "the first MiB");
+        assert_eq!(control.devices, [1, 2, 3], "all but the console");
+        let tree = control.tree;
+        assert!(tree.start().raw() >= MIB && tree.end().raw() <= 4 * GIB);
+    }
+}
+
+fn frames(start: u64, end: u64) -> MfnRange {
+    MfnRange::between(Mfn::new(start), Mfn::new(end))
+}
+
+#[test]
+fn the_image_stays() {
+    let host = q35(2 * GIB, 1);
+    let control = pc_domain("control", MemoryRequest::Rest, movable(16 * MIB), true);
+    let plan = planned(&host, &pc_system(vec![control])).plan;
+    assert!(plan.hypervisor.in_place);
+    assert_eq!(plan.hypervisor.image, frames(0x200, 0x323));
+    assert!(!plan.hypervisor.region.overlaps(&plan.hypervisor.image));
+    assert_eq!(plan.hypervisor.frames().count(), 2);
+    let heap: u64 = plan.hypervisor.heap.iter().map(MfnRange::frames).sum();
+    assert!(heap > 0);
+}
+
+#[test]
+fn an_image_outside_free_ram_starts_nothing() {
+    for start in [0xb000_0000, 2 * GIB - 0x2_1000] {
+        let mut host = q35(2 * GIB, 1);
+        host.boot[0].range = bytes(start, MIB);
+        let control = pc_domain("control", MemoryRequest::Rest, movable(16 * MIB), true);
+        let outcome = planned(&host, &pc_system(vec![control]));
+        assert!(codes(&outcome).contains(&"host-invalid"));
+        assert!(outcome.plan.domains.is_empty());
+    }
+}
+
+#[test]
+fn a_sized_domain_gets_its_kernels_place_and_the_first_mib() {
+    for kernel in [movable(16 * MIB), fixed_kernel(16 * MIB)] {
+        let host = q35(6 * GIB, 2);
+        let control = pc_domain("control", MemoryRequest::Size(512 * MIB), kernel, true);
+        let outcome = planned(&host, &pc_system(vec![control]));
+        assert_eq!(codes(&outcome), [""; 0]);
+        let control = &outcome.plan.domains[0];
+        assert_eq!(low_frames(&host, control), 0x9f);
+        assert_eq!(control.frames() - 0x9f, 512 * 256);
+        assert!(control.kernel.in_place);
+    }
+}
+
+#[test]
+fn without_a_hardware_domain_nobody_has_the_first_mib() {
+    let host = q35(2 * GIB, 1);
+    let mut guest = pc_domain("guest", MemoryRequest::Rest, movable(16 * MIB), false);
+    guest.direct_map = Some(true.into());
+    let plan = planned(&host, &pc_system(vec![guest])).plan;
+    assert_eq!(low_frames(&host, &plan.domains[0]), 0);
+    assert_eq!(plan.unowned.first(), Some(&frames(0, 0x9f)));
+}
+
+#[test]
+fn a_guest_starts_above_its_first_mib_too() {
+    let host = q35(2 * GIB, 1);
+    let guest = pc_domain(
+        "guest",
+        MemoryRequest::Size(256 * MIB),
+        fixed_kernel(16 * MIB),
+        false,
+    );
+    let outcome = planned(&host, &pc_system(vec![guest]));
+    assert_eq!(codes(&outcome), [""; 0]);
+    let guest = &outcome.plan.domains[0];
+    assert_eq!(guest.banks[0].gfn.raw(), 0);
+    assert_eq!(guest.kernel.address.raw(), 16 * MIB);
+    assert!(guest.tree.start().raw() >= MIB);
+    assert!(guest.ramdisk.as_ref().unwrap().address.raw() >= MIB);
+}
+
+#[test]
+fn what_a_domain_starts_from_lies_below_four_gib() {
+    let host = q35(8 * GIB, 1);
+    let mut high = pc_domain("high", MemoryRequest::SumOfStatic, movable(16 * MIB), true);
+    high.static_mem = vec![fixed(16 * MIB, 128 * MIB), fixed(4 * GIB, GIB)];
+    let outcome = planned(&host, &pc_system(vec![high]));
+    // The container lies over the first range.
+    assert_eq!(codes(&outcome), ["overlap-domain-module"]);
+    let mut host = host;
+    host.boot.truncate(1);
+    let mut high = pc_domain("high", MemoryRequest::SumOfStatic, movable(300 * MIB), true);
+    high.ramdisk = Some(ModuleRequest {
+        module: bytes(400 * MIB, 64 * MIB),
+        origin: Origin(21),
+    });
+    high.static_mem = vec![fixed(16 * MIB, 256 * MIB), fixed(4 * GIB, GIB)];
+    let outcome = planned(&host, &pc_system(vec![high]));
+    assert_eq!(codes(&outcome), [""; 0]);
+    let high = &outcome.plan.domains[0];
+    assert!(high.kernel.range().end().raw() <= GIB);
+    assert!(high.ramdisk.as_ref().unwrap().range().end().raw() <= 4 * GIB);
+    assert!(high.tree.end().raw() <= 4 * GIB);
+}
+
+#[test]
+fn nobody_names_the_first_mib() {
+    let host = q35(2 * GIB, 1);
+    let mut guest = pc_domain(
+        "guest",
+        MemoryRequest::SumOfStatic,
+        movable(16 * MIB),
+        false,
+    );
+    guest.static_mem = vec![fixed(0, 0x9_f000), fixed(GIB, 256 * MIB)];
+    let outcome = planned(&host, &pc_system(vec![guest]));
+    assert_eq!(codes(&outcome), ["overlap-domain-reserved"]);
+}
+
+#[test]
+fn a_domain_that_is_not_direct_mapped_needs_an_iommu() {
+    let mut host = q35(2 * GIB, 1);
+    let mut control = pc_domain(
+        "control",
+        MemoryRequest::Size(512 * MIB),
+        movable(16 * MIB),
+        true,
+    );
+    control.direct_map = Some(false.into());
+    let outcome = planned(&host, &pc_system(vec![control.clone()]));
+    assert_eq!(codes(&outcome), ["dma-without-iommu"]);
+    assert!(outcome.plan.domains.is_empty());
+
+    control.allow_dma_without_iommu = true;
+    let outcome = planned(&host, &pc_system(vec![control.clone()]));
+    assert_eq!(codes(&outcome), ["dma-without-iommu"]);
+    assert!(!outcome.has_errors());
+    let plan = &outcome.plan.domains[0];
+    assert_eq!(
+        plan.banks[0].gfn.raw(),
+        plan.banks[0].mfn.raw(),
+        "the first MiB is 1:1"
+    );
+    assert_eq!(low_frames(&host, plan), 0x9f);
+    assert_eq!(plan.kernel.address.raw(), 16 * MIB);
+
+    // Behind an IOMMU that isn't bypassed.
+    for device in &mut host.devices {
+        device.behind_iommu = true;
+    }
+    control.allow_dma_without_iommu = false;
+    let outcome = planned(&host, &pc_system(vec![control.clone()]));
+    assert_eq!(codes(&outcome), ["not-built-yet"]);
+    control.direct_map = None;
+    let outcome = planned(&host, &pc_system(vec![control]));
+    assert_eq!(
+        codes(&outcome),
+        [""; 0],
+        "direct-mapped, the IOMMU stays in bypass"
+    );
+}
+
+#[test]
+fn pv_and_hvm_are_checked_and_not_built() {
+    for kind in [Kind::Pv, Kind::Hvm] {
+        let host = q35(2 * GIB, 1);
+        let mut control = pc_domain("control", MemoryRequest::Rest, movable(16 * MIB), true);
+        control.kind = Some(kind.into());
+        control.cpus.value = 7;
+        let outcome = planned(&host, &pc_system(vec![control]));
+        assert_eq!(codes(&outcome), ["not-built-yet", "cpus-too-many"]);
+    }
+}
+
+#[test]
+fn a_device_that_does_not_reach_the_domain() {
+    let host = q35(2 * GIB, 1);
+    let mut control = pc_domain("control", MemoryRequest::Rest, movable(16 * MIB), true);
+    control.devices = vec![DeviceRequest {
+        path: "pci:0000:00:03.0".into(),
+        dma_mask: Some(0xfff_ffff),
+        origin: Origin(22),
+    }];
+    let outcome = planned(&host, &pc_system(vec![control]));
+    assert_eq!(codes(&outcome), ["dma-mask"]);
+    assert!(!outcome.has_errors());
+    assert!(
+        outcome.conflicts[0]
+            .help
+            .contains("memory-below = 0x10000000")
+    );
+}
+
+fn any_kernel() -> impl Strategy<Value = KernelRequest> {
+    let size = 1_u64..60;
+    let bounds = (0_u64..1200, 0_u64..1200);
+    (4_u64..600, size, bounds, any::<bool>()).prop_map(|(start, size, (low, room), exact)| {
+        let memory_size = size * MIB;
+        let room = if exact { memory_size } else { room * MIB };
+        KernelRequest {
+            memory_size,
+            bounds: Some(guest(low * MIB, low * MIB + room)),
+            ..movable_of(start * MIB, size * MIB / 2)
+        }
+    })
+}
+
+fn movable_of(start: u64, size: u64) -> KernelRequest {
+    KernelRequest {
+        module: bytes(start, size),
+        ..movable(start)
+    }
+}
+
+fn any_domain() -> impl Strategy<Value = DomainRequest> {
+    let memory = prop_oneof![
+        3 => (64_u64..800).prop_map(|mib| MemoryRequest::Size(mib * MIB)),
+        1 => Just(MemoryRequest::Rest),
+    ];
+    let below = prop::option::weighted(0.2, (100_u64..8000).prop_map(|mib| mib * MIB));
+    (
+        memory,
+        any_kernel(),
+        any::<bool>(),
+        any::<Option<bool>>(),
+        below,
+    )
+        .prop_map(|(memory, kernel, hardware, direct, below)| {
+            let mut domain = pc_domain("x", memory, kernel, hardware);
+            domain.direct_map = direct.map(Located::from);
+            domain.allow_dma_without_iommu = true;
+            domain.memory_below = below.map(Located::from);
+            domain
+        })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 200 }))]
+
+    #[test]
+    fn whatever_is_asked_of_a_pc_has_an_answer(
+        memory in 1_u64..5,
+        image in 1_u64..3000,
+        domains in prop::collection::vec(any_domain(), 1..6),
+    ) {
+        let mut host = q35(memory * GIB, 6);
+        host.boot[0].range = bytes(image * MIB, MIB + 0x2_3000);
+        let mut domains = domains;
+        for (index, domain) in domains.iter_mut().enumerate() {
+            domain.name.value = format!("domain{index}");
+        }
+        let request = pc_system(domains);
+        let outcome = planned(&host, &request);
+        prop_assert_eq!(&outcome, &plan(&host, &request));
+    }
+
+    /// One direct-mapped domain finds the place of its kernel, wherever that is.
+    #[test]
+    fn a_kernels_place_is_found(low in 4_u64..1000, size in 1_u64..60, memory in 128_u64..900) {
+        let mut host = q35(2 * GIB, 1);
+        host.boot.truncate(1);
+        let kernel = KernelRequest {
+            memory_size: size * 2 * MIB,
+            bounds: Some(guest(low * 2 * MIB, (low + size) * 2 * MIB)),
+            ..movable_of(1500 * MIB, size * MIB)
+        };
+        let mut control = pc_domain("control", MemoryRequest::Size(memory * MIB), kernel, true);
+        control.ramdisk = None;
+        prop_assume!(size * 2 + 1 <= memory && (low + size) * 2 <= 2040);
+        let outcome = planned(&host, &pc_system(vec![control]));
+        prop_assert_eq!(codes(&outcome), [""; 0]);
+    }
+}

@@ -71,19 +71,18 @@ fn emulate(cpu: &Cpu, vcpu: &Vcpu, address: u64, write: bool) {
         }
         Action::StoreConstant(value) => Some(value),
     };
-    let mut loaded = 0;
-    if matches!(instruction.action, Action::Load(..) | Action::Exchange(_)) {
-        match platform::mmio_read(&domain.devices, &vcpu.apic, address, width) {
-            Some(value) => loaded = value,
-            None => return stray(cpu, vcpu, address, false, true),
-        }
+    // Registers that are hidden read as ones, as if no device were there: DSDTs look.
+    let mut loaded = u64::MAX;
+    if matches!(instruction.action, Action::Load(..) | Action::Exchange(_))
+        && let Some(value) = platform::mmio_read(&domain.devices, &vcpu.apic, address, width)
+    {
+        loaded = value;
     }
-    if let Some(value) = stored {
-        match platform::mmio_write(&domain.devices, &vcpu.apic, address, width, value) {
-            Some(MmioWritten::Done) => {}
-            Some(MmioWritten::Moved) => trap_devices(cpu),
-            None => return stray(cpu, vcpu, address, true, true),
-        }
+    if let Some(value) = stored
+        && platform::mmio_write(&domain.devices, &vcpu.apic, address, width, value)
+            == Some(MmioWritten::Moved)
+    {
+        trap_devices(cpu);
     }
     finish(vcpu, &instruction, loaded);
 }

@@ -122,9 +122,12 @@ impl Devices {
     /// local APICs know nothing, or not at all. Whether that way is there.
     #[must_use]
     pub fn set_callback(&self, via: u64) -> bool {
+        const LINE: u64 = 0;
         const VECTOR: u64 = 2;
         let vector = match (via >> 56, via & 0x00ff_ffff_ffff_ffff) {
-            (0, 0) => 0,
+            // Linux names a line after it has chosen a vector for each vCPU, as a sign that it knows upcalls; no
+            // interrupt ever comes by it.
+            (LINE, _) => 0,
             (VECTOR, value) => match u8::try_from(value) {
                 Ok(vector @ 0x20..) => vector,
                 _ => return false,

@@ -49,8 +49,10 @@ pub fn on_physical_interrupt(devices: &Devices, vcpu: &VirtualApic, vector: u8) 
 
 /// The vector to inject next; with a callback vector that waits, that one, whatever the local APIC's priorities are.
 pub fn next_vector(devices: &Devices, vcpu: &VirtualApic) -> Option<u8> {
-    if vcpu.called.load(Ordering::Acquire) {
-        return Some(devices.callback.load(Ordering::Relaxed)).filter(|vector| *vector != 0);
+    // Without a callback vector the core raises the upcall anew once the guest has chosen a way.
+    let callback = devices.callback.load(Ordering::Relaxed);
+    if callback != 0 && vcpu.called.load(Ordering::Acquire) {
+        return Some(callback);
     }
     vcpu.local.lock().next()
 }

@@ -243,7 +243,18 @@ impl Domain {
             .try_for_each(|piece| {
                 let output = machine + (piece.start - guest);
                 let bytes = piece.end - piece.start;
-                regime.map(tables, piece.start, output, bytes, kind.attributes())
+                let attributes = kind.attributes();
+                let known = regime.translate(tables, piece.start);
+                // A window that is mapped already would be cut into smaller pages for nothing.
+                let same = known.is_some_and(|known| {
+                    known.output == output
+                        && known.attributes == attributes
+                        && known.remaining >= bytes
+                });
+                if same {
+                    return Ok(());
+                }
+                regime.map(tables, piece.start, output, bytes, attributes)
             })
     }
 

@@ -138,17 +138,23 @@ fn structure<T: FromBytes>(memory: &impl Physical, address: u64) -> Result<T, Er
 /// [`Error::NoRoot`].
 pub fn find_root(memory: &impl Physical) -> Result<u64, Error> {
     const EXTENDED_DATA_SEGMENT: u64 = 0x40e;
+    const BLOCK: usize = 0x400;
     let segment: U16 = structure(memory, EXTENDED_DATA_SEGMENT).unwrap_or_default();
     let area = u64::from(segment.get()) << 4;
     let areas = [(area, 0x400), (0xe_0000, 0x2_0000)];
     for (start, size) in areas.into_iter().filter(|(start, _)| *start != 0) {
-        for address in (start..start + size).step_by(16) {
-            let mut bytes = [0; FIRST_ROOT_BYTES];
-            if memory.read(address, &mut bytes).is_some()
-                && bytes.starts_with(&ROOT_SIGNATURE)
-                && sums_to_zero(&bytes)
-            {
-                return Ok(address);
+        for block_at in (start..start + size).step_by(BLOCK) {
+            let mut block = [0; BLOCK];
+            if memory.read(block_at, &mut block).is_none() {
+                continue;
+            }
+            for (address, place) in (block_at..).step_by(16).zip(block.chunks_exact(16)) {
+                if place.starts_with(&ROOT_SIGNATURE)
+                    && structure::<[u8; FIRST_ROOT_BYTES]>(memory, address)
+                        .is_ok_and(|bytes| sums_to_zero(&bytes))
+                {
+                    return Ok(address);
+                }
             }
         }
     }

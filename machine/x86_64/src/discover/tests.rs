@@ -44,8 +44,8 @@ impl Registers for Option<Device> {
         let bar = at.checked_sub(0x10).map(|at| at / 4);
         if let Some(mask) = bar.and_then(|bar| device.masks.get(bar)) {
             assert_eq!(device.bytes[4] & 3, 0, "sized while it decodes");
-            let fixed = u32::from_le_bytes(device.bytes[at..at + 4].try_into().unwrap()) & 0xf;
-            value = value & mask & !0xf | if *mask == 0 { 0 } else { fixed };
+            let kept = u32::from_le_bytes(device.bytes[at..at + 4].try_into().unwrap());
+            value = value & mask | kept & !mask & if *mask == 0 { 0 } else { 0xf };
         }
         let length = usize::from(size.bytes());
         device.bytes[at..at + length].copy_from_slice(&value.to_le_bytes()[..length]);

@@ -3,14 +3,12 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use abi::number;
-use rt::call::hypercall;
-use rt::exception::caught;
 use rt::random::Random;
-use rt::tree::Range;
+use rt::range::Range;
 use rt::{cpu, memory, say, xen};
 
-use crate::guest::{Target, violation};
-use crate::watchdog;
+use crate::arch::{hypercall, progress, rearm};
+use crate::common::{Reach, violation};
 
 /// Where pointers that work point to; the hypervisor may write there.
 #[repr(C, align(4096))]
@@ -23,18 +21,18 @@ static AREAS: [Area; 8] = [const { Area([const { AtomicU64::new(0) }; WORDS]) };
 const ROUNDS: u32 = 6;
 
 /// Numbers 0 to 63, with commands 0 to 47 and garbage, and numbers above. Gives how many calls were made.
-pub fn every_number(target: &Target, random: &mut Random) -> u64 {
+pub fn every_number(target: &Reach, random: &mut Random) -> u64 {
     let version = xen::version();
     let mut count = 0;
     for number in 0..64 {
         for command in 0..48 {
             for _ in 0..ROUNDS {
-                watchdog::progress(number << 32 | command << 16 | count & 0xffff);
+                progress(number << 32 | command << 16 | count & 0xffff);
                 attempt(target, number, command, random);
                 count += 1;
             }
         }
-        watchdog::rearm();
+        rearm();
         if xen::version() != version {
             violation(format_args!(
                 "after hypercall {number} the version is another"
@@ -44,7 +42,7 @@ pub fn every_number(target: &Target, random: &mut Random) -> u64 {
     for _ in 0..2048 {
         let number = random.edge();
         if number >= 64 {
-            watchdog::progress(number);
+            progress(number);
             attempt(target, number, random.edge(), random);
             count += 1;
         }
@@ -54,13 +52,13 @@ pub fn every_number(target: &Target, random: &mut Random) -> u64 {
 }
 
 /// One call of a random number with garbage.
-pub fn one(target: &Target, random: &mut Random) {
+pub fn one(target: &Reach, random: &mut Random) {
     let number = random.below(64);
     let command = random.below(32);
     attempt(target, number, command, random);
 }
 
-fn attempt(target: &Target, number: u64, command: u64, random: &mut Random) {
+fn attempt(target: &Reach, number: u64, command: u64, random: &mut Random) {
     // Now and then a command that no interface has.
     let command = if random.below(8) == 0 {
         random.edge()
@@ -98,7 +96,7 @@ fn attempt(target: &Target, number: u64, command: u64, random: &mut Random) {
     }
     // SAFETY: pointers that work are to an `Area`, which is atomics; the others are to nothing that this guest owns, by
     // `wild_pointer`. Structures name frames that aren't the image's, by `word`.
-    caught(|| unsafe { hypercall(number, arguments) });
+    unsafe { hypercall(number, arguments) };
 }
 
 /// Calls that do what they are told and end the guest: they get no structure that can be read.
@@ -136,28 +134,12 @@ fn good_pointer(random: &mut Random) -> u64 {
 }
 
 /// To nothing that the guest owns and stands on.
-fn wild_pointer(target: &Target, random: &mut Random) -> u64 {
+fn wild_pointer(target: &Reach, random: &mut Random) -> u64 {
     loop {
-        let ends: [u64; 2] = [
-            target
-                .facts
-                .ram
-                .iter()
-                .map(|bank| bank.end())
-                .max()
-                .unwrap_or(0),
-            target
-                .facts
-                .ram
-                .iter()
-                .map(|bank| bank.start)
-                .min()
-                .unwrap_or(0),
-        ];
         let choices = [
             0,
-            ends[0].wrapping_sub(random.below(16)),
-            ends[1].wrapping_sub(random.below(16)),
+            target.end.wrapping_sub(random.below(16)),
+            target.start.wrapping_sub(random.below(16)),
             target.top,
             random.below(target.top.max(1)),
             u64::MAX - random.below(32),
@@ -176,7 +158,7 @@ fn wild_pointer(target: &Target, random: &mut Random) -> u64 {
 }
 
 /// A word of a structure: a frame, a pointer, a domain, a small or a strange number; never a frame of the image.
-fn word(target: &Target, random: &mut Random) -> u64 {
+fn word(target: &Reach, random: &mut Random) -> u64 {
     let choices = [
         random.below(16),
         0x7ff0,
@@ -196,7 +178,7 @@ fn word(target: &Target, random: &mut Random) -> u64 {
     if memory::is_own(frame) { 0x7ff0 } else { word }
 }
 
-fn fill(target: &Target, random: &mut Random) {
+fn fill(target: &Reach, random: &mut Random) {
     // Structures are small; the rest is lists.
     for place in area().0.iter().take(64) {
         place.store(word(target, random), Ordering::Relaxed);

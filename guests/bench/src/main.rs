@@ -4,8 +4,10 @@
 //! instruction, whoever runs it. It measures; what a domain sees is the probe's matter.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
-#[cfg(target_os = "none")]
-mod guest;
+#[cfg(all(target_os = "none", target_arch = "aarch64"))]
+mod aarch64;
+#[cfg(all(target_os = "none", target_arch = "x86_64"))]
+mod x86_64;
 
 #[cfg(not(target_os = "none"))]
 fn main() {}

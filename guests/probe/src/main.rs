@@ -4,10 +4,12 @@
 //! It tests that things are there and work; what a domain must not be able to do is the attacker's matter.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
+#[cfg(all(target_os = "none", target_arch = "aarch64"))]
+mod aarch64;
 #[cfg(target_os = "none")]
-mod checks;
-#[cfg(target_os = "none")]
-mod guest;
+mod common;
+#[cfg(all(target_os = "none", target_arch = "x86_64"))]
+mod x86_64;
 
 #[cfg(not(target_os = "none"))]
 fn main() {}

@@ -1,17 +1,17 @@
-//! Whole lines to whoever listens: Xen's console hypercall when the tree has a hypervisor node that takes it, else the
-//! PL011 that the tree names, else nobody.
+//! Whole lines to whoever listens: Xen's console hypercall where there is a hypervisor that takes it, else the machine's
+//! UART, else nobody.
 
 use core::fmt::{self, Write as _};
 
 use spin::Once;
 
-use crate::tree::Facts;
-use crate::{cpu, xen};
+use crate::{uart, xen};
 
 #[derive(Clone, Copy)]
 enum Way {
     Hypercall,
-    Pl011(u64),
+    /// At this address or port.
+    Uart(u64),
     Nobody,
 }
 
@@ -36,14 +36,12 @@ impl fmt::Write for Line {
     }
 }
 
-/// Decides where lines go.
-pub fn choose(facts: &Facts) {
-    let uart = facts
-        .pl011
-        .map_or(Way::Nobody, |range| Way::Pl011(range.start));
-    let way = match facts.xen {
-        Some(_) if xen::console_write(b"") >= 0 => Way::Hypercall,
-        _ => uart,
+/// Decides where lines go: `hypervisor` says whether there is one of Xen's ABI, `uart` where the machine's UART is.
+pub(crate) fn choose(hypervisor: bool, uart: Option<u64>) {
+    let way = if hypervisor && xen::console_write(b"") >= 0 {
+        Way::Hypercall
+    } else {
+        uart.map_or(Way::Nobody, Way::Uart)
     };
     WAY.call_once(|| way);
 }
@@ -61,7 +59,13 @@ pub fn line(text: fmt::Arguments<'_>) {
         Some(Way::Hypercall) => {
             xen::console_write(bytes);
         }
-        Some(Way::Pl011(base)) => bytes.iter().for_each(|byte| pl011(*base, *byte)),
+        Some(Way::Uart(at)) => {
+            for byte in bytes {
+                let carriage_return = (*byte == b'\n').then_some(b'\r');
+                let bytes = carriage_return.into_iter().chain([*byte]);
+                bytes.for_each(|byte| uart::write(*at, byte));
+            }
+        }
         Some(Way::Nobody) | None => {}
     }
 }
@@ -70,13 +74,4 @@ pub fn line(text: fmt::Arguments<'_>) {
 #[macro_export]
 macro_rules! say {
     ($($text:tt)*) => { $crate::console::line(format_args!($($text)*)) };
-}
-
-/// One byte to a PL011 (Arm DDI 0183): data register at 0, flag register at 0x18 with "transmit FIFO full" in bit 5.
-fn pl011(base: u64, byte: u8) {
-    let carriage_return = (byte == b'\n').then_some(b'\r');
-    for byte in carriage_return.into_iter().chain([byte]) {
-        cpu::wait_for(100, || cpu::read32(base + 0x18) & 1 << 5 == 0);
-        cpu::write32(base, u32::from(byte));
-    }
 }

@@ -4,10 +4,11 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use abi::grant_table::{self, QuerySize};
 use abi::memory::{self, AddToPhysmap};
-use abi::shared_info::{Layout, UPCALL_PENDING, VCPU_PENDING_SELECTOR, VCPU_UPCALL_WORD};
+use abi::shared_info::{UPCALL_PENDING, VCPU_PENDING_SELECTOR, VCPU_UPCALL_WORD};
 use abi::version::{self, FeatureInfo};
 use abi::{DomainId, PAGE_SIZE, console, event_channel, number, sched};
 
+use crate::SHARED_INFO;
 use crate::call::hypercall;
 
 /// Why a domain shuts down.
@@ -25,12 +26,12 @@ pub enum Shutdown {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Error(pub i64);
 
-fn checked(result: i64) -> Result<u64, Error> {
+pub(crate) fn checked(result: i64) -> Result<u64, Error> {
     u64::try_from(result).map_err(|_| Error(result))
 }
 
 /// Calls `number` with a command and a structure that the hypervisor may read and write.
-fn with<T>(number: u64, command: u64, argument: &mut T) -> Result<u64, Error> {
+pub(crate) fn with<T>(number: u64, command: u64, argument: &mut T) -> Result<u64, Error> {
     let address = &raw mut *argument as u64;
     // SAFETY: the one pointer is to `argument`, lent for the call; `T` is made of integers, so any bytes are valid. The
     // third argument is the count of structures that GNTTABOP wants; the other calls ignore it.
@@ -135,7 +136,7 @@ impl SharedInfo {
     }
 
     /// The word at a byte offset; offsets are the layout's own, or checked against the number of ports.
-    fn word(&self, offset: u64) -> &AtomicU64 {
+    pub(crate) fn word(&self, offset: u64) -> &AtomicU64 {
         let [first, ..] = &self.0.0;
         let index = usize::try_from(offset / 8).unwrap_or(usize::MAX);
         self.0.0.get(index).unwrap_or(first)
@@ -155,14 +156,14 @@ impl SharedInfo {
         self.word(VCPU_PENDING_SELECTOR)
             .fetch_and(!(1 << (port / 64)), Ordering::SeqCst);
         let bit = 1 << (port % 64);
-        let word = self.word(Layout::ARM.pending + port / 64 * 8);
+        let word = self.word(SHARED_INFO.pending + port / 64 * 8);
         word.fetch_and(!bit, Ordering::SeqCst) & bit != 0
     }
 
     /// Clears a channel's mask bit, before anything is sent to it.
     pub fn unmask(&self, port: u32) {
         let port = u64::from(port % event_channel::PORTS);
-        let word = self.word(Layout::ARM.mask + port / 64 * 8);
+        let word = self.word(SHARED_INFO.mask + port / 64 * 8);
         word.fetch_and(!(1 << (port % 64)), Ordering::SeqCst);
     }
 }

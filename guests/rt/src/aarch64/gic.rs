@@ -5,7 +5,8 @@
 use spin::Once;
 
 use crate::cpu::{self, read32, read64, write32};
-use crate::tree::{Controller, Facts, Range};
+use crate::range::Range;
+use crate::tree::{Controller, Facts};
 use crate::{read_register, write_register};
 
 const GICD_CTLR: u64 = 0x0;

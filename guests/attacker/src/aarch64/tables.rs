@@ -10,8 +10,8 @@ use rt::random::Random;
 use rt::tree::Controller;
 use rt::{cpu, memory, say};
 
-use crate::guest::Target;
-use crate::{stray, watchdog};
+use super::guest::Target;
+use super::{stray, watchdog};
 
 const GICR_CTLR: u64 = 0x0;
 const GICR_PROPBASER: u64 = 0x70;

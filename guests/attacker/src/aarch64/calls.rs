@@ -7,8 +7,9 @@ use rt::random::Random;
 use rt::tree::Facts;
 use rt::{cpu, say, smp};
 
-use crate::guest::{Target, violation};
-use crate::{code, watchdog};
+use super::guest::Target;
+use super::{code, watchdog};
+use crate::common::violation;
 
 /// Every 16-bit immediate of HVC and SMC, with a function that nobody has.
 pub fn every_immediate() {

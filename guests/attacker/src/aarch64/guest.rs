@@ -1,24 +1,15 @@
 //! The order of the attacks, and what is said of them.
 
-use core::sync::atomic::{AtomicU64, Ordering};
-
 use rt::random::Random;
-use rt::tree::{Facts, Range};
+use rt::range::Range;
+use rt::tree::Facts;
 use rt::{Boot, arguments, memory, say};
 
-use crate::{calls, controller, crowd, hypercalls, instructions, stray, sysregs, tables, watchdog};
+use super::{calls, controller, crowd, instructions, stray, sysregs, tables, watchdog};
+use crate::common::{Reach, verdict, violation, wants};
+use crate::hypercalls;
 
 rt::entry!(run);
-
-/// Violations seen; each was printed.
-static VIOLATIONS: AtomicU64 = AtomicU64::new(0);
-
-/// Counts and prints something that a domain must not be able to do; after 20 lines it only counts.
-pub fn violation(what: core::fmt::Arguments<'_>) {
-    if VIOLATIONS.fetch_add(1, Ordering::Relaxed) < 20 {
-        say!("attacker: fail {what}");
-    }
-}
 
 /// What every attack is given.
 #[derive(Clone, Copy)]
@@ -34,6 +25,16 @@ pub struct Target {
 }
 
 impl Target {
+    /// Its addresses, for attacks that every architecture has.
+    pub fn reach(&self) -> Reach {
+        let ram = &self.facts.ram;
+        Reach {
+            start: ram.iter().map(|bank| bank.start).min().unwrap_or(0),
+            end: ram.iter().map(|bank| bank.end()).max().unwrap_or(0),
+            top: self.top,
+        }
+    }
+
     /// Whether the tree gave this address to the guest: RAM, a device, the interrupt controller.
     pub fn is_given(&self, address: u64) -> bool {
         let given = |range: &Range| range.contains(address);
@@ -67,9 +68,7 @@ fn run(boot: Boot) {
         ));
     }
 
-    let wants = |name| {
-        arguments::value(words, "only").is_none_or(|list| list.split(',').any(|one| one == name))
-    };
+    let wants = |name| wants(words, name);
     let mut strays = 0;
     let mut calls_made = 0;
     let mut registers = 0;
@@ -94,7 +93,7 @@ fn run(boot: Boot) {
         calls::every_function(&target, &mut random);
     }
     if watched && wants("hypercalls") && facts.xen.is_some() {
-        calls_made = hypercalls::every_number(&target, &mut random);
+        calls_made = hypercalls::every_number(&target.reach(), &mut random);
     }
     if watched && wants("crowd") {
         crowd::all_at_once(&target, seed);
@@ -108,8 +107,5 @@ fn run(boot: Boot) {
     }
     watchdog::stop();
     say!("attacker: done stray={strays} hypercalls={calls_made} sysregs={registers}");
-    match VIOLATIONS.load(Ordering::Relaxed) {
-        0 => say!("attacker: pass"),
-        count => say!("attacker: fail {count} violations"),
-    }
+    verdict();
 }

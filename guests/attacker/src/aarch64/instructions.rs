@@ -4,11 +4,13 @@ use core::arch::asm;
 
 use rt::exception::{self, caught};
 use rt::random::Random;
-use rt::tree::{Controller, Range};
+use rt::range::Range;
+use rt::tree::Controller;
 use rt::{cpu, memory, say};
 
-use crate::guest::{Target, violation};
-use crate::{code, watchdog};
+use super::guest::Target;
+use super::{code, watchdog};
+use crate::common::violation;
 
 /// Addresses of each kind: nobody's, a device's that traps, above everything, across a border of the guest's own RAM.
 fn addresses(target: &Target) -> [u64; 6] {

@@ -4,6 +4,7 @@
 //! or an answer that it didn't expect: it is printed, and the guest powers off. Interrupts go to one handler.
 
 use core::arch::global_asm;
+use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use spin::Once;
@@ -47,6 +48,12 @@ impl Fault {
     /// Whether it is a data abort taken without a change of level.
     pub fn is_data_abort(self) -> bool {
         self.class() == class::DATA_ABORT
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "esr={:#x} far={:#x}", self.syndrome, self.address)
     }
 }
 
@@ -109,6 +116,42 @@ pub fn caught<R>(attempt: impl FnOnce() -> R) -> (R, Option<Fault>) {
         address: recorder.address.load(Ordering::Relaxed),
     });
     (result, fault)
+}
+
+/// Reads 32 bits of memory.
+///
+/// # Errors
+/// The fault.
+pub fn read32(address: u64) -> Result<u32, Fault> {
+    let (value, fault) = caught(|| cpu::read32(address));
+    fault.map_or(Ok(value), Err)
+}
+
+/// Writes 32 bits of memory that belong to no Rust value.
+///
+/// # Errors
+/// The fault.
+pub fn write32(address: u64, value: u32) -> Result<(), Fault> {
+    let ((), fault) = caught(|| cpu::write32(address, value));
+    fault.map_or(Ok(()), Err)
+}
+
+/// Reads 64 bits of memory.
+///
+/// # Errors
+/// The fault.
+pub fn read64(address: u64) -> Result<u64, Fault> {
+    let (value, fault) = caught(|| cpu::read64(address));
+    fault.map_or(Ok(value), Err)
+}
+
+/// Writes 64 bits of memory that belong to no Rust value.
+///
+/// # Errors
+/// The fault.
+pub fn write64(address: u64, value: u64) -> Result<(), Fault> {
+    let ((), fault) = caught(|| cpu::write64(address, value));
+    fault.map_or(Ok(()), Err)
 }
 
 /// How many exceptions the innermost [`caught`] of this CPU has seen so far, or the last one saw.

@@ -4,10 +4,11 @@ use core::arch::asm;
 
 use rt::exception::caught;
 use rt::random::Random;
-use rt::tree::{Controller, Facts, Range};
+use rt::range::Range;
+use rt::tree::{Controller, Facts};
 use rt::{cpu, say};
 
-use crate::watchdog;
+use super::watchdog;
 
 /// Reads, and writes random values, at every fourth offset and some odd ones of each frame.
 pub fn every_register(facts: &Facts, random: &mut Random) {

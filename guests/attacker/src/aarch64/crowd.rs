@@ -8,8 +8,10 @@ use rt::random::Random;
 use rt::{cpu, gic, memory, say, smp};
 use spin::Once;
 
-use crate::guest::{Target, violation};
-use crate::{hypercalls, stray, watchdog};
+use super::guest::Target;
+use super::{stray, watchdog};
+use crate::common::violation;
+use crate::hypercalls;
 
 /// Actions of each CPU.
 const ACTIONS: u64 = 10_000;
@@ -62,7 +64,7 @@ fn act(place: u64) {
         match random.below(4) {
             0 => stray::one(target, &mut random),
             1 => interrupt_another(target, &mut random),
-            _ if target.facts.xen.is_some() => hypercalls::one(target, &mut random),
+            _ if target.facts.xen.is_some() => hypercalls::one(&target.reach(), &mut random),
             _ => {}
         }
     }

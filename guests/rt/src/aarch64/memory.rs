@@ -11,7 +11,8 @@ use aarch64_cpu::registers::{
 use spin::Once;
 
 use crate::cpu;
-use crate::tree::{Facts, Range};
+use crate::range::Range;
+use crate::tree::Facts;
 
 unsafe extern "C" {
     static _start: u8;

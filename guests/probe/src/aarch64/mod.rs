@@ -1,17 +1,14 @@
-//! The report, the order of the tests, and the end.
+//! arm64: the report, and the order of the tests.
+
+mod checks;
 
 use rt::call::{self, psci};
-use rt::exception::caught;
 use rt::tree::{Conduit, Controller, Facts, Xen};
-use rt::xen::{self, Shutdown};
-use rt::{Boot, arguments, cpu, read_register, say};
+use rt::{Boot, cpu, read_register, say};
 
-use crate::checks;
+use crate::common::{end, memory, report_interface, verdict};
 
 rt::entry!(run);
-
-/// An address at which no machine of the tests has anything, below the 512 GiB that the guest maps.
-const NOBODYS: u64 = 0x70_0000_0000;
 
 fn run(boot: Boot) {
     let facts = boot.tree;
@@ -20,25 +17,15 @@ fn run(boot: Boot) {
     if let Some(node) = &facts.xen {
         report_xen(node);
     }
-    let failures = [
-        ("memory", checks::memory(facts)),
+    verdict(&[
+        ("memory", memory(&facts.ram, &facts.reserved)),
         ("interrupts", checks::start_interrupts(facts)),
         ("timer", checks::timers(facts)),
         ("sgi", checks::software_interrupt(0, cpu::affinity())),
         ("all-sgis", checks::all_at_once(0, cpu::affinity())),
         ("event-channel", checks::event_channel(facts)),
         ("cpus", checks::other_cpus(facts)),
-    ];
-    let mut good = true;
-    for (what, outcome) in failures {
-        if let Err(why) = outcome {
-            good = false;
-            say!("probe: fail {what}: {why}");
-        }
-    }
-    if good {
-        say!("probe: pass");
-    }
+    ]);
     end(&facts.arguments);
 }
 
@@ -104,57 +91,5 @@ fn report_xen(node: &Xen) {
     for range in &node.ranges {
         say!("free={:#x}+{:#x}", range.start, range.size);
     }
-    let version = xen::version();
-    say!("xen-version={}.{}", version >> 16, version & 0xffff);
-    match xen::features(0) {
-        Ok(word) => say!("features={word:#x}"),
-        Err(error) => say!("features=error {}", error.0),
-    }
-    match xen::grant_frames() {
-        Ok((now, most)) => say!("grant-frames={now} of {most}"),
-        Err(error) => say!("grant-frames=error {}", error.0),
-    }
-}
-
-/// Ends by the boot argument `end`, by PSCI SYSTEM_OFF without one.
-fn end(words: &str) {
-    match arguments::value(words, "end") {
-        None | Some("off") => {}
-        Some("reset") => call::reset(),
-        Some("shutdown-off") => refused(xen::shutdown(Shutdown::PowerOff)),
-        Some("shutdown-reboot") => refused(xen::shutdown(Shutdown::Reboot)),
-        Some("crash" | "shutdown-crash") => refused(xen::shutdown(Shutdown::Crash)),
-        Some("hang") => {
-            say!("probe: hanging");
-            cpu::stop();
-        }
-        Some("stray") => stray(arguments::number(words, "stray").unwrap_or(NOBODYS)),
-        Some(other) => say!("probe: fail end: no such end {other}"),
-    }
-}
-
-fn refused(error: xen::Error) {
-    say!("probe: fail end: shutdown refused with {}", error.0);
-}
-
-/// Reads and writes an address that nobody gave the domain, and says what came of it.
-fn stray(address: u64) {
-    let (value, fault) = caught(|| cpu::read32(address));
-    match fault {
-        Some(fault) => say!(
-            "stray-read=fault esr={:#x} far={:#x}",
-            fault.syndrome,
-            fault.address
-        ),
-        None => say!("stray-read={value:#x}"),
-    }
-    let ((), fault) = caught(|| cpu::write32(address, 0));
-    match fault {
-        Some(fault) => say!(
-            "stray-write=fault esr={:#x} far={:#x}",
-            fault.syndrome,
-            fault.address
-        ),
-        None => say!("stray-write=ignored"),
-    }
+    report_interface();
 }

@@ -4,7 +4,7 @@
 
 use core::arch::global_asm;
 
-use crate::{Boot, call, console, memory};
+use crate::{Boot, call, console, memory, terrane_guest_main};
 
 // The counters are read before anything else, since the benchmark counts from here. Registers kept until `start`:
 // x19 tree, x20 CNTVCT, x21 CNTPCT, x22 the exception level entered at.
@@ -115,19 +115,14 @@ to_el1:
 6:  ret
     "#,
     start = sym start,
-    secondary = sym crate::smp::secondary,
+    secondary = sym super::smp::secondary,
 );
-
-unsafe extern "Rust" {
-    /// The guest's main function, made by [`crate::entry!`].
-    safe fn terrane_guest_main(boot: Boot);
-}
 
 /// Where Rust begins on the boot CPU. `tree` is the address that the boot loader gave in x0.
 extern "C" fn start(tree: u64, first_virtual: u64, first_physical: u64, entered_at: u64) -> ! {
     let facts = memory::read_tree(tree);
     call::set_conduit(facts.conduit);
-    console::choose(facts);
+    console::choose(facts.xen.is_some(), facts.pl011.map(|range| range.start));
     memory::turn_on(facts);
     terrane_guest_main(Boot {
         tree: facts,
@@ -135,11 +130,5 @@ extern "C" fn start(tree: u64, first_virtual: u64, first_physical: u64, entered_
         first_physical,
         entered_at: if entered_at == 2 { 2 } else { 1 },
     });
-    call::power_off()
-}
-
-#[panic_handler]
-fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
-    console::line(format_args!("guest panic: {info}"));
     call::power_off()
 }

@@ -2,11 +2,12 @@
 
 use rt::exception::caught;
 use rt::random::Random;
-use rt::tree::Range;
+use rt::range::Range;
 use rt::{arguments, cpu, read_register, say};
 
-use crate::guest::{Target, violation};
-use crate::watchdog;
+use super::guest::Target;
+use super::watchdog;
+use crate::common::violation;
 
 /// What came of the accesses so far.
 #[derive(Default)]

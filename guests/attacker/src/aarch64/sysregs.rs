@@ -7,8 +7,8 @@ use arrayvec::ArrayVec;
 use rt::random::Random;
 use rt::{cpu, say};
 
-use crate::guest::violation;
-use crate::{code, watchdog};
+use super::{code, watchdog};
+use crate::common::violation;
 
 /// An encoding op0, op1, CRn, CRm, op2.
 type Encoding = (u32, u32, u32, u32, u32);

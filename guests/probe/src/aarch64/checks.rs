@@ -1,94 +1,19 @@
-//! The tests: each says what is wrong, if anything.
+//! The tests that are arm64's: each says what is wrong, if anything.
 
-use core::fmt;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use rt::exception::{Frame, caught, on_interrupt};
-use rt::tree::{Facts, Range};
+use rt::exception::{Frame, on_interrupt};
+use rt::tree::Facts;
 use rt::xen::{self, SharedInfo};
-use rt::{cpu, gic, memory, smp, write_register};
+use rt::{cpu, gic, smp, write_register};
 use spin::Once;
 
-/// What a test found wrong.
-#[derive(Debug)]
-pub enum Wrong {
-    /// Memory that doesn't keep what is written to it, or aborts.
-    Memory(u64),
-    /// An interrupt of this number that didn't come within its time.
-    NoInterrupt(u32),
-    /// The tree lacks this.
-    Missing(&'static str),
-    /// A hypercall gave this error.
-    Hypercall(&'static str, i64),
-    /// Another CPU, by its place in the tree: what went wrong there.
-    Cpu(usize, &'static str, i64),
-}
-
-impl fmt::Display for Wrong {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Memory(address) => write!(f, "RAM at {address:#x} doesn't keep its contents"),
-            Self::NoInterrupt(number) => write!(f, "interrupt {number} didn't come"),
-            Self::Missing(what) => write!(f, "the tree has no {what}"),
-            Self::Hypercall(what, error) => write!(f, "{what} gave {error}"),
-            Self::Cpu(place, what, value) => write!(f, "cpu {place}: {what} ({value})"),
-        }
-    }
-}
-
-const MIB2: u64 = 1 << 21;
-/// How long an interrupt or another CPU may take, in milliseconds of the guest's clock.
-const PATIENCE: u64 = 2000;
+use crate::common::{PATIENCE, Wrong};
 
 /// Taken interrupts by number, of private and software-generated ones, over all CPUs.
 static TAKEN: [AtomicU32; 32] = [const { AtomicU32::new(0) }; 32];
 static SHARED: Once<SharedInfo> = Once::new();
 static FACTS: Once<&'static Facts> = Once::new();
-
-/// Writes its own address to the first and last word of every superpage of RAM, then reads all back.
-pub fn memory(facts: &Facts) -> Result<(), Wrong> {
-    if facts.ram.is_empty() {
-        return Err(Wrong::Missing("RAM"));
-    }
-    let mut words = 0u64;
-    for address in words_of(facts) {
-        let ((), fault) = caught(|| cpu::write64(address, address));
-        if fault.is_some() {
-            return Err(Wrong::Memory(address));
-        }
-        words += 1;
-    }
-    for address in words_of(facts) {
-        if caught(|| cpu::read64(address)) != (address, None) {
-            return Err(Wrong::Memory(address));
-        }
-    }
-    rt::say!("memory-words={words}");
-    Ok(())
-}
-
-/// The addresses that [`memory`] tests: not those of the image, the tree and reserved memory.
-fn words_of(facts: &Facts) -> impl Iterator<Item = u64> + '_ {
-    facts
-        .ram
-        .iter()
-        .flat_map(|bank| {
-            let blocks = bank.size.div_ceil(MIB2);
-            (0..blocks).flat_map(move |block| {
-                let first = bank.start + block * MIB2;
-                let last = (first + MIB2).min(bank.end()) - 8;
-                [first, last]
-            })
-        })
-        .filter(|address| {
-            let word = Range {
-                start: *address,
-                size: 8,
-            };
-            let reserved = facts.reserved.iter().any(|range| range.contains(*address));
-            !reserved && !memory::is_own(word)
-        })
-}
 
 /// Starts the interrupt controller and takes interrupts from here on.
 pub fn start_interrupts(facts: &'static Facts) -> Result<(), Wrong> {

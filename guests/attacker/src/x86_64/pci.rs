@@ -1,0 +1,151 @@
+//! PCI's configuration space: the host bridge's registers that move memory, base addresses over others' RAM, messages to
+//! others' CPUs. No function is made a bus master.
+
+use rt::random::Random;
+use rt::{cpu, exception, say};
+
+use super::guest::Target;
+use super::watchdog;
+use crate::common::violation;
+
+const ADDRESS: u16 = 0xcf8;
+const DATA: u16 = 0xcfc;
+const COMMAND: u8 = 0x04;
+const HEADER: u8 = 0x0c;
+const CAPABILITIES: u8 = 0x34;
+const BUS_MASTER: u32 = 1 << 2;
+const MEMORY_AND_PORTS: u32 = 3;
+const MSI: u32 = 5;
+const MSI_X: u32 = 0x11;
+
+fn select(function: u32, register: u8) {
+    let address = 1 << 31 | function << 8 | u32::from(register & 0xfc);
+    // SAFETY: the address register; no Rust value depends on it.
+    unsafe {
+        core::arch::asm!("out dx, eax", in("dx") ADDRESS, in("eax") address, options(nostack))
+    }
+}
+
+fn read(function: u32, register: u8) -> u32 {
+    select(function, register);
+    let value;
+    // SAFETY: reads a function's register.
+    unsafe { core::arch::asm!("in eax, dx", in("dx") DATA, out("eax") value, options(nostack)) }
+    value
+}
+
+fn write(function: u32, register: u8, value: u32) {
+    select(function, register);
+    // SAFETY: writes a function's register; bus mastering stays off, so no memory changes by it.
+    unsafe { core::arch::asm!("out dx, eax", in("dx") DATA, in("eax") value, options(nostack)) }
+}
+
+/// Every function of bus 0.
+pub fn every_function(target: &Target, random: &mut Random) {
+    let mut count = 0;
+    for function in 0..256 {
+        watchdog::progress(17 << 40 | u64::from(function));
+        if matches!(read(function, 0), u32::MAX | 0) {
+            continue;
+        }
+        count += 1;
+        if function == 0 {
+            host_bridge(target, random);
+        } else {
+            base_addresses(function, target);
+            messages(function, target, random);
+        }
+    }
+    // Widths and registers that there aren't.
+    for register in 0..=255 {
+        cpu::out8(DATA + u16::from(register & 3), register);
+        cpu::out16(ADDRESS, u16::from(register));
+        cpu::out8(ADDRESS + 1, register);
+    }
+    watchdog::rearm();
+    say!("attacker: functions={count}");
+}
+
+/// Every register of the host bridge: where configuration space, shadowed and hidden memory are is set there.
+fn host_bridge(target: &Target, random: &mut Random) {
+    let low = exception::read64(target.reach.end - 8);
+    for register in (0x10..=0xfc).step_by(4) {
+        let old = read(0, register);
+        let [noise, _] = exception::halves(random.word());
+        for value in [u32::MAX, 0, noise] {
+            write(0, register, value);
+            if exception::read64(target.reach.end - 8) != low {
+                violation(format_args!(
+                    "host bridge register {register:#x} moves memory"
+                ));
+            }
+        }
+        write(0, register, old);
+    }
+}
+
+/// Base addresses over the hypervisor's and everybody's RAM, with the windows open, and put back.
+fn base_addresses(function: u32, target: &Target) {
+    const PLAIN: u32 = 0;
+    if read(function, HEADER) >> 16 & 0x7f != PLAIN {
+        return;
+    }
+    let command = read(function, COMMAND);
+    let low = exception::read64(target.reach.end - 8);
+    for register in (0x10..0x28).step_by(4) {
+        let old = read(function, register);
+        for value in [0x10_0000, 0x20_0000, 0xfee0_0000, 0xfec0_0000, u32::MAX, 0] {
+            write(function, register, value);
+            write(function, COMMAND, command & !BUS_MASTER | MEMORY_AND_PORTS);
+            if exception::read64(target.reach.end - 8) != low {
+                violation(format_args!("function {function:#x} lies over memory"));
+            }
+        }
+        write(function, COMMAND, command & !BUS_MASTER);
+        write(function, register, old);
+    }
+    write(function, COMMAND, command);
+}
+
+/// Messages with vectors, delivery modes and destinations that aren't the guest's.
+fn messages(function: u32, target: &Target, random: &mut Random) {
+    const HAS_CAPABILITIES: u32 = 1 << 20;
+    const ENABLE: u32 = 1 << 16;
+    if read(function, COMMAND) & HAS_CAPABILITIES == 0 {
+        return;
+    }
+    let [mut at, ..] = read(function, CAPABILITIES).to_le_bytes();
+    for _ in 0..48 {
+        at &= 0xfc;
+        if at < 0x40 {
+            return;
+        }
+        let head = read(function, at);
+        match head & 0xff {
+            MSI if at <= 0xec => {
+                for mode in 0..8 {
+                    let [noise, destination] = exception::halves(random.word());
+                    write(function, at + 4, 0xfee0_0000 | destination & 0xf_fffc);
+                    write(function, at + 8, mode << 8 | noise & 0xff);
+                    write(function, at + 12, mode << 8 | noise & 0xff);
+                    write(function, at, head | ENABLE);
+                    write(function, at, head & !ENABLE);
+                }
+                // An address that is no interrupt's: the function would write to memory.
+                let [address, _] = exception::halves(target.reach.start);
+                write(function, at + 4, address);
+                write(function, at, head | ENABLE);
+                write(function, at, head & !ENABLE);
+            }
+            MSI_X => {
+                write(function, at, head | 1 << 31);
+                write(function, at + 4, u32::MAX);
+                write(function, at + 8, u32::MAX);
+                write(function, at, head & !(1 << 31));
+            }
+            _ => {}
+        }
+        let [_, next, ..] = head.to_le_bytes();
+        at = next;
+    }
+}

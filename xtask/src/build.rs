@@ -71,9 +71,9 @@ const fn guest(
 const PROGRAMS: &[Program] = &[
     hypervisor(ARM64, "terrane-machine-aarch64", "terrane-aarch64"),
     hypervisor(X86, "terrane-machine-x86_64", "terrane-x86_64"),
-    guest(ARM64, "terrane-guest-probe", "probe", Ground::Bare),
-    guest(ARM64, "terrane-guest-attacker", "attacker", Ground::Bare),
-    guest(ARM64, "terrane-guest-bench", "bench", Ground::Bare),
+    guest(ALL, "terrane-guest-probe", "probe", Ground::Bare),
+    guest(ALL, "terrane-guest-attacker", "attacker", Ground::Bare),
+    guest(ALL, "terrane-guest-bench", "bench", Ground::Bare),
     guest(ALL, "terrane-guest-checker", "checker", Ground::Linux),
 ];
 

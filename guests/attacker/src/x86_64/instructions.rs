@@ -8,8 +8,49 @@ use super::guest::Target;
 use super::watchdog;
 use crate::common::violation;
 
-/// SVM's, VMX's and others' instructions, with addresses of everybody in RAX. EFER.SVME is off for the guest, so SVM's
-/// are undefined.
+instruction!(vmrun, "vmrun");
+instruction!(vmload, "vmload");
+instruction!(vmsave, "vmsave");
+instruction!(stgi, "stgi");
+instruction!(clgi, "clgi");
+instruction!(skinit, "skinit");
+instruction!(invlpga, "invlpga");
+instruction!(vmxon, ".byte 0xf3, 0x0f, 0xc7, 0x30");
+instruction!(rsm, ".byte 0x0f, 0xaa");
+instruction!(monitor, "monitor");
+instruction!(mwait, "mwait");
+instruction!(encls, ".byte 0x0f, 0x01, 0xcf");
+instruction!(rdpmc, "rdpmc");
+instruction!(rdtscp, ".byte 0x0f, 0x01, 0xf9");
+instruction!(rdpru, ".byte 0x0f, 0x01, 0xfd");
+instruction!(clzero, ".byte 0x0f, 0x01, 0xfc");
+instruction!(wbinvd, "wbinvd");
+instruction!(invd, "invd");
+instruction!(int_0x80, "int 0x80");
+instruction!(icebp, ".byte 0xf1");
+instruction!(ud2, "ud2");
+instruction!(hlt, "hlt");
+
+/// One instruction, with RAX, RCX and RDX.
+type Instruction = fn(u64, u64, u64) -> Option<Fault>;
+
+/// Not on this CPU, or hidden from the guest. EFER.SVME is off for it, so SVM's are undefined.
+const UNDEFINED: [(&str, Instruction); 12] = [
+    ("vmrun", vmrun),
+    ("vmload", vmload),
+    ("vmsave", vmsave),
+    ("stgi", stgi),
+    ("clgi", clgi),
+    ("skinit", skinit),
+    ("invlpga", invlpga),
+    ("vmxon", vmxon),
+    ("rsm", rsm),
+    ("monitor", monitor),
+    ("mwait", mwait),
+    ("encls", encls),
+];
+
+/// SVM's, VMX's and others' instructions, with addresses of everybody in RAX.
 pub fn of_hypervisors(target: &Target, random: &mut Random) {
     let addresses = [
         0,
@@ -23,35 +64,8 @@ pub fn of_hypervisors(target: &Target, random: &mut Random) {
     ];
     for address in addresses {
         watchdog::progress(13 << 40 | address >> 24);
-        // SAFETY: each is undefined for this guest, or it changes nothing that Rust sees: that is what is tested.
-        let svm = unsafe {
-            [
-                ("vmrun", rt::attempt!("vmrun", in("rax") address)),
-                ("vmload", rt::attempt!("vmload", in("rax") address)),
-                ("vmsave", rt::attempt!("vmsave", in("rax") address)),
-                ("stgi", rt::attempt!("stgi")),
-                ("clgi", rt::attempt!("clgi")),
-                ("skinit", rt::attempt!("skinit", in("eax") 0)),
-                (
-                    "invlpga",
-                    rt::attempt!("invlpga", in("rax") address, in("ecx") 1),
-                ),
-                // VMXON, VMREAD, RSM, MWAIT, MONITOR, GETSEC's like: not on this CPU, or hidden.
-                (
-                    "vmxon",
-                    rt::attempt!(".byte 0xf3, 0x0f, 0xc7, 0x30", in("rax") address),
-                ),
-                ("rsm", rt::attempt!(".byte 0x0f, 0xaa")),
-                (
-                    "monitor",
-                    rt::attempt!("monitor", in("rax") address, in("ecx") 0, in("edx") 0),
-                ),
-                ("mwait", rt::attempt!("mwait", in("eax") 0, in("ecx") 0)),
-                ("encls", rt::attempt!(".byte 0x0f, 0x01, 0xcf", in("eax") 0)),
-            ]
-        };
-        for (name, fault) in svm {
-            undefined(name, fault);
+        for (name, instruction) in UNDEFINED {
+            undefined(name, instruction(address, 0, 0));
         }
     }
     others(random);
@@ -77,21 +91,14 @@ fn others(random: &mut Random) {
         watchdog::progress(14 << 40 | u64::from(leaf));
         rt::cpu::cpuid(leaf, subleaf);
         rt::cpu::cpuid(0x4000_0000 | leaf & 0xfff, subleaf);
-        // SAFETY: they read registers, or write caches back; INVD is among them, which must not drop others' data.
-        unsafe {
-            rt::attempt!("rdpmc", in("ecx") leaf, out("eax") _, out("edx") _);
-            rt::attempt!(".byte 0x0f, 0x01, 0xf9", out("ecx") _, out("eax") _, out("edx") _); // rdtscp
-            rt::attempt!(".byte 0x0f, 0x01, 0xfd", in("ecx") leaf, out("eax") _, out("edx") _); // rdpru
-            rt::attempt!(".byte 0x0f, 0x01, 0xfc", in("rax") 0_u64); // clzero, of the page that is firmware's
+        for instruction in [rdpmc, rdtscp, rdpru] {
+            instruction(0, leaf.into(), 0);
         }
+        // Of the page that is firmware's.
+        clzero(0, 0, 0);
     }
-    // SAFETY: as before; the emulated machine and coherent caches lose nothing by them.
-    unsafe {
-        rt::attempt!("wbinvd");
-        rt::attempt!("invd");
-        rt::attempt!("int 0x80");
-        rt::attempt!(".byte 0xf1"); // icebp
-        rt::attempt!("ud2");
-        rt::attempt!("hlt");
+    // INVD must not drop what others have in the caches; HLT ends by the watchdog.
+    for instruction in [wbinvd, invd, int_0x80, icebp, ud2, hlt] {
+        instruction(0, 0, 0);
     }
 }

@@ -9,6 +9,13 @@ use super::guest::Target;
 use super::watchdog;
 use crate::common::violation;
 
+instruction!(in8, "in al, dx");
+instruction!(in16, "in ax, dx");
+instruction!(in32, "in eax, dx");
+instruction!(out8, "out dx, al");
+instruction!(out16, "out dx, ax");
+instruction!(out32, "out dx, eax");
+
 /// Left out: keyboard controller (resets the CPU), PCI's address, reset and data (tried elsewhere), and QEMU's ports that
 /// end the emulation.
 const LEFT_OUT: [RangeInclusive<u16>; 5] = [
@@ -48,18 +55,8 @@ pub fn every_port(target: &Target, random: &mut Random) {
 
 fn attempt(port: u16, random: &mut Random) {
     let [value, _] = rt::exception::halves(random.word());
-    // SAFETY: reading and writing ports changes no Rust value, if nobody lets a device write to memory: that is what is
-    // tested here.
-    let faults = unsafe {
-        [
-            rt::attempt!("in al, dx", in("dx") port, out("eax") _),
-            rt::attempt!("in ax, dx", in("dx") port, out("eax") _),
-            rt::attempt!("in eax, dx", in("dx") port, out("eax") _),
-            rt::attempt!("out dx, al", in("dx") port, in("eax") value),
-            rt::attempt!("out dx, ax", in("dx") port, in("eax") value),
-            rt::attempt!("out dx, eax", in("dx") port, in("eax") value),
-        ]
-    };
+    let (value, number) = (value.into(), port.into());
+    let faults = [in8, in16, in32, out8, out16, out32].map(|access| access(value, 0, number));
     for fault in faults.into_iter().flatten() {
         violation(format_args!("port {port:#x} gave {fault}"));
     }

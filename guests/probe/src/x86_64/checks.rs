@@ -164,7 +164,7 @@ fn reckon(clock: TimeInfo) -> u64 {
     } else {
         ticks << shift
     };
-    let passed = ticks * u128::from(clock.tsc_to_system_mul) >> 32;
+    let passed = (ticks * u128::from(clock.tsc_to_system_mul)) >> 32;
     clock
         .system_time
         .wrapping_add(u64::try_from(passed).unwrap_or(u64::MAX))

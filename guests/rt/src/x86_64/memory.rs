@@ -63,12 +63,12 @@ pub(crate) fn widen() {
     let [_, second, ..] = unsafe { &terrane_guest_tables };
     if large_pages() {
         for (gib, entry) in (0u64..).zip(second).skip(4) {
-            entry.store(gib * GIB | LARGE, Ordering::Relaxed);
+            entry.store((gib * GIB) | LARGE, Ordering::Relaxed);
         }
     } else {
         for ((gib, entry), table) in (0u64..).zip(second).skip(4).zip(&MORE) {
             for (index, page) in (0u64..).zip(&table.0) {
-                page.store(gib * GIB + index * MIB2 | LARGE, Ordering::Relaxed);
+                page.store((gib * GIB + index * MIB2) | LARGE, Ordering::Relaxed);
             }
             entry.store((&raw const *table) as u64 | TABLE, Ordering::Relaxed);
         }

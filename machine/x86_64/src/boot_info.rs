@@ -63,9 +63,21 @@ pub struct BootInfo {
     pub modules: ArrayVec<Module, MAX_MODULES>,
     /// The command line without its terminating zero, cut to what is kept.
     pub command_line: ArrayVec<u8, COMMAND_LINE_BYTES>,
-    /// Machine address of ACPI's RSDP or of a copy of it, where the protocol tells it.
-    pub rsdp: Option<u64>,
+    /// Where ACPI begins, where the protocol tells it.
+    pub rsdp: Option<Rsdp>,
 }
+
+/// ACPI's root pointer (ACPI 6.5, 5.2.5.3), as a boot loader passes it on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rsdp {
+    /// Its machine address.
+    At(u64),
+    /// Its content. The first revision has the first 20 bytes only; the rest is zero then.
+    Copy([u8; RSDP_BYTES]),
+}
+
+/// Bytes of a root pointer of the second revision.
+pub const RSDP_BYTES: usize = 36;
 
 /// Why nothing was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -234,8 +246,8 @@ fn multiboot2(memory: &impl Physical, address: u64) -> Result<BootInfo, Malforme
                 info.add_module(first, end.saturating_sub(first));
             }
             MEMORY_MAP => multiboot2_map(memory, content, at(tag, size)?, &mut info)?,
-            OLD_RSDP => old_rsdp = Some(content),
-            NEW_RSDP => info.rsdp = Some(content),
+            OLD_RSDP => old_rsdp = Some(rsdp_copy(memory, content, size)?),
+            NEW_RSDP => info.rsdp = Some(rsdp_copy(memory, content, size)?),
             _ => {}
         }
         // A tag without its own header would be followed by itself.
@@ -246,6 +258,15 @@ fn multiboot2(memory: &impl Physical, address: u64) -> Result<BootInfo, Malforme
         return Err(Malformed::NoMemoryMap);
     }
     Ok(info)
+}
+
+/// The content of a tag of `size` bytes, its header of eight included.
+fn rsdp_copy(memory: &impl Physical, content: u64, size: u64) -> Result<Rsdp, Malformed> {
+    let mut copy = [0; RSDP_BYTES];
+    let bytes = usize::try_from(size.saturating_sub(8)).unwrap_or(RSDP_BYTES);
+    let bytes = copy.get_mut(..bytes.min(RSDP_BYTES)).unwrap_or_default();
+    memory.read(content, bytes).ok_or(Malformed::Unreadable)?;
+    Ok(Rsdp::Copy(copy))
 }
 
 /// The size of an entry and a version, then entries of base, length and type.
@@ -294,7 +315,7 @@ fn pvh(memory: &impl Physical, address: u64) -> Result<BootInfo, Malformed> {
     if command_line != 0 {
         info.read_command_line(memory, command_line)?;
     }
-    info.rsdp = Some(long_at(32)?).filter(|&rsdp| rsdp != 0);
+    info.rsdp = Some(long_at(32)?).filter(|&rsdp| rsdp != 0).map(Rsdp::At);
     Ok(info)
 }
 

@@ -62,8 +62,10 @@ fn multiboot2_tags() {
     words(&mut memory, 0x1030, &[6, 64, 24, 0]);
     words(&mut memory, 0x1040, &[0, 0, 0x9fc00, 0, 1, 0]);
     words(&mut memory, 0x1058, &[0x10_0000, 0, 0x7fe0_0000, 0, 1, 0]);
-    words(&mut memory, 0x1070, &[15, 12, 0x2044_5352, 0]);
-    words(&mut memory, 0x1080, &[14, 12, 0x2044_5352, 0]);
+    words(&mut memory, 0x1070, &[15, 13]);
+    put(&mut memory, 0x1078, b"RSDP\x02rest");
+    words(&mut memory, 0x1080, &[14, 12]);
+    put(&mut memory, 0x1088, b"RSDP");
     words(&mut memory, 0x1090, &[0, 8]);
     let info = read(&memory, Protocol::Multiboot2, 0x1000).expect("well-formed");
     assert_eq!(info.ram_bytes(), 0x9fc00 + 0x7fe0_0000);
@@ -73,7 +75,10 @@ fn multiboot2_tags() {
     };
     assert_eq!(info.modules.as_slice(), [module]);
     assert!(info.has_word("capture"));
-    assert_eq!(info.rsdp, Some(0x1078), "the newer copy goes first");
+    let Some(Rsdp::Copy(copy)) = info.rsdp else {
+        panic!("{:?}", info.rsdp)
+    };
+    assert_eq!(&copy[..8], b"RSDP\x02\0\0\0", "the newer copy goes first");
 
     words(&mut memory, 0x1030, &[99]);
     assert_eq!(
@@ -99,7 +104,7 @@ fn pvh_start_info() {
     assert_eq!(info.regions.len(), 2);
     assert_eq!(info.ram_bytes(), 0x9fc00);
     assert_eq!(info.modules[0].bytes, 0x1234);
-    assert_eq!(info.rsdp, Some(0xf_5a00));
+    assert_eq!(info.rsdp, Some(Rsdp::At(0xf_5a00)));
     assert!(info.has_word("capture"));
 
     words(&mut memory, 0x1000, &[0x336e_c578, 0]);

@@ -6,7 +6,7 @@ use manifest::pc::{self, Description};
 use super::console::{self, say};
 use super::mmu;
 use super::platform::io::{self, Width};
-use crate::boot_info::{BootInfo, E820_RAM, Physical, Region};
+use crate::boot_info::{BootInfo, E820_RAM, Physical, Region, Rsdp};
 use crate::devices::acpi::{self, Tables};
 use crate::devices::pci::{Address, Registers, Size};
 use crate::discover::{self, Facts, Hardware, pci::Configuration};
@@ -130,11 +130,11 @@ impl Hardware for Machine {
 /// # Errors
 /// There are none, or the root pointer or list is bad.
 pub fn tables(info: &BootInfo, memory: &Firmware<'_>) -> Result<Tables, acpi::Error> {
-    let root = match info.rsdp {
-        Some(root) => root,
-        None => acpi::find_root(memory)?,
-    };
-    Tables::read(memory, root)
+    match &info.rsdp {
+        Some(Rsdp::Copy(copy)) => Tables::of_root(memory, copy, 0),
+        Some(Rsdp::At(root)) => Tables::read(memory, *root),
+        None => Tables::read(memory, acpi::find_root(memory)?),
+    }
 }
 
 /// Describes the machine.

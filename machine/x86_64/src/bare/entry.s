@@ -181,12 +181,23 @@ enter_long:
     movl %ebx, %edx
     movl %ebp, %r8d
     movl %esi, %esi
+    xorl %r9d, %r9d
     movabsq $enter_image, %rax
     jmpq *%rax
 
     .popsection
 
     .pushsection .text.enter_image, "ax"
+// Goes on in a copy of the image, whose first tables are at RDI: RDX and R9 as below, protocol 0. The
+// copy has these instructions at the same addresses.
+    .global leave_for_copy
+leave_for_copy:
+    movq %rsi, %r9
+    xorl %r8d, %r8d
+    xorl %esi, %esi
+    movq %rdi, %cr3
+// R8D: protocol. RSI: its structure. RDX: where the image lies. R9: what an image that has moved
+// itself leaves for its copy, else 0.
 enter_image:
     // From here on nothing is used by its machine address.
     leaq boot_gdt(%rip), %rax
@@ -208,6 +219,7 @@ enter_image:
     rep stosq
 
     movl %r8d, %edi
+    movq %r9, %rcx
     xorl %ebp, %ebp
     call {start}
     ud2

@@ -13,13 +13,16 @@ use manifest::tree::system::{self, Modules};
 
 use super::capture::Firmware;
 use super::console::say;
-use super::entry::Image;
+use super::entry::{Handover, Image, continue_in_copy};
 use super::panic::halt;
 use super::platform::Host;
 use super::{build, capture, console, heap, run};
 use crate::boot_info::{BootInfo, E820_RAM, Region};
 use crate::devices::acpi::Tables;
 use crate::features::Features;
+
+const LARGE_PAGE: u64 = 2 << 20;
+const FOUR_GIB: u64 = 4 << 30;
 
 /// What boot has found, and the plan that follows from it.
 pub struct Planned<'a> {
@@ -80,8 +83,34 @@ fn container(info: &BootInfo) -> Result<(MachineRange, Tree<'static>), &'static 
     }
 }
 
-/// Describes the machine; plans, prints what there is to say, and builds.
-pub fn launch(info: &BootInfo, features: Features, image: &Image) -> ! {
+/// If the plan has the image elsewhere, copies it there and starts again in the copy.
+///
+/// # Errors
+/// The place, if the image can't be there.
+fn move_image(outcome: &Outcome, image: &Image, boot: &Handover) -> Result<(), u64> {
+    let plan = &outcome.plan.hypervisor;
+    let target = plan.image.bytes().start().raw();
+    if target == image.machine || plan.region.is_empty() {
+        return Ok(());
+    }
+    let bytes = image.end - image.start;
+    let apart = target + bytes <= image.machine || image.machine + bytes <= target;
+    // Other CPUs come in by its first tables.
+    let reachable =
+        (LARGE_PAGE..FOUR_GIB - bytes).contains(&target) && target.is_multiple_of(LARGE_PAGE);
+    if !apart || !reachable {
+        return Err(target);
+    }
+    // SAFETY: the plan gives the target, which is RAM and mapped, to the hypervisor and to nobody else, and no
+    // module lies there.
+    unsafe { continue_in_copy(image, target, boot) }
+}
+
+/// Describes the machine; plans, moves the image to where the plan has it, prints what there is to say,
+/// and builds. The plan of an image that has moved is the one that moved it: `boot` still says where it was
+/// loaded.
+pub fn launch(boot: &Handover, features: Features, image: &Image) -> ! {
+    let info = &boot.info;
     let memory = Firmware::new(&info.regions, &features);
     let tables = match capture::tables(info, &memory) {
         Ok(tables) => tables,
@@ -110,14 +139,14 @@ pub fn launch(info: &BootInfo, features: Features, image: &Image) -> ! {
         }
     };
     let image_bytes = image.end - image.start;
-    let boot = BootFacts {
-        hypervisor: range(image.machine, image_bytes),
+    let facts = BootFacts {
+        hypervisor: range(boot.loaded, image_bytes),
         container: Some(container),
     };
     let mut origins = Origins::new();
     let pc::Host {
         mut map, problems, ..
-    } = pc::host_map(&description, &boot, &mut origins);
+    } = pc::host_map(&description, &facts, &mut origins);
     let header = |module: MachineRange| -> Option<[u8; HEADER_BYTES]> {
         contents(info, range(module.start().raw(), HEADER_BYTES as u64))?
             .try_into()
@@ -127,6 +156,13 @@ pub fn launch(info: &BootInfo, features: Features, image: &Image) -> ! {
     let system = system::read(&tree, modules, &description, &header, &mut origins);
     map.reserved.extend(system.reserved.iter().cloned());
     let outcome = layout::plan(&map, &system.request);
+    if let Err(target) = move_image(&outcome, image, boot) {
+        say(format_args!(
+            "error[no-room-for-hypervisor]: the image at {:#x} can't move to {target:#x}",
+            image.machine
+        ));
+        stop(host)
+    }
 
     say(format_args!(
         "Terrane {} at {:#x}, {} KiB",
@@ -144,15 +180,7 @@ pub fn launch(info: &BootInfo, features: Features, image: &Image) -> ! {
     if !report.print(&say) {
         stop(host)
     }
-    let own = &outcome.plan.hypervisor;
-    if own.image.bytes().start().raw() != image.machine {
-        say(format_args!(
-            "error[no-room-for-hypervisor]: the image can't move to {:#x}",
-            own.image.bytes().start().raw()
-        ));
-        stop(host)
-    }
-    for piece in &own.heap {
+    for piece in &outcome.plan.hypervisor.heap {
         let piece = piece.bytes();
         let bytes = usize::try_from(piece.size()).unwrap_or(0);
         // SAFETY: the plan gives the range to the hypervisor as heap and to nobody else; all RAM is

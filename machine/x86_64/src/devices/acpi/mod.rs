@@ -22,7 +22,7 @@ use layout::{MachineAddress, MachineRange};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::boot_info::Physical;
+use crate::boot_info::{Physical, RSDP_BYTES};
 pub use fadt::{Fadt, Register, Sleep, Space, soft_off};
 pub use guest::{Guest, is_shown};
 pub use host::{describe, describe_iommus, hpet, iommu_registers};
@@ -103,7 +103,7 @@ struct Header {
 }
 
 const _: () = {
-    assert!(size_of::<Root>() == 36);
+    assert!(size_of::<Root>() == RSDP_BYTES);
     assert!(offset_of!(Root, xsdt) == 24);
     assert!(size_of::<Header>() == HEADER_BYTES);
     assert!(offset_of!(Header, checksum) == 9);
@@ -113,6 +113,8 @@ const HEADER_BYTES: usize = 36;
 const ROOT_SIGNATURE: [u8; 8] = *b"RSD PTR ";
 /// What the first revision's checksum covers.
 const FIRST_ROOT_BYTES: usize = 20;
+/// Where the revision is; the RSDT's address follows it.
+const REVISION: usize = 15;
 
 fn sums_to_zero(bytes: &[u8]) -> bool {
     bytes.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte)) == 0
@@ -187,25 +189,38 @@ impl Tables {
     /// The root pointer or the list itself is bad.
     pub fn read(memory: &impl Physical, root: u64) -> Result<Self, Error> {
         let first: [u8; FIRST_ROOT_BYTES] = structure(memory, root)?;
+        if first[REVISION] < 2 {
+            return Self::of_root(memory, &first, root);
+        }
+        let whole: [u8; RSDP_BYTES] = structure(memory, root)?;
+        Self::of_root(memory, &whole, root)
+    }
+
+    /// Reads the list that a root pointer leads to, as [`Tables::read`] does. `place` is where it lies or lay, for what is
+    /// said of it.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn of_root(memory: &impl Physical, root: &[u8], place: u64) -> Result<Self, Error> {
+        let first = root.get(..FIRST_ROOT_BYTES).ok_or(Error::Length(place))?;
         if !first.starts_with(&ROOT_SIGNATURE) {
-            return Err(Error::Signature(root));
+            return Err(Error::Signature(place));
         }
-        if !sums_to_zero(&first) {
-            return Err(Error::Checksum(root));
+        if !sums_to_zero(first) {
+            return Err(Error::Checksum(place));
         }
-        // RSDT address at 16, revision at 15.
-        let rsdt: U32 = prefix(&first[16..]).ok_or(Error::Length(root))?;
-        let mut place = (u64::from(rsdt.get()), *b"RSDT");
-        if first[15] >= 2 {
-            let pointer: Root = structure(memory, root)?;
+        let rsdt: U32 = prefix(&first[16..]).ok_or(Error::Length(place))?;
+        let mut list = (u64::from(rsdt.get()), *b"RSDT");
+        if first[REVISION] >= 2 {
+            let pointer: Root = prefix(root).ok_or(Error::Length(place))?;
             if !sums_to_zero(pointer.as_bytes()) {
-                return Err(Error::Checksum(root));
+                return Err(Error::Checksum(place));
             }
             if pointer.xsdt.get() != 0 {
-                place = (pointer.xsdt.get(), *b"XSDT");
+                list = (pointer.xsdt.get(), *b"XSDT");
             }
         }
-        let (address, signature) = place;
+        let (address, signature) = list;
         let bytes = load(memory, address, signature)?;
         let entries = &bytes[HEADER_BYTES..];
         let addresses: Vec<u64> = if signature == *b"XSDT" {

@@ -87,7 +87,13 @@ pub fn take_events(vcpu: &VirtualApic) -> Events {
     }
     let events = inbox.take_events();
     if events.init {
+        // An upcall stays: the guest's "upcall pending" is set, and nobody would raise it again.
+        let upcall = vcpu.upcall.load(Ordering::Acquire);
+        let waits = inbox.is_requested(upcall);
         vcpu.local.lock().init();
+        if waits {
+            inbox.post_upcall(upcall);
+        }
     }
     events
 }

@@ -93,6 +93,13 @@ impl Inbox {
         }
     }
 
+    /// Whether a vector has arrived and isn't in service yet.
+    #[must_use]
+    pub fn is_requested(&self, vector: u8) -> bool {
+        let (word, bit) = place(vector);
+        self.pending[word].load(Ordering::Acquire) & bit != 0
+    }
+
     /// A non-maskable interrupt arrives.
     pub fn post_nmi(&self) {
         self.nmi.store(true, Ordering::Release);

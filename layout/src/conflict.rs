@@ -116,6 +116,8 @@ codes! {
     KernelMissing = "kernel-missing";
     /// A kernel whose header asks for something that no placement satisfies.
     KernelHeader = "kernel-header";
+    /// No RAM that the domain could have holds the kernel where it must lie.
+    KernelBounds = "kernel-bounds";
     /// A boot module that isn't in RAM, or over something else that boot placed.
     ModuleOutsideRam = "module-outside-ram";
     /// A device tree of more than 2 MiB.

@@ -13,10 +13,10 @@ use super::place::Want;
 use super::report::{Report, Size, host_side, name, side};
 use super::sets;
 use super::wants::{could_hold, too_small};
-use crate::address::{FRAME_SHIFT, Mfn, MfnRange};
+use crate::address::{FRAME_SHIFT, MachineAddress, MachineRange, Mfn, MfnRange};
 use crate::conflict::{Code, Side};
-use crate::host::Origin;
-use crate::request::{MemoryRequest, SystemRequest};
+use crate::host::{BootKind, Origin};
+use crate::request::{DomainRequest, MemoryRequest, SystemRequest};
 use crate::sort::sort_by_key;
 
 /// So many other domains are named when memory runs out.
@@ -150,6 +150,11 @@ pub(crate) fn no_contiguous_room(
     want: &Want<'_>,
     report: &mut Report,
 ) {
+    if want.modules.bounded {
+        let direct = want.identity.is_direct_mapped();
+        out_of_bounds(ground, request, want.index, direct, &[], report);
+        return;
+    }
     let domain = &request.domains[want.index];
     let label = name(want.index, domain);
     let limit = sets::below(&ground.usable, want.limit);
@@ -179,6 +184,7 @@ pub(crate) fn no_contiguous_room(
 
 /// Static memory doesn't hold the modules.
 pub(crate) fn modules_dont_fit(
+    ground: &Ground<'_>,
     request: &SystemRequest,
     index: usize,
     wanted: &Wanted,
@@ -186,6 +192,12 @@ pub(crate) fn modules_dont_fit(
     report: &mut Report,
 ) {
     let domain = &request.domains[index];
+    let direct = domain.identity().is_direct_mapped();
+    let holds = |range: &MfnRange| wanted.kernel.lowest(range).is_some();
+    if wanted.bounded && direct && !owned.iter().any(holds) {
+        out_of_bounds(ground, request, index, direct, owned, report);
+        return;
+    }
     if !could_hold(wanted, owned) {
         let size = sets::total(owned) << FRAME_SHIFT;
         too_small(index, domain, wanted, size, report);
@@ -212,6 +224,94 @@ pub(crate) fn modules_dont_fit(
     let why = String::from("none of the ranges holds what must lie in one piece");
     let help = format!("one range of at least {}", Size(wanted.comfortable_bytes()));
     report.error(Code::NoContiguousRoom, &[index], sides, why, help);
+}
+
+/// No RAM that the domain could have, of static ranges `owned`, holds its kernel where that must
+/// lie. Names what else is there, as far as it is the request's or the boot loader's.
+fn out_of_bounds(
+    ground: &Ground<'_>,
+    request: &SystemRequest,
+    index: usize,
+    direct: bool,
+    owned: &[MfnRange],
+    report: &mut Report,
+) {
+    let domain = &request.domains[index];
+    let Some((kernel, bounds)) = domain
+        .kernel
+        .as_ref()
+        .and_then(|kernel| Some((kernel, kernel.bounds?)))
+    else {
+        return;
+    };
+    let label = name(index, domain);
+    let what = format!("{label}, kernel that must lie in {bounds}");
+    let mut sides: Vec<Side> = vec![side(index, what, kernel.origin)];
+    let place = MachineRange::between(
+        MachineAddress::new(bounds.start().raw()),
+        MachineAddress::new(bounds.end().raw()),
+    );
+    match domain.static_mem.first() {
+        Some(first) if !owned.is_empty() => {
+            let what = format!("{label}, static-mem in {} ranges", owned.len());
+            sides.push(side(index, what, first.origin));
+        }
+        _ => sides.push(side(
+            index,
+            format!("{label}, {}", memory(request, index)),
+            domain.memory.origin,
+        )),
+    }
+    if direct && owned.is_empty() {
+        let boot = ground.host.boot.iter();
+        let image = boot.filter(|boot| boot.kind == BootKind::Hypervisor);
+        let image = image.filter(|boot| boot.range.overlaps(&place));
+        sides.extend(image.map(|boot| {
+            let what = format!("the hypervisor's image {}", boot.range);
+            host_side(what, boot.origin)
+        }));
+        let others = request.domains.iter().enumerate();
+        let others = others.filter(|(other, _)| *other != index);
+        let rivals = others.filter_map(|(other, domain)| rival(other, domain, &place));
+        sides.extend(rivals.take(MOST_NAMED));
+        sides.push(ground.ram_side(Some(place)));
+    }
+    let movable = bounds.size() > kernel.memory_size.max(kernel.module.size());
+    let why = if direct {
+        String::from(
+            "a direct-mapped kernel's addresses are the machine's, and no RAM that the domain \
+             could have holds it there",
+        )
+    } else {
+        String::from("the domain's RAM doesn't hold it there")
+    };
+    let help = match (direct, movable) {
+        (true, true) => format!("leave RAM in {bounds} to it, or direct-map = false"),
+        (true, false) => String::from("a kernel that can be moved, or direct-map = false"),
+        (false, _) => String::from("more memory"),
+    };
+    report.error(Code::KernelBounds, &[index], sides, why, help);
+}
+
+/// What another domain has, or needs, of `place`.
+fn rival(index: usize, domain: &DomainRequest, place: &MachineRange) -> Option<Side> {
+    let label = name(index, domain);
+    let named = domain.static_mem.iter().find(|range| {
+        let start = MachineAddress::new(range.start);
+        MachineRange::saturating(start, range.size).overlaps(place)
+    });
+    if let Some(range) = named {
+        let what = format!("{label}, static-mem start {:#x}", range.start);
+        return Some(side(index, what, range.origin));
+    }
+    let kernel = domain.kernel.as_ref()?;
+    let bounds = kernel
+        .bounds
+        .filter(|_| domain.identity().is_direct_mapped())?;
+    let overlaps =
+        bounds.start().raw() < place.end().raw() && place.start().raw() < bounds.end().raw();
+    let what = format!("{label}, kernel that must lie in {bounds}");
+    overlaps.then(|| side(index, what, kernel.origin))
 }
 
 /// More memory than the guest layout has room for.

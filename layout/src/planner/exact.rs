@@ -14,8 +14,8 @@ use alloc::vec::Vec;
 use super::home::{Home, Place};
 use super::modules;
 use super::place::{MOST_EXTENTS, Task};
-use super::sets::{self, align_down, frames};
-use crate::address::{FRAME_SIZE, Mfn, MfnRange};
+use super::sets::{self, frames};
+use crate::address::{Mfn, MfnRange};
 use crate::sort::sort_by_key;
 
 /// So many states are kept for one set of placed items.
@@ -107,7 +107,7 @@ fn put(free: &[MfnRange], limits: &[Mfn], state: &State, item: &Item<'_>) -> Opt
             let piece = free
                 .iter()
                 .rev()
-                .find_map(|extent| highest(item, extent, top))?;
+                .find_map(|extent| item.highest(extent, top))?;
             next.pieces.push((*want, piece));
             (piece, *limit)
         }
@@ -123,17 +123,6 @@ fn put(free: &[MfnRange], limits: &[Mfn], state: &State, item: &Item<'_>) -> Opt
         }
     }
     Some(next)
-}
-
-/// The frames of a direct-mapped module at its highest place in `extent` that ends at or below
-/// the frame `top`.
-fn highest(item: &modules::Item, extent: &MfnRange, top: u64) -> Option<MfnRange> {
-    let lowest = extent.bytes().start().raw().max(item.bounds.start().raw());
-    let end = (top.min(extent.end().raw()) * FRAME_SIZE).min(item.bounds.end().raw());
-    let base = end.checked_sub(item.size)?.checked_sub(item.offset)?;
-    let start = align_down(base, item.align) + item.offset;
-    let piece = sets::bytes(start, item.size).frames_touched();
-    (start >= lowest && extent.covers(&piece)).then_some(piece)
 }
 
 /// Adds a state unless another one is as good in every respect; drops those that it beats.

@@ -230,7 +230,15 @@ impl<'a> Planner<'a> {
             shares[index] =
                 modules::place(wanted, &banks, sources).map(|layout| Share { banks, layout });
             if shares[index].is_none() {
-                capacity::modules_dont_fit(self.request, index, wanted, owned, &mut self.report);
+                let report = &mut self.report;
+                capacity::modules_dont_fit(
+                    &self.ground,
+                    self.request,
+                    index,
+                    wanted,
+                    owned,
+                    report,
+                );
             }
         }
     }

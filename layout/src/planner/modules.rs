@@ -5,7 +5,7 @@
 
 use alloc::vec::Vec;
 
-use super::sets::{self, align_up};
+use super::sets::{self, align_down, align_up};
 use crate::address::{FRAME_SIZE, GfnRange, GuestAddress, GuestRange, MachineRange, MfnRange};
 use crate::host::Architecture;
 use crate::plan::{Bank, Placement};
@@ -28,6 +28,8 @@ pub(crate) struct Wanted {
     pub(crate) kernel: Item,
     pub(crate) ramdisk: Option<Item>,
     pub(crate) tree: Item,
+    /// Whether the kernel itself names addresses that it must lie within.
+    pub(crate) bounded: bool,
     /// Kernel and ramdisk must share a window of this size that begins at a multiple of 1 GiB.
     window: u64,
     /// Whether the modules are needed again, so that nothing may be used where it lies.
@@ -47,6 +49,29 @@ pub(crate) struct Item {
     pub(crate) offset: u64,
     /// Guest addresses that it must lie within.
     pub(crate) bounds: GuestRange,
+}
+
+impl Item {
+    /// The frames of the item at its lowest place in `extent`, at the same addresses in the guest.
+    pub(crate) fn lowest(&self, extent: &MfnRange) -> Option<MfnRange> {
+        let from = extent.bytes().start().raw().max(self.bounds.start().raw());
+        let base = from.saturating_sub(self.offset);
+        let start = align_up(base, self.align).checked_add(self.offset)?;
+        let end = start.checked_add(self.size)?;
+        let piece = sets::bytes(start, self.size).frames_touched();
+        (end <= self.bounds.end().raw() && extent.covers(&piece)).then_some(piece)
+    }
+
+    /// The frames of the item at its highest place in `extent` that ends at or below the frame
+    /// `top`, at the same addresses in the guest.
+    pub(crate) fn highest(&self, extent: &MfnRange, top: u64) -> Option<MfnRange> {
+        let lowest = extent.bytes().start().raw().max(self.bounds.start().raw());
+        let end = (top.min(extent.end().raw()) * FRAME_SIZE).min(self.bounds.end().raw());
+        let base = end.checked_sub(self.size)?.checked_sub(self.offset)?;
+        let start = align_down(base, self.align) + self.offset;
+        let piece = sets::bytes(start, self.size).frames_touched();
+        (start >= lowest && extent.covers(&piece)).then_some(piece)
+    }
 }
 
 /// Where things go.
@@ -101,6 +126,7 @@ impl Wanted {
                 .as_ref()
                 .map(|disk| plain(disk.module, disk.module.size())),
             tree: plain(nowhere, tree_bytes),
+            bounded: kernel.bounds.is_some(),
             // arm64's rule for the ramdisk (booting.rst); the others have none.
             window: match architecture {
                 Architecture::Aarch64 => 32 << 30,
@@ -290,7 +316,7 @@ impl Ram {
         let starts = self
             .0
             .iter()
-            .map(|ram| sets::align_down(ram.start().raw(), 1 << 30));
+            .map(|ram| align_down(ram.start().raw(), 1 << 30));
         let mut windows: Vec<GuestRange> = starts
             .map(|start| GuestRange::saturating(GuestAddress::new(start), size))
             .collect();

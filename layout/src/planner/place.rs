@@ -15,7 +15,7 @@ use super::home::{Home, Place};
 use super::modules::{self, Layout, Wanted};
 use super::sets::{self, GIGAPAGE, SUPERPAGE, align_down, align_up, frames};
 use super::{exact, guest};
-use crate::address::{FRAME_SIZE, Mfn, MfnRange};
+use crate::address::{FRAME_SHIFT, FRAME_SIZE, Mfn, MfnRange};
 use crate::domain::Identity;
 use crate::host::Architecture;
 use crate::plan::Bank;
@@ -44,6 +44,19 @@ pub(crate) struct Want<'a> {
     /// All of them below this one.
     pub(crate) limit: Mfn,
     pub(crate) modules: &'a Wanted,
+}
+
+impl<'a> Want<'a> {
+    /// The kernel, if that must lie at machine addresses of its own choice.
+    fn bounded_kernel(&self) -> Option<&'a modules::Item> {
+        let bounded = self.modules.bounded && self.identity.is_direct_mapped();
+        bounded.then_some(&self.modules.kernel)
+    }
+
+    /// Frames that hold all of its modules.
+    fn core(&self) -> u64 {
+        self.modules.comfortable_bytes().div_ceil(FRAME_SIZE)
+    }
 }
 
 /// What all attempts share.
@@ -152,8 +165,12 @@ fn orders(wants: &[Want<'_>], all: bool) -> Vec<Vec<usize>> {
     let mut first: Vec<usize> = (0..wants.len())
         .filter(|at| wants[*at].frames.is_some())
         .collect();
+    // Of those with one limit, those whose kernels have the least choice.
     sort_by_key(&mut first, |at| {
-        [wants[*at].limit.raw(), !wants[*at].frames.unwrap_or(0), 0]
+        let want = &wants[*at];
+        let choice = want.bounded_kernel();
+        let choice = choice.map_or(u64::MAX, |kernel| kernel.bounds.size());
+        [want.limit.raw(), choice, !want.frames.unwrap_or(0)]
     });
     if !all {
         return vec![first];
@@ -180,7 +197,9 @@ fn permute(chosen: &mut Vec<usize>, left: &[usize], orders: &mut Vec<Vec<usize>>
 /// n-th domain from its usual end of an extent to the other.
 fn attempt(task: &Task<'_>, place: Place, order: &[usize], ends: usize) -> Sharing {
     let mut owned: Vec<Option<Vec<MfnRange>>> = task.wants.iter().map(|_| None).collect();
-    let mut free = FreeList::new(&sets::subtract(task.free, &[place.region]));
+    let all = sets::subtract(task.free, &[place.region]);
+    let kernels = kernels_of_rests(task.wants, &all);
+    let mut free = FreeList::new(&sets::subtract(&all, &kernels));
     for (turn, &at) in (0..).zip(order) {
         let want = &task.wants[at];
         free.raise(want.limit);
@@ -189,9 +208,16 @@ fn attempt(task: &Task<'_>, place: Place, order: &[usize], ends: usize) -> Shari
         let high =
             (want.limit == Mfn::MAX) != ends.checked_shr(turn).is_some_and(|bits| bits & 1 == 1);
         let count = want.frames.unwrap_or(0);
-        owned[at] = whole(&mut free, count, high).or_else(|| spread(&mut free, count));
+        owned[at] = match want.bounded_kernel() {
+            Some(kernel) => with_kernel(&mut free, count, high, want.core(), kernel),
+            None => whole(&mut free, count, high),
+        };
+        if owned[at].is_none() {
+            owned[at] = spread(&mut free, count);
+        }
     }
     free.raise(Mfn::MAX);
+    kernels.into_iter().for_each(|piece| free.give(piece));
     let mut left: Vec<MfnRange> = free.extents().collect();
     for (at, want) in task
         .wants
@@ -206,6 +232,18 @@ fn attempt(task: &Task<'_>, place: Place, order: &[usize], ends: usize) -> Shari
     rate(task, place, owned, left)
 }
 
+/// Who takes the rest comes last, and must find its kernel's place all the same.
+fn kernels_of_rests(wants: &[Want<'_>], free: &[MfnRange]) -> Vec<MfnRange> {
+    let rests = wants.iter().filter(|want| want.frames.is_none());
+    let found = rests.filter_map(|want| {
+        let kernel = want.bounded_kernel()?;
+        let mut free = FreeList::new(free);
+        free.raise(want.limit);
+        around(&mut free, want.core(), false, kernel)
+    });
+    sets::normalise(found.collect())
+}
+
 /// `count` frames in one piece, aligned to superpages at its lower end.
 fn whole(free: &mut FreeList, count: u64, high: bool) -> Option<Vec<MfnRange>> {
     let extent = free.smallest_fit(count)?;
@@ -217,6 +255,59 @@ fn whole(free: &mut FreeList, count: u64, high: bool) -> Option<Vec<MfnRange>> {
     let piece = frames(start, start + count);
     free.take(extent, piece);
     Some(vec![piece])
+}
+
+/// `count` frames that hold a kernel where it must lie: in one piece, or the modules with the kernel
+/// in one and everything else where there is room.
+fn with_kernel(
+    free: &mut FreeList,
+    count: u64,
+    high: bool,
+    core: u64,
+    kernel: &modules::Item,
+) -> Option<Vec<MfnRange>> {
+    if let Some(piece) = around(free, count, high, kernel) {
+        return Some(vec![piece]);
+    }
+    let first = around(free, core.min(count), high, kernel)?;
+    let left = count - first.frames();
+    let more = whole(free, left, high).or_else(|| spread(free, left));
+    if more.is_none() {
+        free.give(first);
+    }
+    let mut pieces = more?;
+    pieces.push(first);
+    Some(sets::normalise(pieces))
+}
+
+/// `count` frames in one piece that holds a kernel where it must lie, from the smallest extent that
+/// has room for them; begun at a superpage if that can be.
+fn around(free: &mut FreeList, count: u64, high: bool, kernel: &modules::Item) -> Option<MfnRange> {
+    let holds = |piece: &MfnRange| kernel.lowest(piece).is_some();
+    let piece_in = |extent: &MfnRange| {
+        let (first, end) = (extent.start().raw(), extent.end().raw());
+        let last = end.checked_sub(count)?;
+        // The farthest that the piece can reach to either side without leaving the kernel out.
+        let lowest = kernel.lowest(extent)?.end().raw().saturating_sub(count);
+        let highest = kernel
+            .highest(extent, u64::MAX >> FRAME_SHIFT)?
+            .start()
+            .raw();
+        let up = align_down(last.min(highest), SUPERPAGE);
+        let down = align_up(first.max(lowest), SUPERPAGE);
+        let starts = if high { [up, down] } else { [down, up] };
+        let starts = starts
+            .into_iter()
+            .chain([first.max(lowest), last.min(highest)]);
+        let mut pieces = starts.map(|start| frames(start, start.saturating_add(count)));
+        pieces.find(|piece| extent.covers(piece) && holds(piece))
+    };
+    let found = free
+        .extents()
+        .filter_map(|extent| Some((extent, piece_in(&extent)?)));
+    let (extent, piece) = found.min_by_key(|(extent, _)| extent.frames())?;
+    free.take(extent, piece);
+    Some(piece)
 }
 
 /// `count` frames in as few pieces as the free extents allow.

@@ -268,6 +268,75 @@ fn nobody_names_the_first_mib() {
 }
 
 #[test]
+fn four_domains_share_what_lies_below_one_gib() {
+    let mut host = q35(8 * GIB, 8);
+    host.boot.truncate(1);
+    let mut domains = vec![pc_domain(
+        "control",
+        MemoryRequest::Rest,
+        fixed_kernel(16 * MIB),
+        true,
+    )];
+    for index in 0..5 {
+        let mut driver = pc_domain(
+            &format!("driver{index}"),
+            MemoryRequest::Size(160 * MIB),
+            movable(300 * MIB),
+            false,
+        );
+        driver.direct_map = Some(true.into());
+        driver.ramdisk = None;
+        domains.push(driver);
+    }
+    let outcome = planned(&host, &pc_system(domains));
+    assert_eq!(codes(&outcome), [""; 0]);
+    for domain in &outcome.plan.domains {
+        assert!(domain.kernel.range().end().raw() <= GIB, "{}", domain.name);
+    }
+}
+
+#[test]
+fn two_kernels_for_one_place() {
+    let host = q35(2 * GIB, 2);
+    let first = pc_domain("first", MemoryRequest::Rest, fixed_kernel(16 * MIB), true);
+    let mut second = pc_domain(
+        "second",
+        MemoryRequest::Size(256 * MIB),
+        fixed_kernel(120 * MIB),
+        false,
+    );
+    second.direct_map = Some(true.into());
+    let outcome = planned(&host, &pc_system(vec![first, second]));
+    assert_eq!(codes(&outcome), ["kernel-bounds"]);
+    assert_eq!(outcome.plan.domains.len(), 1);
+    let conflict = &outcome.conflicts[0];
+    assert!(conflict.sides.len() >= 2, "{conflict:?}");
+    assert!(
+        conflict.sides.iter().any(|side| side.domain == Some(0)),
+        "{conflict:?}"
+    );
+    assert!(
+        conflict.sides.iter().any(|side| side.domain == Some(1)),
+        "{conflict:?}"
+    );
+}
+
+#[test]
+fn static_memory_that_misses_the_kernels_place() {
+    let mut host = q35(2 * GIB, 2);
+    host.boot.truncate(1);
+    let mut guest = pc_domain("guest", MemoryRequest::SumOfStatic, fixed_kernel(GIB), true);
+    guest.ramdisk = None;
+    guest.static_mem = vec![fixed(512 * MIB, 256 * MIB)];
+    let outcome = planned(&host, &pc_system(vec![guest.clone()]));
+    assert_eq!(codes(&outcome), ["kernel-bounds"]);
+    // A range that begins below it, at no multiple of 2 MiB, will do.
+    guest.static_mem = vec![fixed(15 * MIB, 256 * MIB)];
+    let outcome = planned(&host, &pc_system(vec![guest]));
+    assert_eq!(codes(&outcome), [""; 0]);
+}
+
+#[test]
 fn a_domain_that_is_not_direct_mapped_needs_an_iommu() {
     let mut host = q35(2 * GIB, 1);
     let mut control = pc_domain(

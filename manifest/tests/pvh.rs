@@ -10,8 +10,8 @@ use terrane_manifest::kernel::{KernelError, Wrapper, unwrap_bounded, unwrap_x86}
 
 const MIB: u64 = 1 << 20;
 const LIMIT: u64 = 64 * MIB;
-const HEADER: usize = 64;
-const PROGRAM_HEADER: usize = 56;
+const HEADER: u16 = 64;
+const PROGRAM_HEADER: u16 = 56;
 
 /// A loadable segment: address, bytes in the file, bytes in memory.
 type Segment = (u64, Vec<u8>, u64);
@@ -28,17 +28,17 @@ fn elf(segments: &[Segment], notes: &[(u32, Vec<u8>)]) -> Vec<u8> {
         note.resize(note.len().next_multiple_of(4), 0);
     }
     let count = segments.len() + 1;
-    let mut file = vec![0; HEADER];
+    let mut file = vec![0; usize::from(HEADER)];
     file[..7].copy_from_slice(&[0x7f, b'E', b'L', b'F', 2, 1, 1]);
     file[16..18].copy_from_slice(&2u16.to_le_bytes());
     file[18..20].copy_from_slice(&62u16.to_le_bytes());
     file[20..24].copy_from_slice(&1u32.to_le_bytes());
-    file[32..40].copy_from_slice(&(HEADER as u64).to_le_bytes());
-    file[52..54].copy_from_slice(&(HEADER as u16).to_le_bytes());
-    file[54..56].copy_from_slice(&(PROGRAM_HEADER as u16).to_le_bytes());
+    file[32..40].copy_from_slice(&u64::from(HEADER).to_le_bytes());
+    file[52..54].copy_from_slice(&HEADER.to_le_bytes());
+    file[54..56].copy_from_slice(&PROGRAM_HEADER.to_le_bytes());
     file[56..58].copy_from_slice(&u16::try_from(count).unwrap().to_le_bytes());
     let mut content: Vec<u8> = Vec::new();
-    let first = (HEADER + count * PROGRAM_HEADER) as u64;
+    let first = (usize::from(HEADER) + count * usize::from(PROGRAM_HEADER)) as u64;
     let mut header = |kind: u32, address: u64, bytes: &[u8], memory: u64, align: u64| {
         file.extend(kind.to_le_bytes());
         file.extend(7u32.to_le_bytes());

@@ -181,6 +181,21 @@ fn it_is_started_with_the_container_as_module() {
 }
 
 #[test]
+fn a_folder_that_qemu_takes_no_module_from_is_said_so() {
+    let folder = Folder::new(QEMU);
+    let spaced = folder.path("two words");
+    std::fs::create_dir(&spaced).unwrap();
+    let output = folder
+        .command(&["run", "system.toml"])
+        .env("TMPDIR", spaced)
+        .output()
+        .unwrap();
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("TMPDIR"), "{said}");
+}
+
+#[test]
 fn the_kernel_lies_where_it_runs() {
     let fixed = QEMU.replace("kernel.elf", "kernel-fixed.elf");
     let folder = Folder::new(&fixed);

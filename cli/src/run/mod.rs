@@ -88,6 +88,12 @@ impl BootFiles {
             .prefix("terrane-")
             .tempdir()
             .map_err(|error| diagnostics::unwritable(&std::env::temp_dir(), &error))?;
+        if system.host_tree.is_none() && folder.path().to_string_lossy().contains(' ') {
+            // What follows a space in a module's name are its arguments.
+            let message = format!("QEMU loads no module from {}", folder.path().display());
+            return Err(Diagnostic::error("cannot-write", message)
+                .with_help("set TMPDIR to a folder without a space in its path"));
+        }
         let put = |name: &str, bytes: &[u8]| {
             let path = folder.path().join(name);
             fs::write(&path, bytes).map_err(|error| diagnostics::unwritable(&path, &error))

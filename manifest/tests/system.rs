@@ -1,12 +1,14 @@
 //! The system tree: what is written is read back, Xen's own trees are read, bad ones give problems.
 
 use layout::{
-    Capabilities, Code, DeviceRequest, DomainRequest, HypervisorRequest, KernelRequest, Kind,
-    Limits, Located, MachineAddress, MachineRange, MemoryRequest, ModuleRequest, OnConflict,
-    OnStop, OnStrayAccess, Origin, Policies, Reserved, Scrub, StaticRange, SystemRequest,
+    Capabilities, Code, DeviceRequest, DomainRequest, GuestAddress, GuestRange, HypervisorRequest,
+    KernelRequest, Kind, Limits, Located, MachineAddress, MachineRange, MemoryRequest,
+    ModuleRequest, OnConflict, OnStop, OnStrayAccess, Origin, Policies, Reserved, Scrub,
+    StaticRange, SystemRequest,
 };
 use proptest::prelude::*;
 use terrane_manifest::origin::Origins;
+use terrane_manifest::pc;
 use terrane_manifest::tree::blob::Tree;
 use terrane_manifest::tree::guest;
 use terrane_manifest::tree::system::{self, Modules, System};
@@ -50,7 +52,7 @@ prop_compose! {
 }
 
 fn kernel() -> impl Strategy<Value = KernelRequest> {
-    module().prop_map(|module| KernelRequest {
+    let arm64 = module().prop_map(|module| KernelRequest {
         module,
         memory_size: KERNEL_MEMORY,
         alignment: 2 << 20,
@@ -58,7 +60,25 @@ fn kernel() -> impl Strategy<Value = KernelRequest> {
         bounds: None,
         entry: None,
         origin: Origin::NONE,
-    })
+    });
+    prop_oneof![arm64, x86_kernel()]
+}
+
+fn x86_kernel() -> impl Strategy<Value = KernelRequest> {
+    let numbers = (1u64..u64::MAX, any::<u64>(), any::<u64>());
+    let bounds = prop::option::of((any::<u64>(), any::<u64>()));
+    (module(), numbers, any::<u64>(), bounds).prop_map(
+        |(module, (memory_size, alignment, text_offset), entry, bounds)| KernelRequest {
+            module,
+            memory_size,
+            alignment,
+            text_offset,
+            bounds: bounds
+                .map(|(start, size)| GuestRange::saturating(GuestAddress::new(start), size)),
+            entry: Some(entry % memory_size),
+            origin: Origin::NONE,
+        },
+    )
 }
 
 fn module_request() -> impl Strategy<Value = Option<ModuleRequest>> {
@@ -358,6 +378,86 @@ fn reserved_ranges_reach_the_reader() {
         .iter_mut()
         .for_each(|reserved| reserved.origin = Origin::NONE);
     assert_eq!(read.reserved, [reserved]);
+}
+
+/// A kernel's module with these properties beside its size in memory.
+fn x86_tree(more: impl Fn(&mut Writer)) -> Vec<u8> {
+    tree(|chosen| {
+        chosen.node("domU1", |domain| {
+            domain.string("compatible", "xen,domain");
+            domain.cells("cpus", &[1]);
+            domain.cells("#address-cells", &[2]);
+            domain.cells("#size-cells", &[2]);
+            domain.node("module@1000000", |module| {
+                module.strings("compatible", &["multiboot,kernel", "multiboot,module"]);
+                module.numbers("reg", &[0x100_0000, 0x1000]);
+                module.numbers("terrane,memory-size", &[0x8000]);
+                more(module);
+            });
+        });
+    })
+}
+
+fn read_x86(bytes: &[u8]) -> System {
+    let pc = pc::Description {
+        cpus: vec![0, 1],
+        console: Some(0x3f8),
+        ..pc::Description::default()
+    };
+    let no_header = |_: MachineRange| None;
+    let tree = Tree::read(bytes).unwrap();
+    system::read(
+        &tree,
+        Modules::Absolute,
+        &pc,
+        &no_header,
+        &mut Origins::new(),
+    )
+}
+
+#[test]
+fn a_kernel_that_is_described_needs_no_header() {
+    let system = read_x86(&x86_tree(|module| {
+        module.numbers("terrane,entry", &[0x7fff]);
+    }));
+    assert_eq!(system.problems, []);
+    let domain = &system.request.domains[0];
+    let kernel = domain.kernel.as_ref().unwrap();
+    assert_eq!(
+        (kernel.memory_size, kernel.alignment, kernel.text_offset),
+        (0x8000, 4096, 0)
+    );
+    assert_eq!((kernel.entry, kernel.bounds), (Some(0x7fff), None));
+    // Beside a PC there is no tree for the domain, but room for what it starts from.
+    assert_eq!(domain.tree_bytes, pc::START_BYTES);
+    let console = system.request.hypervisor.console.unwrap();
+    assert_eq!(console.value, "com1");
+}
+
+#[test]
+fn a_kernel_that_is_described_wrongly_is_refused() {
+    let refused = |name: &str, numbers: &[u64]| {
+        let system = read_x86(&x86_tree(|module| module.numbers(name, numbers)));
+        assert!(system.request.domains[0].kernel.is_none(), "{name}");
+        codes(&system)
+    };
+    assert_eq!(refused("terrane,entry", &[0x8000]), [Code::KernelFile]);
+    assert_eq!(refused("terrane,bounds", &[1]), [Code::WrongType]);
+    assert_eq!(refused("terrane,bounds", &[2, 1]), [Code::WrongType]);
+    assert_eq!(refused("terrane,bounds", &[0, 1, 2]), [Code::WrongType]);
+    let unknown = read_x86(&x86_tree(|module| module.flag("terrane,new-thing")));
+    assert_eq!(codes(&unknown), [Code::UnknownKey]);
+}
+
+#[test]
+fn a_pc_has_the_console_that_it_says() {
+    let named = |name: &str| {
+        read_x86(&tree(|chosen| {
+            chosen.string("terrane,console", name);
+        }))
+    };
+    assert_eq!(named("com1").problems, []);
+    assert_eq!(codes(&named("com2")), [Code::DeviceUnknown]);
 }
 
 #[test]

@@ -158,7 +158,7 @@ fn record() -> u64 {
     unsafe { asm!("sgdt [{}]", in(reg) &raw mut pointer, options(nostack, preserves_flags)) };
     let base = pointer.base as *const Descriptors;
     // SAFETY: the table is that of `entry.s` or of `start`; both have a word for the record behind the descriptors.
-    unsafe { (&raw const (*base).record).read() }
+    unsafe { (*base).record }
 }
 
 /// This CPU's record. Only after [`start`] has run on it.

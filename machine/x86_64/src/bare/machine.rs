@@ -240,10 +240,12 @@ impl Machine for Pc {
 
     fn raise_upcall(&self, vcpu: &Vcpu) {
         platform::raise_upcall(&vcpu.apic);
+        vcpu.change();
     }
 
     fn set_timer(&self, vcpu: &Vcpu, deadline: Option<u64>) {
         platform::set_core_timer(self.host, &vcpu.apic, deadline);
+        vcpu.change();
     }
 
     fn reset_domain(&self, domain: &Domain) {

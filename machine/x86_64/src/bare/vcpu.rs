@@ -67,6 +67,9 @@ pub struct Vcpu {
     start: Mutex<Option<Begin>>,
     initialised: Mutex<Option<Wanted>>,
     kicked: AtomicBool,
+    /// Somebody has left an upcall, a timer or a word since its CPU last looked around. Other CPUs send an interrupt as
+    /// well; this is for what a hypercall of its own leaves.
+    changed: AtomicBool,
 }
 
 impl Vcpu {
@@ -83,6 +86,7 @@ impl Vcpu {
             start: Mutex::new(None),
             initialised: Mutex::new(None),
             kicked: AtomicBool::new(false),
+            changed: AtomicBool::new(false),
         }
     }
 
@@ -205,9 +209,20 @@ impl Vcpu {
         self.start.lock().take()
     }
 
+    /// Has its CPU look around after the hypercall that it is in.
+    pub fn change(&self) {
+        self.changed.store(true, Ordering::Release);
+    }
+
+    /// Takes the word that `change` left.
+    pub fn take_change(&self) -> bool {
+        self.changed.load(Ordering::Relaxed) && self.changed.swap(false, Ordering::Acquire)
+    }
+
     /// Leaves word for its CPU to ask the core what to do.
     pub fn request_kick(&self) {
         self.kicked.store(true, Ordering::Release);
+        self.change();
     }
 
     /// Takes the word that `request_kick` left.

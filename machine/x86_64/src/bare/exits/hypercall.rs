@@ -40,12 +40,22 @@ pub fn call(cpu: &Cpu, vcpu: &Vcpu) -> Around {
             for (number, value) in ARGUMENTS.into_iter().zip(args) {
                 vcpu.set_register(number, value);
             }
+            Around::Changed
+        }
+        Next::Advance => {
+            vcpu.advance(LENGTH);
+            state.rax.set(args[0]);
+            if vcpu.take_change() {
+                Around::Changed
+            } else {
+                Around::AsBefore
+            }
         }
         next => {
             vcpu.advance(LENGTH);
             state.rax.set(args[0]);
             run::follow(cpu, next);
+            Around::Changed
         }
     }
-    Around::Changed
 }

@@ -37,7 +37,7 @@ pub fn access(cpu: &Cpu, vcpu: &Vcpu) -> Around {
     }
     let accumulator = Register {
         number: 0,
-        bytes: width.bytes() as u8,
+        bytes: (width.bytes() & 0xf) as u8,
         high: false,
     };
     let rax = vcpu.register(register::RAX);

@@ -28,7 +28,8 @@ pub fn cpuid(vcpu: &Vcpu) -> Around {
 /// RDMSR or WRMSR.
 pub fn msr(cpu: &Cpu, vcpu: &Vcpu) -> Around {
     let number = (vcpu.register(register::RCX) & 0xffff_ffff) as u32;
-    let done = if vcpu.block.control.exit_info_1.get() & 1 == 0 {
+    let is_read = vcpu.block.control.exit_info_1.get() & 1 == 0;
+    let done = if is_read {
         read(cpu, vcpu, number).map(|value| {
             vcpu.set_register(register::RAX, value & 0xffff_ffff);
             vcpu.set_register(register::RDX, value >> 32);
@@ -42,7 +43,11 @@ pub fn msr(cpu: &Cpu, vcpu: &Vcpu) -> Around {
         Ok(()) => vcpu.advance(2),
         Err(GeneralProtection) => vcpu.inject(Event::PROTECTION),
     }
-    Around::Changed
+    if is_read {
+        Around::AsBefore
+    } else {
+        Around::Changed
+    }
 }
 
 fn read(cpu: &Cpu, vcpu: &Vcpu, number: u32) -> Result<u64, GeneralProtection> {

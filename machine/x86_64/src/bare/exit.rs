@@ -40,6 +40,9 @@ pub fn handle(cpu: &Cpu, vcpu: &Vcpu) -> Around {
         | code::MWAIT
         | code::MWAIT_ARMED
         | code::RDPRU => vcpu.inject(Event::UNDEFINED),
+        code::INVALID | code::INVALID_32 if memory::is_at_control_write(cpu, vcpu) => {
+            vcpu.inject(Event::PROTECTION);
+        }
         code::EXCEPTION..=code::LAST_EXCEPTION => exception(cpu, vcpu, reason),
         _ => crash(cpu, vcpu, "exit"),
     }
@@ -69,7 +72,7 @@ pub fn crash(cpu: &Cpu, vcpu: &Vcpu, what: &str) {
     let control = &vcpu.block.control;
     let name = match control.exit_code.get() {
         code::SHUTDOWN => " (shutdown: a fault in a double fault)",
-        code::INVALID => " (invalid state)",
+        code::INVALID | code::INVALID_32 => " (invalid state)",
         _ => "",
     };
     let next = cpu.caller.crash(format_args!(

@@ -100,6 +100,7 @@ impl Machine for Pc {
             tsc_timestamp: clock.base,
             tsc_to_system_mul: clock.multiplier,
             tsc_shift: clock.shift,
+            flags: abi::shared_info::TSC_STABLE,
             ..TimeInfo::default()
         })
     }

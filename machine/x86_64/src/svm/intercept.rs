@@ -106,6 +106,9 @@ pub mod code {
     pub const NESTED_FAULT: u64 = 0x400;
     /// VMRUN found the block invalid.
     pub const INVALID: u64 = u64::MAX;
+    /// The same as QEMU's emulation has it. It also leaves a guest by it that moves reserved bits to CR3 or CR4, where a
+    /// CPU raises #GP.
+    pub const INVALID_32: u64 = 0xffff_ffff;
 }
 
 /// The error code of a nested page fault in EXITINFO1. APM volume 2, 15.25.6.

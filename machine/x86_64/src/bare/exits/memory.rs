@@ -126,6 +126,16 @@ fn instruction(vcpu: &Vcpu, domain: &Domain) -> Option<Instruction> {
     mmio::decode(bytes.get(..length)?, mode)
 }
 
+/// Whether the guest exited at a MOV to a control register (0F 22, with or without REX).
+pub fn is_at_control_write(cpu: &Cpu, vcpu: &Vcpu) -> bool {
+    let mut bytes = [0; LONGEST];
+    let length = fetch(vcpu, cpu.caller.domain.machine(), &mut bytes);
+    matches!(
+        bytes.get(..length),
+        Some([0x0f, 0x22, ..] | [0x40..=0x4f, 0x0f, 0x22, ..])
+    )
+}
+
 /// The D bit in a code segment's attributes.
 const DEFAULT_32: u16 = 1 << 10;
 

@@ -56,11 +56,13 @@ pub fn every_function(target: &Target, random: &mut Random) {
             messages(function, target, random);
         }
     }
-    // Widths and registers that there aren't.
+    // Other widths; the address register is 32 bits wide, and the reset register lies in it.
     for register in 0..=255 {
+        select(0, register);
         cpu::out8(DATA + u16::from(register & 3), register);
-        cpu::out16(ADDRESS, u16::from(register));
-        cpu::out8(ADDRESS + 1, register);
+        cpu::out16(DATA + u16::from(register & 2), u16::MAX);
+        cpu::out8(ADDRESS, register);
+        cpu::in8(DATA + u16::from(register & 3));
     }
     watchdog::rearm();
     say!("attacker: functions={count}");

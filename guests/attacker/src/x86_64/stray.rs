@@ -10,6 +10,8 @@ use super::guest::Target;
 use super::watchdog;
 use crate::common::violation;
 
+const FIRST_MIB: u64 = 1 << 20;
+
 /// Every page that the machine's map has as RAM and that isn't the guest's, and the ranges of the argument `mmio`. Gives
 /// how many.
 pub fn every_page(target: &Target) -> u64 {
@@ -17,7 +19,8 @@ pub fn every_page(target: &Target) -> u64 {
     for range in machine(target).into_iter().flatten() {
         for page in (range.start..range.end()).step_by(usize::try_from(target.step).unwrap_or(4096))
         {
-            if target.is_ram(page) || target.is_skipped(page) {
+            // Of the first MiB the hardware domain has all, whatever the map calls it.
+            if page < FIRST_MIB || target.is_ram(page) || target.is_skipped(page) {
                 continue;
             }
             watchdog::progress(15 << 40 | page >> 12);

@@ -123,6 +123,33 @@ impl Recorder {
     }
 }
 
+impl Recorder {
+    fn words(&self) -> [&AtomicU64; 6] {
+        let Self {
+            recover,
+            seen,
+            vector,
+            error,
+            address,
+            at,
+            ..
+        } = self;
+        [recover, seen, vector, error, address, at]
+    }
+
+    /// What is being attempted and was seen.
+    fn take(&self) -> [u64; 6] {
+        self.words().map(|word| word.load(Ordering::Relaxed))
+    }
+
+    /// Goes on with it.
+    fn put(&self, before: [u64; 6]) {
+        for (word, value) in self.words().into_iter().zip(before) {
+            word.store(value, Ordering::Relaxed);
+        }
+    }
+}
+
 /// This CPU's record.
 pub fn recorder() -> &'static Recorder {
     let stack: u64;
@@ -316,10 +343,14 @@ terrane_guest_common:
 extern "C" fn handle(frame: &mut Frame) {
     let vector = u8::try_from(frame.vector).unwrap_or(u8::MAX);
     if vector >= vector::FIRST_INTERRUPT {
-        match INTERRUPT.get() {
-            Some(handler) => handler(vector),
-            None => report("interrupt without a handler", frame),
-        }
+        let Some(handler) = INTERRUPT.get() else {
+            report("interrupt without a handler", frame);
+        };
+        // The handler makes attempts of its own, in the midst of another.
+        let recorder = recorder();
+        let before = recorder.take();
+        handler(vector);
+        recorder.put(before);
         return;
     }
     if vector == vector::NMI {

@@ -1,7 +1,6 @@
 //! VMMCALL: Xen's hypercalls. Numbers and arguments lie in registers as public/arch-x86/xen-x86_64.h says.
 
 use abi::Errno;
-use abi::number::XEN_VERSION;
 use hypervisor::machine::Next;
 
 use crate::bare::cpu::Cpu;
@@ -35,9 +34,8 @@ pub fn call(cpu: &Cpu, vcpu: &Vcpu) -> Around {
         );
         return Around::AsBefore;
     }
-    let number = state.rax.get();
     let mut args = ARGUMENTS.map(|number| vcpu.register(number));
-    match cpu.caller.hypercall(number, &mut args) {
+    match cpu.caller.hypercall(state.rax.get(), &mut args) {
         Next::Again => {
             for (number, value) in ARGUMENTS.into_iter().zip(args) {
                 vcpu.set_register(number, value);
@@ -52,12 +50,6 @@ pub fn call(cpu: &Cpu, vcpu: &Vcpu) -> Around {
             } else {
                 Around::AsBefore
             }
-        }
-        // A question: it sends no event and sets no timer.
-        Next::Advance if number == XEN_VERSION => {
-            vcpu.advance(LENGTH);
-            state.rax.set(args[0]);
-            return Around::AsBefore;
         }
         next => {
             vcpu.advance(LENGTH);

@@ -77,7 +77,7 @@ impl Windows {
             end: span
                 .end
                 .checked_next_multiple_of(PAGE_SIZE)
-                .unwrap_or(u64::MAX & !(PAGE_SIZE - 1)),
+                .unwrap_or(!(PAGE_SIZE - 1)),
         });
         let mut pages: Vec<Span> = pages.filter(|span| span.start < span.end).collect();
         pages.sort_unstable();

@@ -1,0 +1,107 @@
+//! Devices that a domain cannot have, or that do not reach it.
+
+use terrane_layout::*;
+
+use super::*;
+
+#[test]
+fn devices_in_one_page() {
+    let mut host = virt(2 * GIB, 2);
+    let mut neighbour = host.devices[2].clone();
+    neighbour.path = "/virtio_mmio@a000200".into();
+    neighbour.ranges = vec![bytes(0xa00_0200, 0x200)];
+    host.devices.push(neighbour);
+    let asking = |paths: &[&str]| {
+        let mut guest = sized(256 * MIB);
+        guest.direct_map = Some(true.into());
+        guest.devices = paths
+            .iter()
+            .map(|path| DeviceRequest {
+                path: (*path).into(),
+                dma_mask: None,
+                origin: Origin(80),
+            })
+            .collect();
+        system(vec![guest, domain("control", MemoryRequest::Rest, 0, true)])
+    };
+    let outcome = plan(&host, &asking(&["/virtio_mmio@a000000"]));
+    assert_eq!(codes(&outcome), ["device-shares-page"]);
+    let found = &outcome.conflicts[0];
+    assert_eq!(found.sides[0].origin, Origin(80));
+    assert!(found.sides[1].what.contains("\"control\""), "{found:?}");
+    assert_eq!(found.help, "give /virtio_mmio@a000200 to the same domain");
+    // The mend.
+    let both = asking(&["/virtio_mmio@a000000", "/virtio_mmio@a000200"]);
+    assert!(plan(&host, &both).conflicts.is_empty());
+}
+
+#[test]
+fn devices_and_their_dma() {
+    let host = virt(2 * GIB, 2);
+    let device = |path: &str, mask| DeviceRequest {
+        path: path.into(),
+        dma_mask: mask,
+        origin: Origin(80),
+    };
+    let with = |device| {
+        let mut guest = sized(256 * MIB);
+        guest.devices = vec![device];
+        guest
+    };
+    let found = one(with(device("/pl061@9040000", None)));
+    assert_eq!(found.code, Code::DeviceUnknown);
+    assert_eq!(found.help, "the nearest is /pl061@9030000");
+    assert_eq!(named(with(device("/pl011@9000000", None))), "device-twice");
+    let mut other = with(device("/pl061@9030000", None));
+    other.name.value = "other".into();
+    let twice = system(vec![with(device("/pl061@9030000", None)), other]);
+    assert_eq!(code(&host, &twice), "device-twice");
+    let mut request = system(vec![sized(256 * MIB)]);
+    request.hypervisor.console = Some(Located::new("/serial".into(), Origin(81)));
+    assert_eq!(code(&host, &request), "device-unknown");
+
+    // DMA of a domain whose frames are elsewhere.
+    let master = || with(device("/virtio_mmio@a000000", None));
+    let found = one(master());
+    assert_eq!(found.code, Code::DmaWithoutIommu);
+    assert!(found.sides[1].what.contains("/virtio_mmio@a000000"));
+    let mut allowed = master();
+    allowed.allow_dma_without_iommu = true;
+    let found = one(allowed);
+    assert_eq!(
+        (found.code, found.severity),
+        (Code::DmaWithoutIommu, Severity::Warning)
+    );
+    let mut behind = host.clone();
+    behind.devices[2].behind_iommu = true;
+    assert_eq!(code(&behind, &system(vec![master()])), "not-built-yet");
+    let mut indirect = domain("control", MemoryRequest::Rest, 0, true);
+    indirect.direct_map = Some(Located::new(false, Origin(82)));
+    let found = one(indirect);
+    assert_eq!(
+        (found.code, found.sides[0].origin),
+        (Code::DmaWithoutIommu, Origin(82))
+    );
+    let mut direct = master();
+    direct.direct_map = Some(true.into());
+    assert!(plan(&host, &system(vec![direct])).conflicts.is_empty());
+
+    // A device that can't reach the memory: edu, with its 28 bits.
+    let mut edu = with(device("/virtio_mmio@a000000", Some(0xfff_ffff)));
+    edu.direct_map = Some(true.into());
+    let found = one(edu);
+    assert_eq!(
+        (found.code, found.severity),
+        (Code::DmaMask, Severity::Error)
+    );
+    let mut partly = with(device("/virtio_mmio@a000000", Some(0xbfff_0000)));
+    partly.direct_map = Some(true.into());
+    partly.memory.value = MemoryRequest::SumOfStatic;
+    partly.static_mem = vec![fixed(0xb000_0000, 256 * MIB)];
+    let found = one(partly);
+    assert_eq!(
+        (found.code, found.severity),
+        (Code::DmaMask, Severity::Warning)
+    );
+    assert_eq!(found.help, "memory-below = 0xbfff0001");
+}

@@ -8,7 +8,7 @@ use crate::address::{FRAME_SHIFT, FRAME_SIZE};
 use crate::host::{Architecture, BootKind, HostMap};
 use crate::planner::ground::registers;
 use crate::planner::sets::{SUPERPAGE, normalise_bytes};
-use crate::request::{DomainRequest, Limits, SystemRequest};
+use crate::request::{DomainRequest, Limits, MemoryRequest, SystemRequest};
 use crate::sort::sort_by_key;
 
 const KIB: u64 = 1 << 10;
@@ -114,12 +114,7 @@ pub fn table_frames(host: &HostMap, domain: &DomainRequest) -> u64 {
         .static_mem
         .iter()
         .filter(|range| range.start % REGION_UNIT != 0);
-    let most = host
-        .ram
-        .iter()
-        .map(|bank| bank.range.size())
-        .fold(0, u64::saturating_add);
-    let odd = odd.map(|range| range.size.min(most) / REGION_UNIT + 1);
+    let odd = odd.map(|range| at_most_ram(host, range.size) / REGION_UNIT + 1);
     let odd = odd.fold(0, u64::saturating_add);
     let odd = if identity.is_direct_mapped() { 0 } else { odd };
     let devices = if identity.is_hardware() {
@@ -128,12 +123,35 @@ pub fn table_frames(host: &HostMap, domain: &DomainRequest) -> u64 {
         count(domain.devices.len()) * TABLES_AT_EDGES
     };
     let pages = match host.architecture {
-        Architecture::X86_64 => PC_TABLES.saturating_add(most >> 30),
+        Architecture::X86_64 => PC_TABLES + (at_most_ram(host, wanted_bytes(domain)) >> 30),
         Architecture::Aarch64 | Architecture::Riscv64 => 0,
     };
     [ROOT_TABLES, SPLIT_TABLES, extents, odd, devices, pages]
         .into_iter()
         .fold(0, u64::saturating_add)
+}
+
+/// Bytes of RAM that a domain asks for.
+fn wanted_bytes(domain: &DomainRequest) -> u64 {
+    match domain.memory.value {
+        MemoryRequest::Size(size) => size,
+        MemoryRequest::Rest => u64::MAX,
+        MemoryRequest::SumOfStatic => {
+            let named = domain.static_mem.iter().map(|range| range.size);
+            named.fold(0, u64::saturating_add)
+        }
+    }
+}
+
+/// The same number of bytes, or all of the RAM if that is less: who asks for more is refused, and
+/// mustn't make the others pay. RAM is only counted for what is large: it may have many banks.
+fn at_most_ram(host: &HostMap, bytes: u64) -> u64 {
+    const LARGE: u64 = 64 << 30;
+    if bytes <= LARGE {
+        return bytes;
+    }
+    let banks = host.ram.iter().map(|bank| bank.range.size());
+    bytes.min(banks.fold(0, u64::saturating_add))
 }
 
 /// Bytes that a domain costs.

@@ -62,14 +62,23 @@ struct Room(Vec<(Mfn, u64)>);
 impl Room {
     fn new(free: &[MfnRange], home: u64, wants: &[Want<'_>]) -> Self {
         let all = sets::total(free);
+        let mut limits: Vec<Mfn> = wants.iter().map(|want| want.limit).collect();
+        sort_by_key(&mut limits, |limit| [limit.raw(), 0, 0]);
+        limits.dedup();
         let mut room: Vec<(Mfn, u64)> = Vec::new();
-        for want in wants {
-            if room.iter().all(|(limit, _)| *limit != want.limit) {
-                // The hypervisor may be above the limit, as far as there is room.
-                let below = sets::total(&sets::below(free, want.limit));
-                let left = below.saturating_sub(home.saturating_sub(all - below));
-                room.push((want.limit, left));
+        // Free frames in extents that end below the limit, counted as the limits rise.
+        let (mut whole, mut counted) = (0, 0);
+        for limit in limits {
+            while let Some(extent) = free.get(counted).filter(|extent| extent.end() <= limit) {
+                whole += extent.frames();
+                counted += 1;
             }
+            let cut = free.get(counted);
+            let part = cut.map_or(0, |extent| limit.raw().saturating_sub(extent.start().raw()));
+            let below = whole + part;
+            // The hypervisor may be above the limit, as far as there is room.
+            let left = below.saturating_sub(home.saturating_sub(all - below));
+            room.push((limit, left));
         }
         Self(room)
     }

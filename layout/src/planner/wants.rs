@@ -44,6 +44,7 @@ pub(crate) fn collect<'a>(
     report: &Report,
 ) -> Vec<Want<'a>> {
     let mut wants = Vec::new();
+    let usable = super::sets::total(&ground.usable);
     for (index, domain) in request.domains.iter().enumerate() {
         let frames = match domain.memory.value {
             MemoryRequest::Size(size) => Some(size >> FRAME_SHIFT),
@@ -60,7 +61,11 @@ pub(crate) fn collect<'a>(
         let limit = domain
             .memory_below
             .map_or(Mfn::MAX, |limit| Mfn::new(limit.value >> FRAME_SHIFT));
-        let most = guest::most_frames(ground.host.architecture, &identity, &ground.usable);
+        let most = if identity.uses_host_layout() {
+            usable
+        } else {
+            guest::most_frames(ground.host.architecture, &identity, &ground.usable)
+        };
         wants.push(Want {
             index,
             identity,

@@ -74,6 +74,12 @@ impl Entry {
         Destination::narrow((self.0 >> 56) as u8, self.0 & Self::LOGICAL != 0)
     }
 
+    /// The same, masked. The trigger stays: a line that falls while its pin is masked and called an edge isn't noticed by every
+    /// chip.
+    const fn masked(self) -> Self {
+        Self(self.0 | Self::MASK)
+    }
+
     /// The entry that hardware gets: fixed, to one physical APIC ID.
     fn physical(self, interrupt: DeviceInterrupt) -> Self {
         Self(
@@ -164,7 +170,7 @@ impl IoApic {
                 found = true;
                 if pin.in_service.is_none() {
                     pin.in_service = Some(vector);
-                    hardware.write(number, Entry::MASKED);
+                    pin.program(number, hardware);
                 }
             }
         }
@@ -263,7 +269,8 @@ impl Pin {
     fn program(&self, number: u8, hardware: &mut impl Pins) {
         let entry = match self.granted {
             Some(granted) if self.in_service.is_none() => self.entry.physical(granted),
-            _ => Entry::MASKED,
+            Some(granted) => self.entry.physical(granted).masked(),
+            None => Entry(self.entry.0 & (Entry::LEVEL | Entry::LOW_POLARITY)).masked(),
         };
         hardware.write(number, entry);
     }
@@ -341,10 +348,11 @@ mod tests {
         assert_eq!(table[16], Some(Entry(wanted)));
         assert!(!chip.level_arrived(0, 0x51, &mut table), "another vCPU");
         assert!(chip.level_arrived(1, 0x51, &mut table));
-        assert_eq!(table[16], Some(Entry::MASKED));
+        let masked = Some(Entry(wanted | 1 << 16));
+        assert_eq!(table[16], masked, "still a level");
         assert_ne!(chip.read(DATA) & 1 << 14, 0);
         chip.level_ended(0x50, &mut table);
-        assert_eq!(table[16], Some(Entry::MASKED));
+        assert_eq!(table[16], masked);
         chip.level_ended(0x51, &mut table);
         assert_eq!(table[16], Some(Entry(wanted)));
         assert_eq!(chip.read(DATA) & 1 << 14, 0);
@@ -358,7 +366,7 @@ mod tests {
         chip.level_arrived(0, 0x51, &mut table);
         entry(&mut chip, &mut table, 16, wanted | 1 << 16).unwrap();
         chip.write(END, 0x51, &Two, &mut table).unwrap();
-        assert_eq!(table[16], Some(Entry::MASKED));
+        assert_eq!(table[16], Some(Entry(1 << 15 | 1 << 16)), "still a level");
         entry(&mut chip, &mut table, 16, wanted).unwrap();
         assert_eq!(table[16], Some(Entry(wanted)));
         chip.level_arrived(0, 0x51, &mut table);
@@ -427,7 +435,7 @@ mod tests {
                 }
                 // A level that is in service is masked.
                 for (pin, written) in chip.pins.iter().zip(table) {
-                    prop_assert!(pin.in_service.is_none() || written == Some(Entry::MASKED));
+                    prop_assert!(pin.in_service.is_none() || written.is_some_and(Entry::is_masked));
                 }
             }
         }

@@ -17,7 +17,7 @@ use super::launch::Planned;
 use super::machine::Pc;
 use super::platform::{Devices, Host, VirtualApic};
 use super::vcpu::Vcpu;
-use super::{apic, cpu, run, smp};
+use super::{apic, console, cpu, run, smp};
 use crate::devices::acpi::{self, Madt};
 use crate::devices::e820::{self, Entry, Kind};
 use crate::devices::start_info::{FLAG_INITIAL_DOMAIN, FLAG_PRIVILEGED};
@@ -87,7 +87,13 @@ pub fn build(planned: Planned<'_>) -> Result<Option<&'static Cpu>, Error> {
         lines: lines(&planned.description),
     };
     let first = cpus.first().map(|&(_, apic_id)| apic_id);
-    planned.host.route_console(first.unwrap_or(here));
+    if planned.host.route_console(first.unwrap_or(here)) {
+        console::interrupt_on_input();
+    } else {
+        say(format_args!(
+            "no console input: the UART's interrupt can't be routed"
+        ));
+    }
     let features = planned.features;
     let system =
         System::new(machine, &planned.map, planned.outcome.plan, setups).map_err(Error::Core)?;

@@ -2,6 +2,10 @@
 //! `struct vcpu_time_info` (public/xen.h); and the arithmetic of the TSC's frequency.
 //!
 //! Not here: reading the TSC, and the clocks that it is measured against.
+#![allow(
+    clippy::cast_possible_truncation,
+    reason = "products of 128 bits are shifted or bounded before they are narrowed"
+)]
 
 /// Nanoseconds in a second.
 pub const NANOSECONDS: u64 = 1_000_000_000;
@@ -65,7 +69,7 @@ impl Clock {
         } else {
             delta << self.shift
         };
-        (scaled as u128 * self.multiplier as u128 >> 32) as u64
+        ((scaled as u128 * self.multiplier as u128) >> 32) as u64
     }
 
     /// The first TSC value at which [`Self::nanoseconds`] gives `time` or more; all ones if it never does.

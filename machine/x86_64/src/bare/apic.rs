@@ -83,13 +83,14 @@ pub fn start_cpu() {
     // SAFETY: every CPU that has SVM has this register.
     let base = unsafe { read_msr(MSR_APIC_BASE) };
     // The x2APIC can be entered from the enabled xAPIC only.
+    let kept = base & !(0x000f_ffff_ffff_f000 | BASE_EXTD);
     for mode in [BASE_EN, BASE_EN | extended] {
-        let kept = base & !(0x000f_ffff_ffff_f000 | BASE_EXTD);
-        // SAFETY: the mode is one that CPUID has; firmware may have left x2APIC on, from where there is no way to the
-        // xAPIC, so the first of both is left out then. Nothing else on this CPU uses its APIC.
-        if base & BASE_EXTD == 0 || mode & BASE_EXTD != 0 {
-            unsafe { write_msr(MSR_APIC_BASE, kept | BASE_ADDRESS | mode) };
+        // Where the firmware has left x2APIC on there is no way back to the xAPIC.
+        if base & BASE_EXTD != 0 && mode & BASE_EXTD == 0 {
+            continue;
         }
+        // SAFETY: the mode is one that CPUID has; nothing else on this CPU uses its APIC.
+        unsafe { write_msr(MSR_APIC_BASE, kept | BASE_ADDRESS | mode) };
     }
     for lvt in [
         register::TIMER,

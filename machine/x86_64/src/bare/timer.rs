@@ -44,7 +44,7 @@ pub fn arm(deadline: u64) {
         return;
     }
     let left = deadline.saturating_sub(tsc::now());
-    let counts = u128::from(left) * u128::from(RATIO.load(Ordering::Relaxed)) >> 32;
+    let counts = (u128::from(left) * u128::from(RATIO.load(Ordering::Relaxed))) >> 32;
     let count = u32::try_from(counts).unwrap_or(u32::MAX);
     // Too early by more than the error of a measured frequency, rather than too late by it.
     apic::count_down((count - count / 32).saturating_add(1));

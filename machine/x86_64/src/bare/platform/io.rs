@@ -49,34 +49,46 @@ impl Width {
 /// IN. The caller is the port's owner, or does what the hardware domain asked for. Zero for 64 bits: there are no such ports.
 pub(crate) fn read(port: u16, width: Width) -> u32 {
     let value: u32;
-    // SAFETY: the instructions touch no memory. That the device behind the port may be accessed is the caller's part.
-    unsafe {
-        match width {
-            Width::Byte => asm!("in al, dx", "movzx eax, al", in("dx") port, out("eax") value,
-                options(nomem, nostack, preserves_flags)),
-            Width::Half => asm!("in ax, dx", "movzx eax, ax", in("dx") port, out("eax") value,
-                options(nomem, nostack, preserves_flags)),
-            Width::Word => asm!("in eax, dx", in("dx") port, out("eax") value,
-                options(nomem, nostack, preserves_flags)),
-            Width::Long => value = 0,
-        }
+    match width {
+        // SAFETY: the instructions touch no memory. That the device behind the port may be accessed is the caller's part.
+        Width::Byte => unsafe {
+            asm!("in al, dx", "movzx eax, al", in("dx") port, out("eax") value,
+                options(nomem, nostack, preserves_flags));
+        },
+        // SAFETY: as above.
+        Width::Half => unsafe {
+            asm!("in ax, dx", "movzx eax, ax", in("dx") port, out("eax") value,
+                options(nomem, nostack, preserves_flags));
+        },
+        // SAFETY: as above.
+        Width::Word => unsafe {
+            asm!("in eax, dx", in("dx") port, out("eax") value,
+                options(nomem, nostack, preserves_flags));
+        },
+        Width::Long => value = 0,
     }
     value
 }
 
 /// OUT, likewise.
 pub(crate) fn write(port: u16, width: Width, value: u32) {
-    // SAFETY: as in `read`.
-    unsafe {
-        match width {
-            Width::Byte => asm!("out dx, al", in("dx") port, in("eax") value,
-                options(nomem, nostack, preserves_flags)),
-            Width::Half => asm!("out dx, ax", in("dx") port, in("eax") value,
-                options(nomem, nostack, preserves_flags)),
-            Width::Word => asm!("out dx, eax", in("dx") port, in("eax") value,
-                options(nomem, nostack, preserves_flags)),
-            Width::Long => {}
-        }
+    match width {
+        // SAFETY: as in `read`.
+        Width::Byte => unsafe {
+            asm!("out dx, al", in("dx") port, in("eax") value,
+                options(nomem, nostack, preserves_flags));
+        },
+        // SAFETY: as in `read`.
+        Width::Half => unsafe {
+            asm!("out dx, ax", in("dx") port, in("eax") value,
+                options(nomem, nostack, preserves_flags));
+        },
+        // SAFETY: as in `read`.
+        Width::Word => unsafe {
+            asm!("out dx, eax", in("dx") port, in("eax") value,
+                options(nomem, nostack, preserves_flags));
+        },
+        Width::Long => {}
     }
 }
 
@@ -85,14 +97,15 @@ pub(crate) fn write(port: u16, width: Width, value: u32) {
 /// # Safety
 /// The address is a multiple of the width, and [`super::super::mmu::map_device`] has mapped it.
 pub(crate) unsafe fn load(address: u64, width: Width) -> u64 {
-    // SAFETY: the caller has mapped it; a device's register is no Rust object.
-    unsafe {
-        match width {
-            Width::Byte => u64::from((address as *const u8).read_volatile()),
-            Width::Half => u64::from((address as *const u16).read_volatile()),
-            Width::Word => u64::from((address as *const u32).read_volatile()),
-            Width::Long => (address as *const u64).read_volatile(),
-        }
+    match width {
+        // SAFETY: the caller has mapped it; a device's register is no Rust object.
+        Width::Byte => u64::from(unsafe { (address as *const u8).read_volatile() }),
+        // SAFETY: as above.
+        Width::Half => u64::from(unsafe { (address as *const u16).read_volatile() }),
+        // SAFETY: as above.
+        Width::Word => u64::from(unsafe { (address as *const u32).read_volatile() }),
+        // SAFETY: as above.
+        Width::Long => unsafe { (address as *const u64).read_volatile() },
     }
 }
 
@@ -105,13 +118,14 @@ pub(crate) unsafe fn load(address: u64, width: Width) -> u64 {
     reason = "the width says how much of the value is meant"
 )]
 pub(crate) unsafe fn store(address: u64, width: Width, value: u64) {
-    // SAFETY: as in `load`.
-    unsafe {
-        match width {
-            Width::Byte => (address as *mut u8).write_volatile(value as u8),
-            Width::Half => (address as *mut u16).write_volatile(value as u16),
-            Width::Word => (address as *mut u32).write_volatile(value as u32),
-            Width::Long => (address as *mut u64).write_volatile(value),
-        }
+    match width {
+        // SAFETY: as in `load`.
+        Width::Byte => unsafe { (address as *mut u8).write_volatile(value as u8) },
+        // SAFETY: as in `load`.
+        Width::Half => unsafe { (address as *mut u16).write_volatile(value as u16) },
+        // SAFETY: as in `load`.
+        Width::Word => unsafe { (address as *mut u32).write_volatile(value as u32) },
+        // SAFETY: as in `load`.
+        Width::Long => unsafe { (address as *mut u64).write_volatile(value) },
     }
 }

@@ -66,20 +66,22 @@ impl Chip {
     }
 
     fn read(&self, register: u32) -> u32 {
-        // SAFETY: `take` has mapped the page. Selecting a register and reading it changes no state but the selection,
-        // and whoever accesses a chip holds the lock that it is under, or is the boot CPU before there are others.
-        unsafe {
-            io::store(self.address + SELECT, Width::Word, u64::from(register));
-            (io::load(self.address + DATA, Width::Word) & 0xffff_ffff) as u32
-        }
+        self.select(register);
+        // SAFETY: `take` has mapped the page; reading the selected register changes nothing.
+        let value = unsafe { io::load(self.address + DATA, Width::Word) };
+        (value & 0xffff_ffff) as u32
     }
 
     fn write_register(&self, register: u32, value: u64) {
-        // SAFETY: as in `read`; that the value may be written is what the callers see to.
-        unsafe {
-            io::store(self.address + SELECT, Width::Word, u64::from(register));
-            io::store(self.address + DATA, Width::Word, value);
-        }
+        self.select(register);
+        // SAFETY: `take` has mapped the page; that the value may be written is what the callers see to.
+        unsafe { io::store(self.address + DATA, Width::Word, value) };
+    }
+
+    fn select(&self, register: u32) {
+        // SAFETY: `take` has mapped the page. Whoever accesses a chip holds the lock that it is under, or is the boot CPU
+        // before there are others, so that nobody selects another register before the data are accessed.
+        unsafe { io::store(self.address + SELECT, Width::Word, u64::from(register)) };
     }
 }
 

@@ -1,6 +1,7 @@
 //! PCI on the machine: a function's registers by ECAM or by ports, and the tables of the functions that a domain has.
 
 use alloc::collections::BTreeMap;
+use alloc::collections::btree_map::Entry;
 use alloc::vec::Vec;
 
 use layout::MachineAddress;
@@ -383,17 +384,19 @@ impl Bus {
         address: Address,
     ) -> Option<(&'a mut Slot, Hardware)> {
         let hardware = self.hardware(segment, address)?;
-        let key = (segment, address);
-        if !state.slots.contains_key(&key) {
-            let function = Function::find(&hardware)?;
-            let msix = function.msix().map(|place| MsiX {
-                place,
-                table: Table::new(place.entries),
-                base: None,
-            });
-            state.slots.insert(key, Slot { function, msix });
-        }
-        Some((state.slots.get_mut(&key)?, hardware))
+        let slot = match state.slots.entry((segment, address)) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => {
+                let function = Function::find(&hardware)?;
+                let msix = function.msix().map(|place| MsiX {
+                    place,
+                    table: Table::new(place.entries),
+                    base: None,
+                });
+                place.insert(Slot { function, msix })
+            }
+        };
+        Some((slot, hardware))
     }
 
     fn read(

@@ -1,7 +1,7 @@
 //! What other CPUs may touch of a vCPU's local APIC, and the directory of a domain's APICs.
 
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, Ordering, fence};
 
 use super::{Mode, highest, place};
 use crate::devices::interrupt::{Destination, Directory, Target};
@@ -25,6 +25,8 @@ pub struct Inbox {
     pending: [AtomicU32; 8],
     /// Trigger mode register.
     level: [AtomicU32; 8],
+    /// The vector of an upcall that came while the APIC took none; 0 if there is none.
+    upcall: AtomicU8,
     nmi: AtomicBool,
     init: AtomicBool,
     start_up: AtomicU16,
@@ -51,6 +53,7 @@ impl Inbox {
             flat: AtomicBool::new(true),
             pending: [const { AtomicU32::new(0) }; 8],
             level: [const { AtomicU32::new(0) }; 8],
+            upcall: AtomicU8::new(0),
             nmi: AtomicBool::new(false),
             init: AtomicBool::new(false),
             start_up: AtomicU16::new(0),
@@ -86,11 +89,29 @@ impl Inbox {
     }
 
     /// The event-channel upcall's vector, 16 or more, arrives. Unlike others it waits for an APIC that isn't enabled: the
-    /// guest's "upcall pending" is set, and nobody would raise it again.
+    /// guest's "upcall pending" is set, and nobody would raise it again. Until then no register shows it: Linux looks at
+    /// the request register before it enables its APIC, and waits long for it to become empty.
     pub fn post_upcall(&self, vector: u8) {
         if vector >= FIRST_LEGAL {
+            self.upcall.store(vector, Ordering::Release);
+            self.request_upcall();
+        }
+    }
+
+    /// Requests the upcall that waits, if the APIC takes it now.
+    fn request_upcall(&self) {
+        // The sender stores the upcall and looks at the mode, its owner the other way round: one of them sees both.
+        fence(Ordering::SeqCst);
+        if self.accepts()
+            && let vector @ FIRST_LEGAL.. = self.upcall.swap(0, Ordering::AcqRel)
+        {
             self.request(vector, false);
         }
+    }
+
+    /// Drops the upcall that waits.
+    pub(super) fn forget_upcall(&self) {
+        self.upcall.store(0, Ordering::Release);
     }
 
     /// Whether a vector has arrived and isn't in service yet.
@@ -150,10 +171,12 @@ impl Inbox {
 
     pub(super) fn set_mode(&self, mode: Mode) {
         self.mode.store(mode as u8, Ordering::Release);
+        self.request_upcall();
     }
 
     pub(super) fn set_enabled(&self, enabled: bool) {
         self.enabled.store(enabled, Ordering::Release);
+        self.request_upcall();
     }
 
     pub(super) fn is_flat(&self) -> bool {

@@ -131,6 +131,7 @@ impl<'a> LocalApic<'a> {
 
     /// The state after a reset of the machine: as after INIT, with the xAPIC on.
     pub fn reset(&mut self) {
+        self.inbox().forget_upcall();
         self.init();
         self.inbox().set_mode(Mode::XApic);
         self.inbox().take_events();

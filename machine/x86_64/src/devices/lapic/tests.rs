@@ -144,11 +144,19 @@ fn an_upcall_waits_for_the_apic() {
     let mut apic = LocalApic::new(&apics, 0, TICK).unwrap();
     inbox.post_upcall(0xf3);
     inbox.post_upcall(3);
+    apic.init();
     assert_eq!(apic.next(), None);
+    assert_eq!(apic.mmio_read(0x270, &bed), 0, "the request register");
     apic.mmio_write(0xf0, 0x1ff, &bed);
+    assert_eq!(apic.mmio_read(0x270, &bed), 1 << 19);
     assert_eq!(apic.next(), Some(0xf3));
     assert!(apic.acknowledge(0xf3));
     assert_eq!(apic.next(), None);
+    apic.mmio_write(0xf0, 0xff, &bed);
+    inbox.post_upcall(0xf3);
+    apic.reset();
+    apic.mmio_write(0xf0, 0x1ff, &bed);
+    assert_eq!(apic.next(), None, "a reset forgets it");
 }
 
 #[test]

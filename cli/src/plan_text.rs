@@ -43,10 +43,13 @@ pub fn render(plan: &Plan, host: &HostMap) -> String {
 /// Who owns which part of RAM, and where it is seen: by machine address.
 fn memory(plan: &Plan) -> Table {
     let mut rows: Vec<(MfnRange, String, String, String)> = Vec::new();
-    for range in plan.hypervisor.frames() {
-        let seen = String::new();
-        rows.push((range, "(terrane)".into(), seen, "hypervisor".into()));
-    }
+    let hypervisor = &plan.hypervisor;
+    rows.push((
+        hypervisor.region,
+        "(terrane)".into(),
+        String::new(),
+        "hypervisor".into(),
+    ));
     for domain in &plan.domains {
         for bank in &domain.banks {
             let seen = if bank.gfn.raw() == bank.mfn.raw() {

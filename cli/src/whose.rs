@@ -25,7 +25,7 @@ fn owner(address: u64, plan: &Plan, host: &HostMap) -> String {
     let machine = MachineAddress::new(address);
     let holds = |range: &MachineRange| range.contains(machine);
     let frames = |range: &MfnRange| range.bytes().contains(machine);
-    if plan.hypervisor.frames().any(|range| frames(&range)) {
+    if frames(&plan.hypervisor.region) {
         return "the hypervisor's memory".to_owned();
     }
     let bank = |domain: &&DomainPlan| domain.banks.iter().any(|bank| frames(&bank.machine()));

@@ -271,11 +271,6 @@ fn memory(plan: &Plan) -> Result<Vec<Holding>, BuildError> {
         owner: Owner::Hypervisor,
     });
 
-    let image = plan.hypervisor.frames().skip(1);
-    holdings.extend(image.map(|frames| Holding {
-        frames,
-        owner: Owner::Hypervisor,
-    }));
     for (domain, index) in plan.domains.iter().zip((0..).map(DomainIndex)) {
         let banks = domain.banks.iter().map(|bank| Holding {
             frames: bank.machine(),

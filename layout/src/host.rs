@@ -93,9 +93,6 @@ pub struct HostMap {
     pub iommus: Vec<Iommu>,
     /// What the boot loader placed in RAM.
     pub boot: Vec<BootRange>,
-    /// Whether the hypervisor's image stays where the boot loader put it. The rest of its memory
-    /// then lies apart from it.
-    pub fixed_image: bool,
 }
 
 /// A range of memory.

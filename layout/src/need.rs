@@ -46,8 +46,7 @@ const TABLES_AT_EDGES: u64 = 4;
 /// 4 GiB, and for as many above in which devices are.
 const PC_TABLES: u64 = 4 + 28;
 
-/// Bytes of the hypervisor's whole region for this system on this host, a multiple of 2 MiB; an
-/// image that [stays](HostMap::fixed_image) where it is isn't in it.
+/// Bytes of the hypervisor's whole region for this system on this host, a multiple of 2 MiB.
 pub fn hypervisor_bytes(host: &HostMap, request: &SystemRequest) -> u64 {
     let cpus = request
         .domains
@@ -70,13 +69,9 @@ pub fn hypervisor_bytes(host: &HostMap, request: &SystemRequest) -> u64 {
             .max(table_frames(host, domain))
             .saturating_mul(FRAME_SIZE)
     });
-    let (image, spare) = if host.fixed_image {
-        (0, 0)
-    } else {
-        (image_bytes(host, request), spare.max().unwrap_or(0))
-    };
+    let spare = spare.max().unwrap_or(0);
     let trees = request.hypervisor.tree_bytes;
-    let parts = [image, trees, own_tables, fixed, spare];
+    let parts = [image_bytes(host, request), trees, own_tables, fixed, spare];
     let bytes = parts
         .into_iter()
         .chain(domains)

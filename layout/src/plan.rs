@@ -83,8 +83,7 @@ impl Plan {
             owner,
         };
         let mut owned = Vec::new();
-        let own = self.hypervisor.frames();
-        owned.extend(own.map(|frames| one(&frames, Owner::Hypervisor)));
+        owned.push(one(&self.hypervisor.region, Owner::Hypervisor));
         for (index, domain) in self.domains.iter().enumerate() {
             let banks = domain.banks.iter();
             owned.extend(banks.map(|bank| one(&bank.machine(), Owner::Domain(index))));
@@ -136,11 +135,9 @@ pub struct Owned {
 /// The hypervisor's part of the plan.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct HypervisorPlan {
-    /// All of its memory: image, heap, stacks, tables; without the image where that
-    /// [stays](crate::HostMap::fixed_image) where it is.
+    /// All of its memory: image, heap, stacks, tables.
     pub region: MfnRange,
-    /// Where the image runs, in the region or apart from it. If that is where it lies, nothing
-    /// is moved.
+    /// Where in it the image runs. If that is where it lies, nothing is moved.
     pub image: MfnRange,
     /// Whether the image already lies there.
     pub in_place: bool,
@@ -155,14 +152,6 @@ pub struct HypervisorPlan {
     /// The region without the image and without the domains' pools, by address: at most two
     /// ranges.
     pub heap: Vec<MfnRange>,
-}
-
-impl HypervisorPlan {
-    /// All of its frames: the region, and the image where that lies apart from it.
-    pub fn frames(&self) -> impl Iterator<Item = MfnRange> {
-        let image = (!self.region.covers(&self.image)).then_some(self.image);
-        core::iter::once(self.region).chain(image)
-    }
 }
 
 /// A domain's part of the plan.

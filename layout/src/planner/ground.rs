@@ -18,12 +18,10 @@ pub(crate) struct Ground<'a> {
     /// Whole frames of RAM.
     pub(crate) ram: Vec<MfnRange>,
     /// Frames of RAM that aren't reserved and in which no device has registers, without what is
-    /// promised: `low`, and an image that stays.
+    /// promised: `low`.
     pub(crate) usable: Vec<MfnRange>,
     /// Usable frames that only the hardware domain can have.
     pub(crate) low: Vec<MfnRange>,
-    /// The hypervisor's image, if it stays and lies in RAM that is free for it.
-    pub(crate) stays: Option<MfnRange>,
     /// The other frames of RAM.
     pub(crate) reserved: Vec<MfnRange>,
 }
@@ -37,15 +35,11 @@ impl<'a> Ground<'a> {
         let taken = taken.chain(registers(host).map(|(range, ..)| range));
         let taken = sets::normalise(taken.map(|range| range.frames_touched()).collect());
         let all = sets::subtract(&ram, &taken);
-        let image = image(host).filter(|_| host.fixed_image);
-        let stays = image.filter(|image| sets::covers(&all, image));
-        let left = sets::subtract(&all, stays.as_slice());
         let first = [hardware_only(host.architecture)];
         Self {
             host,
-            usable: sets::subtract(&left, &first),
-            low: sets::intersect(&left, &first),
-            stays,
+            usable: sets::subtract(&all, &first),
+            low: sets::intersect(&all, &first),
             reserved: sets::intersect(&ram, &taken),
             ram,
             ram_bytes,
@@ -85,7 +79,10 @@ impl<'a> Ground<'a> {
 
     /// The frames in which the hypervisor's image lies, if the host map says so.
     pub(crate) fn image(&self) -> Option<MfnRange> {
-        image(self.host)
+        let images = self.boot(BootKind::Hypervisor);
+        images
+            .map(|boot| boot.range.frames_touched())
+            .find(|frames| !frames.is_empty())
     }
 
     /// What the boot loader placed, of one kind.
@@ -93,14 +90,6 @@ impl<'a> Ground<'a> {
         let boot = self.host.boot.iter();
         boot.filter(move |boot| boot.kind == kind)
     }
-}
-
-fn image(host: &HostMap) -> Option<MfnRange> {
-    let boot = host.boot.iter();
-    let images = boot.filter(|boot| boot.kind == BootKind::Hypervisor);
-    images
-        .map(|boot| boot.range.frames_touched())
-        .find(|frames| !frames.is_empty())
 }
 
 /// Where a PC starts its CPUs and keeps what its firmware left: the first MiB. Linux takes none of

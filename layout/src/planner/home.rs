@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use super::ground::{Ground, modules};
 use super::sets::{self, SUPERPAGE, align_down, align_up, frames};
 use crate::address::{FRAME_SIZE, MfnRange};
-use crate::host::BootKind;
+use crate::host::{Architecture, BootKind};
 use crate::need;
 use crate::request::SystemRequest;
 use crate::sort::sort_by_key;
@@ -16,8 +16,8 @@ pub(crate) struct Home {
     pub(crate) need: u64,
     /// Frames of the image.
     image: u64,
-    /// Where the image stays, if it does: the region then lies anywhere else.
-    stays: Option<MfnRange>,
+    /// The frame below which the region ends.
+    below: u64,
     /// Where the image lies now, if the host map says so.
     loaded: Option<MfnRange>,
     /// Trees and modules, which are still to be read when the region is first written.
@@ -33,6 +33,14 @@ pub(crate) struct Place {
     pub(crate) in_place: bool,
 }
 
+/// On x86 other CPUs begin with 32-bit addresses, by tables that lie in the image.
+const fn below(architecture: Architecture) -> u64 {
+    match architecture {
+        Architecture::X86_64 => (4 << 30) / FRAME_SIZE,
+        Architecture::Aarch64 | Architecture::Riscv64 => u64::MAX,
+    }
+}
+
 impl Home {
     pub(crate) fn new(ground: &Ground<'_>, request: &SystemRequest) -> Self {
         let host = ground.host;
@@ -46,11 +54,8 @@ impl Home {
         Self {
             need: need::hypervisor_bytes(host, request) / FRAME_SIZE,
             image: need::image_bytes(host, request).div_ceil(FRAME_SIZE),
-            stays: host.fixed_image.then(|| {
-                let nowhere = MfnRange::empty(crate::Mfn::new(0));
-                ground.stays.unwrap_or(nowhere)
-            }),
-            loaded: ground.image().filter(|_| !host.fixed_image),
+            below: below(host.architecture),
+            loaded: ground.image(),
             unread: sets::normalise(unread.map(|range| range.frames_touched()).collect()),
         }
     }
@@ -59,15 +64,8 @@ impl Home {
     /// be read, and not half over the running image, which then couldn't be moved.
     pub(crate) fn at(&self, start: u64) -> Option<Place> {
         let region = MfnRange::new(crate::Mfn::new(start), self.need)?;
-        if !sets::intersect(&[region], &self.unread).is_empty() {
+        if region.end().raw() > self.below || !sets::intersect(&[region], &self.unread).is_empty() {
             return None;
-        }
-        if let Some(image) = self.stays {
-            return Some(Place {
-                region,
-                image,
-                in_place: true,
-            });
         }
         if let Some(loaded) = self.loaded
             && region.covers(&loaded)
@@ -89,7 +87,7 @@ impl Home {
 
     /// The highest place in `extent` that ends at or below the frame `end`.
     pub(crate) fn highest(&self, extent: &MfnRange, end: u64) -> Option<Place> {
-        let top = end.min(extent.end().raw());
+        let top = end.min(extent.end().raw()).min(self.below);
         let mut start = align_down(top.checked_sub(self.need)?, SUPERPAGE);
         while start >= extent.start().raw() {
             if let Some(place) = self.at(start) {
@@ -172,7 +170,7 @@ mod tests {
         Home {
             need,
             image: loaded.frames(),
-            stays: None,
+            below: u64::MAX,
             loaded: Some(loaded),
             unread,
         }

@@ -118,15 +118,6 @@ impl<'a> Planner<'a> {
             let help = String::from("memory = [{ start = 0x40000000, size = \"1GiB\" }] in [host]");
             self.report.error(Code::HostInvalid, &all, sides, why, help);
         }
-        if let Some(image) = self.ground.image().filter(|_| host.fixed_image)
-            && self.ground.stays.is_none()
-        {
-            let what = format!("the hypervisor's image {}", image.bytes());
-            let sides = vec![host_side(what, Origin::NONE), self.ground.ram_side(None)];
-            let why = String::from("it stays where it was loaded, and that isn't free RAM");
-            let help = String::from("load the hypervisor at another address");
-            self.report.error(Code::HostInvalid, &all, sides, why, help);
-        }
         if host.cpus.is_empty() {
             let sides = vec![host_side(String::from("the host"), Origin::NONE)];
             let why = String::from("the host describes no CPU that can be started");
@@ -305,7 +296,7 @@ impl<'a> Planner<'a> {
         loop {
             let needed = copies::needed(domains);
             let written = copies::written(domains);
-            let busy = [sources, kept, &written, &[place.region, place.image]].concat();
+            let busy = [sources, kept, &written, &[place.region]].concat();
             let scratch = sets::subtract(&self.ground.usable, &sets::normalise(busy));
             match copies::order(needed.clone(), &scratch) {
                 Ok(ordered) => return ordered,
@@ -339,7 +330,7 @@ impl<'a> Planner<'a> {
         heap: Vec<MfnRange>,
     ) -> Outcome {
         let ground = &self.ground;
-        let own = sets::normalise(vec![place.region, place.image]);
+        let own = sets::normalise(vec![place.region]);
         let owned = domains
             .iter()
             .flat_map(|domain| &domain.banks)
@@ -389,13 +380,9 @@ fn give_pools(
     domains: &mut [DomainPlan],
     place: Place,
 ) -> Vec<MfnRange> {
-    let (region, image) = (place.region, place.image);
-    // An image that lies apart from the region cuts nothing out of it.
-    let cut = image.intersection(&region);
-    let cut = cut.unwrap_or(MfnRange::empty(region.start()));
     let mut parts = [
-        MfnRange::between(region.start(), cut.start()),
-        MfnRange::between(cut.end(), region.end()),
+        MfnRange::between(place.region.start(), place.image.start()),
+        MfnRange::between(place.image.end(), place.region.end()),
     ];
     for domain in domains {
         let request = &request.domains[domain.index];

@@ -1,4 +1,4 @@
-//! Plans for PCs: the first MiB, kernels that must lie below 1 GiB, an image that stays.
+//! Plans for PCs: the first MiB, kernels that must lie below 1 GiB, a hypervisor below 4 GiB.
 
 use proptest::prelude::*;
 use terrane_layout::*;
@@ -73,7 +73,6 @@ pub fn q35(memory: u64, cpus: u32) -> HostMap {
                 origin: Origin(6),
             },
         ],
-        fixed_image: true,
     }
 }
 
@@ -162,28 +161,24 @@ fn frames(start: u64, end: u64) -> MfnRange {
     MfnRange::between(Mfn::new(start), Mfn::new(end))
 }
 
+/// Other CPUs begin with 32-bit addresses.
 #[test]
-fn the_image_stays() {
-    let host = q35(2 * GIB, 1);
-    let control = pc_domain("control", MemoryRequest::Rest, movable(16 * MIB), true);
-    let plan = planned(&host, &pc_system(vec![control])).plan;
-    assert!(plan.hypervisor.in_place);
-    assert_eq!(plan.hypervisor.image, frames(0x200, 0x323));
-    assert!(!plan.hypervisor.region.overlaps(&plan.hypervisor.image));
-    assert_eq!(plan.hypervisor.frames().count(), 2);
-    let heap: u64 = plan.hypervisor.heap.iter().map(MfnRange::frames).sum();
-    assert!(heap > 0);
-}
-
-#[test]
-fn an_image_outside_free_ram_starts_nothing() {
-    for start in [0xb000_0000, 2 * GIB - 0x2_1000] {
-        let mut host = q35(2 * GIB, 1);
-        host.boot[0].range = bytes(start, MIB);
-        let control = pc_domain("control", MemoryRequest::Rest, movable(16 * MIB), true);
+fn the_hypervisor_lies_below_4_gib_and_leaves_16_mib_free() {
+    for loaded in [2 * MIB, 20 * MIB] {
+        let mut host = q35(6 * GIB, 1);
+        host.boot[0].range = bytes(loaded, MIB);
+        host.boot[1].range = bytes(GIB, 100 * MIB);
+        let kernel = KernelRequest {
+            bounds: Some(guest(16 * MIB, 76 * MIB)),
+            ..movable(GIB)
+        };
+        let control = pc_domain("control", MemoryRequest::Rest, kernel, true);
         let outcome = planned(&host, &pc_system(vec![control]));
-        assert!(codes(&outcome).contains(&"host-invalid"));
-        assert!(outcome.plan.domains.is_empty());
+        assert_eq!(codes(&outcome), [""; 0]);
+        let plan = &outcome.plan;
+        assert!(plan.hypervisor.region.bytes().end().raw() <= 4 * GIB);
+        let kernel = plan.domains[0].kernel.address.raw();
+        assert_eq!(kernel, 16 * MIB, "whatever lay there has moved");
     }
 }
 

@@ -69,7 +69,6 @@ pub fn host_map(pc: &Description, boot: &BootFacts, origins: &mut Origins) -> Ho
         iommus: reader.iommus(pc),
         boot: reader.boot(boot),
         // The x86 image doesn't move itself.
-        fixed_image: true,
     };
     Host {
         map,

@@ -138,7 +138,6 @@ pub fn read(
         cpus,
         iommus,
         boot: boot_ranges(boot, reader.origins),
-        fixed_image: false,
     };
     Host {
         map,

@@ -2,11 +2,12 @@
 
 use alloc::vec::Vec;
 
-use super::sets::{SUPERPAGE, align_down, align_up, frames};
-use crate::address::{FRAME_SHIFT, Gfn, GfnRange, MfnRange};
+use super::sets::{SUPERPAGE, align_down, align_up};
+use crate::address::{Extent, FRAME_SHIFT, Frame, Gfn, GfnRange, MfnRange};
 use crate::domain::{DirectMap, Identity};
 use crate::host::Architecture;
 use crate::plan::Bank;
+use crate::sort::sort_by_key;
 
 /// Guest RAM of a domain that doesn't use the host's layout, lowest first, as frame numbers.
 ///
@@ -79,7 +80,7 @@ pub(crate) fn banks(
         };
         return Some(owned.iter().map(bank).collect());
     }
-    let places = places(architecture, identity, host);
+    let places = superpages_first(&places(architecture, identity, host));
     let mut banks: Vec<Bank> = Vec::new();
     let mut place = 0;
     let mut used = 0;
@@ -95,37 +96,39 @@ pub(crate) fn banks(
             }
             let gfn = here.start().offset(used);
             let count = piece.frames().min(room);
-            push(
-                &mut banks,
-                Bank {
-                    gfn,
-                    mfn: piece.start(),
-                    frames: count,
-                },
-            );
+            banks.push(Bank {
+                gfn,
+                mfn: piece.start(),
+                frames: count,
+            });
             used += count;
             piece = MfnRange::between(piece.start().offset(count), piece.end());
         }
     }
-    Some(banks)
+    sort_by_key(&mut banks, |bank| [bank.gfn.raw(), 0, 0]);
+    let mut joined = Vec::with_capacity(banks.len());
+    for bank in banks {
+        push(&mut joined, bank);
+    }
+    Some(joined)
 }
 
-/// The same frames with all whole superpages before everything else, so that no odd piece
-/// pushes a superpage off its alignment in guest space.
-fn superpages_first(owned: &[MfnRange]) -> Vec<MfnRange> {
-    let core = |range: &MfnRange| {
-        let start = align_up(range.start().raw(), SUPERPAGE);
-        let end = align_down(range.end().raw(), SUPERPAGE);
-        (start < end).then(|| frames(start, end))
+/// The same frames with all whole superpages before everything else: machine superpages then meet
+/// guest superpages, and no odd piece pushes one off its alignment.
+fn superpages_first<F: Frame>(ranges: &[Extent<F>]) -> Vec<Extent<F>> {
+    let core = |range: &Extent<F>| {
+        let start = align_up(range.start().to_raw(), SUPERPAGE);
+        let end = align_down(range.end().to_raw(), SUPERPAGE);
+        (start < end).then(|| Extent::between(F::from_raw(start), F::from_raw(end)))
     };
-    let odd = owned.iter().flat_map(|range| match core(range) {
+    let odd = ranges.iter().flat_map(|range| match core(range) {
         Some(core) => [
-            MfnRange::between(range.start(), core.start()),
-            MfnRange::between(core.end(), range.end()),
+            Extent::between(range.start(), core.start()),
+            Extent::between(core.end(), range.end()),
         ],
-        None => [*range, MfnRange::empty(range.end())],
+        None => [*range, Extent::empty(range.end())],
     });
-    owned
+    ranges
         .iter()
         .filter_map(core)
         .chain(odd)
@@ -146,6 +149,7 @@ fn push(banks: &mut Vec<Bank>, bank: Bank) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::sets::frames;
     use super::*;
     use crate::domain::{Capabilities, Kind};
     use alloc::vec;

@@ -56,6 +56,27 @@ pub const AFFINITY_OFF: u64 = 1;
 /// MIGRATE_INFO_TYPE: no trusted OS that would have to migrate.
 pub const NO_MIGRATION: u64 = 2;
 
+/// SMCCC_ARCH_FEATURES: the workaround is there, but this CPU doesn't need it.
+pub const NOT_REQUIRED: u64 = 1;
+
+/// The workaround that a CPU needs before it runs the hypervisor's branches with predictors that a guest has trained, by
+/// what the firmware's SMCCC_ARCH_FEATURES says of each on this CPU. The third does what the first does, and more.
+pub fn branch_workaround(feature: impl Fn(u32) -> u64) -> Option<u32> {
+    let needed = |&function: &u32| feature(function) == SUCCESS;
+    [WORKAROUND_3, WORKAROUND_1].into_iter().find(needed)
+}
+
+/// What SMCCC_ARCH_FEATURES says to a guest of a function that it may ask for, given the firmware's answer. Loads never pass
+/// stores whose address isn't known: the hypervisor has that on for good, so no guest needs the second workaround.
+pub fn guest_feature(function: u32, firmware: u64) -> u64 {
+    match (function, firmware) {
+        (WORKAROUND_2, SUCCESS) => NOT_REQUIRED,
+        (_, SUCCESS) => SUCCESS,
+        (_, NOT_REQUIRED) => NOT_REQUIRED,
+        _ => NOT_SUPPORTED,
+    }
+}
+
 /// What PSCI_FEATURES says of a function: the functions that have no 64-bit form are known by the
 /// 32-bit number only (DEN 0022, 5.1).
 pub fn psci_feature(function: u64) -> u64 {
@@ -76,6 +97,32 @@ pub fn psci_feature(function: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_stronger_workaround_goes_first_and_none_if_none_is_needed() {
+        let offers = |offered: &'static [(u32, u64)]| {
+            move |function| {
+                let found = offered.iter().find(|(known, _)| *known == function);
+                found.map_or(NOT_SUPPORTED, |&(_, answer)| answer)
+            }
+        };
+        let all = offers(&[(WORKAROUND_1, SUCCESS), (WORKAROUND_3, SUCCESS)]);
+        assert_eq!(branch_workaround(all), Some(WORKAROUND_3));
+        let one = offers(&[(WORKAROUND_1, SUCCESS), (WORKAROUND_3, NOT_REQUIRED)]);
+        assert_eq!(branch_workaround(one), Some(WORKAROUND_1));
+        let none = offers(&[(WORKAROUND_1, NOT_REQUIRED), (WORKAROUND_2, SUCCESS)]);
+        assert_eq!(branch_workaround(none), None);
+        assert_eq!(branch_workaround(offers(&[])), None);
+    }
+
+    #[test]
+    fn guests_hear_the_firmwares_answer_but_cant_have_the_second_workaround_off() {
+        assert_eq!(guest_feature(WORKAROUND_1, SUCCESS), SUCCESS);
+        assert_eq!(guest_feature(WORKAROUND_3, NOT_REQUIRED), NOT_REQUIRED);
+        assert_eq!(guest_feature(WORKAROUND_1, 0xffff_ffff), NOT_SUPPORTED);
+        assert_eq!(guest_feature(WORKAROUND_2, SUCCESS), NOT_REQUIRED);
+        assert_eq!(guest_feature(WORKAROUND_2, NOT_SUPPORTED), NOT_SUPPORTED);
+    }
 
     #[test]
     fn features_know_both_forms_where_there_are_two() {

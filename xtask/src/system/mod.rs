@@ -13,6 +13,7 @@ mod iso;
 mod linux;
 mod matrix;
 mod pairwise;
+mod panic;
 mod planning;
 mod power;
 mod probe;
@@ -107,6 +108,7 @@ pub fn run(arch: Arch, full: bool, filter: &str) -> Result<Tally> {
     scenarios.extend(attack::scenarios(arch));
     scenarios.extend(astray::scenarios(arch));
     scenarios.extend(balloon::scenarios());
+    scenarios.extend(panic::scenarios(arch));
     scenarios.extend(beside::scenarios(arch));
     scenarios.extend(iso::scenarios(arch));
     scenarios.extend(matrix::scenarios(arch, full));

@@ -10,7 +10,7 @@ use spin::Once;
 use super::entry::Image;
 use super::panic::halt;
 use super::uart::Uart;
-use super::{entry, heap, launch, mmu};
+use super::{entry, heap, launch, mmu, vectors};
 use crate::stage1::Kind;
 
 /// The UART of the host's `stdout-path`, for what goes wrong before the system's tree is read.
@@ -126,6 +126,7 @@ pub extern "C" fn start(tree: u64, image: u64, loaded: u64, failure: u64) -> ! {
     if let Some(uart) = uart {
         EARLY_UART.call_once(|| uart);
     }
+    vectors::install();
     heap::start();
     // The page is mapped as one, so this takes no table and can't fail.
     let guard = entry::stack_guard();

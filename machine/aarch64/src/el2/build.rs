@@ -18,6 +18,7 @@ use super::boot::{say, uart};
 use super::domain::{Domain, DomainError, VirtualUart};
 use super::launch::{Planned, contents};
 use super::machine::{Arm, Interrupts, UPCALL};
+use super::panic;
 use super::smp::{self, Task};
 use super::vcpu::Vcpu;
 use crate::gic::{self, Facts, Gic, Hardware, Model, QUEUE_BYTES, Window};
@@ -116,6 +117,7 @@ pub fn build(planned: Planned<'_>) -> Result<bool, Error> {
     let system = System::new(machine, &host.map, outcome.plan, setups).map_err(Error::Core)?;
     let system: &'static System<Arm> = Box::leak(Box::new(system));
 
+    panic::watch(gic, cpus.iter().map(|&(index, _)| index).collect());
     let mut own = None;
     for (index, affinity) in cpus {
         let Some(caller) = u32::try_from(index)

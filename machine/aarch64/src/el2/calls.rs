@@ -23,9 +23,11 @@ pub fn call(cpu: &Cpu, frame: &mut Frame) {
         number::PSCI_VERSION | number::VERSION => answer(frame, number::VERSION_1_1),
         number::PSCI_FEATURES => answer(frame, number::psci_feature(narrow(first))),
         number::ARCH_FEATURES => answer(frame, architecture_feature(narrow(first))),
-        number::WORKAROUND_1 | number::WORKAROUND_2 | number::WORKAROUND_3 => {
+        number::WORKAROUND_1 | number::WORKAROUND_3 => {
             answer(frame, firmware::call(function, [first, second, third]))
         }
+        // It is on for good; a guest that wants it off is not told.
+        number::WORKAROUND_2 => answer(frame, SUCCESS),
         number::MIGRATE_INFO_TYPE => answer(frame, number::NO_MIGRATION),
         number::CPU_OFF => cpu.caller.vcpu_off(),
         number::SYSTEM_OFF => cpu.caller.shutdown(Reason::PowerOff),
@@ -76,8 +78,8 @@ fn answer(frame: &mut Frame, value: u64) -> Next {
 fn architecture_feature(function: u64) -> u64 {
     match u32::try_from(function) {
         Ok(number::VERSION | number::ARCH_FEATURES) => SUCCESS,
-        Ok(number::WORKAROUND_1 | number::WORKAROUND_2 | number::WORKAROUND_3) => {
-            firmware::call(number::ARCH_FEATURES, [function, 0, 0])
+        Ok(asked @ (number::WORKAROUND_1 | number::WORKAROUND_2 | number::WORKAROUND_3)) => {
+            number::guest_feature(asked, firmware::feature(asked))
         }
         _ => NOT_SUPPORTED,
     }

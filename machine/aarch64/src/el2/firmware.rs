@@ -40,3 +40,8 @@ pub fn call(function: u32, arguments: [u64; 3]) -> u64 {
     }
     result
 }
+
+/// What SMCCC_ARCH_FEATURES says of a function on this CPU, in 32 bits: what the others hold isn't defined.
+pub fn feature(function: u32) -> u64 {
+    call(smccc::ARCH_FEATURES, [function.into(), 0, 0]) & 0xffff_ffff
+}

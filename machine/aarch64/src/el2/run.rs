@@ -6,6 +6,7 @@ use aarch64_cpu::registers::{CNTHP_CTL_EL2, CNTPCT_EL0, Readable, Writeable};
 use hypervisor::machine::Next;
 
 use super::cpu::Cpu;
+use super::panic::halt_if_failed;
 use super::registers::write_register;
 use super::vcpu::reset;
 use super::vectors::Frame;
@@ -14,6 +15,7 @@ use crate::gic::KICK;
 /// Takes every interrupt that is pending for this CPU: the hypervisor's own are handled, a domain's
 /// go to its interrupt controller.
 pub fn take_interrupts(cpu: &Cpu) {
+    halt_if_failed();
     let machine = cpu.caller.system.machine();
     let vcpu = cpu.caller.vcpu.machine();
     while let Some(acknowledged) = machine.gic.acknowledge() {

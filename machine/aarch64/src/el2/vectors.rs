@@ -4,7 +4,8 @@ use core::arch::global_asm;
 
 use aarch64_cpu::registers::{ELR_EL2, ESR_EL2, FAR_EL2, Readable, VBAR_EL2, Writeable};
 
-use super::trap;
+use super::{firmware, trap};
+use crate::smccc;
 
 /// The guest's general registers, where a trap has saved them.
 #[repr(C, align(16))]
@@ -58,16 +59,28 @@ global_asm!(
     interrupt = sym trap::interrupt,
     error = sym trap::error,
     own = sym own_exception,
+    workaround_1 = const smccc::WORKAROUND_1,
+    workaround_3 = const smccc::WORKAROUND_3,
 );
 
 unsafe extern "C" {
     static exception_vectors: u8;
+    static exception_vectors_workaround_1: u8;
+    static exception_vectors_workaround_3: u8;
     fn enter_guest(frame: &mut Frame) -> !;
 }
 
-/// Has this CPU's exceptions come here.
+/// Has this CPU's exceptions come here, with what the CPU needs against a guest's speculation.
 pub fn install() {
-    VBAR_EL2.set((&raw const exception_vectors) as u64);
+    let table = match smccc::branch_workaround(firmware::feature) {
+        Some(smccc::WORKAROUND_1) => &raw const exception_vectors_workaround_1,
+        Some(smccc::WORKAROUND_3) => &raw const exception_vectors_workaround_3,
+        _ => &raw const exception_vectors,
+    };
+    VBAR_EL2.set(table as u64);
+    if firmware::feature(smccc::WORKAROUND_2) == smccc::SUCCESS {
+        firmware::call(smccc::WORKAROUND_2, [1, 0, 0]);
+    }
     super::cache::complete();
 }
 

@@ -2,8 +2,12 @@
 //
 // A trap from a guest finds SP_EL2 where `enter_guest` or the last trap left it: below it goes the
 // frame with the guest's general registers (struct Frame). The hypervisor's own exceptions are fatal.
+//
+// There is a table for CPUs that need nothing more, and one for each workaround that the firmware may offer against branch
+// predictors that the guest has trained: called before the first branch whose target isn't in the instruction. It changes
+// X0 to X3 at most (SMCCC 1.1), which are saved.
 
-    .macro from_guest handler
+    .macro from_guest handler, workaround
     .balign 128
     sub     sp, sp, #256
     stp     x0, x1, [sp]
@@ -22,6 +26,11 @@
     stp     x26, x27, [sp, #208]
     stp     x28, x29, [sp, #224]
     str     x30, [sp, #240]
+    .if \workaround
+    mov     w0, #(\workaround & 0xffff)
+    movk    w0, #(\workaround >> 16), lsl #16
+    smc     #0
+    .endif
     mov     x0, sp
     bl      \handler
     b       return_to_guest
@@ -33,10 +42,10 @@
     b       own_exception
     .endm
 
-    .section .text.vectors, "ax"
+    .macro table name, workaround
     .balign 2048
-    .global exception_vectors
-exception_vectors:
+    .global \name
+\name:
     own_fault 0
     own_fault 1
     own_fault 2
@@ -45,14 +54,20 @@ exception_vectors:
     own_fault 5
     own_fault 6
     own_fault 7
-    from_guest {synchronous}
-    from_guest {interrupt}
-    from_guest {interrupt}
-    from_guest {error}
-    from_guest {synchronous}
-    from_guest {interrupt}
-    from_guest {interrupt}
-    from_guest {error}
+    from_guest {synchronous}, \workaround
+    from_guest {interrupt}, \workaround
+    from_guest {interrupt}, \workaround
+    from_guest {error}, \workaround
+    from_guest {synchronous}, \workaround
+    from_guest {interrupt}, \workaround
+    from_guest {interrupt}, \workaround
+    from_guest {error}, \workaround
+    .endm
+
+    .section .text.vectors, "ax"
+    table exception_vectors, 0
+    table exception_vectors_workaround_1, {workaround_1}
+    table exception_vectors_workaround_3, {workaround_3}
 
     .balign 128
 // The stack may be what failed: another one.

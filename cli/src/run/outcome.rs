@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use crate::exit::Exit;
 
+/// How the hypervisor's first line begins.
+const BANNER: &str = "Terrane ";
+
 /// How a domain ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
@@ -47,6 +50,9 @@ impl Outcome {
             self.all_stopped = true;
         } else if let Some(name) = line.strip_suffix(": restarting") {
             self.ends.remove(name);
+        } else if line.starts_with(BANNER) {
+            // The machine was reset: its domains begin anew.
+            self.ends.clear();
         } else if let Some((code, _)) = line
             .strip_prefix("error[")
             .and_then(|rest| rest.split_once(']'))
@@ -190,6 +196,14 @@ mod tests {
         assert_eq!(verdict(&lines, ENDED), Exit::DomainCrashed);
         lines.push("control: powered off");
         assert_eq!(verdict(&lines, ENDED), Exit::Good);
+    }
+
+    #[test]
+    fn a_machine_that_is_reset_runs_its_domains() {
+        let mut lines = vec!["control: powered off", "net: rebooted"];
+        assert_eq!(verdict(&lines, ENDED), Exit::Good);
+        lines.push("Terrane 0.1.0 at 0x200000, 1200 KiB");
+        assert_eq!(verdict(&lines, ENDED), Exit::DomainCrashed);
     }
 
     #[test]

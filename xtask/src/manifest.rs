@@ -29,7 +29,7 @@ impl Manifest {
 
     /// A manifest without domains for a QEMU machine.
     pub fn new(arch: Arch, machine: &str, cpu: &str, cpus: u32, memory: &str) -> Self {
-        Self {
+        let mut manifest = Self {
             arch,
             machine: machine.to_owned(),
             cpu: cpu.to_owned(),
@@ -38,7 +38,13 @@ impl Manifest {
             arguments: Vec::new(),
             hypervisor: String::new(),
             domains: Vec::new(),
+        };
+        if arch == Arch::X86_64 && cpus > 1 {
+            // With a thread for each CPU, QEMU 10.0 fails its own assertion (iotlb_to_section) when one CPU moves a BAR, as
+            // Linux does to learn its size, while another reaches a device.
+            manifest.argument("-accel").argument("tcg,thread=single");
         }
+        manifest
     }
 
     /// Adds an argument for QEMU.

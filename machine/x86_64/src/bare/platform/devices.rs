@@ -21,6 +21,9 @@ const TSC_PER_TICK: u32 = 1;
 /// What Xen's leaf 0x40000001 says, as `xen_version` does.
 const XEN_VERSION: u32 = 4 << 16 | 20;
 const PAGE: u64 = 0x1000;
+/// Bytes from the local APIC's registers on in which a write may be taken for a message that interrupts any CPU: from a
+/// device always, and in QEMU from a CPU too.
+const MESSAGES: u64 = 0x10_0000;
 
 /// The devices of a domain.
 pub struct Devices {
@@ -150,7 +153,11 @@ impl Devices {
             bytes: *bytes,
         });
         let windows = self.bus.iter().flat_map(Bus::windows);
-        [page(BASE_ADDRESS)]
+        let messages = Trap {
+            start: BASE_ADDRESS,
+            bytes: MESSAGES,
+        };
+        [messages]
             .into_iter()
             .chain(chips)
             .chain(hidden)

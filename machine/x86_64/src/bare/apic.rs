@@ -52,8 +52,10 @@ const BASE_EN: u64 = 1 << 11;
 /// Interrupt command: delivery status, the level that is asserted, delivery by INIT and by start-up.
 const BUSY: u32 = 1 << 12;
 const ASSERT: u32 = 1 << 14;
+const NMI: u32 = 4 << 8;
 const INIT: u32 = 5 << 8;
 const START_UP: u32 = 6 << 8;
+const ALL_BUT_SELF: u32 = 3 << 18;
 /// Timer: by TSC deadline.
 const DEADLINE: u32 = 2 << 17;
 /// Timer: counts at its clock's own pace.
@@ -130,6 +132,11 @@ pub fn take_errors() -> u32 {
 /// Makes the CPU with that APIC ID look around; no use for the CPU itself.
 pub fn send_kick(apic_id: u32) {
     command(apic_id, u32::from(KICK) | ASSERT);
+}
+
+/// Interrupts all other CPUs whatever they do.
+pub fn send_nmi_to_others() {
+    command(0, NMI | ASSERT | ALL_BUT_SELF);
 }
 
 /// Resets a CPU to the wait for start-up.

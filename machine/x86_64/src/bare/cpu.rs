@@ -8,7 +8,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use hypervisor::Caller;
 
 use super::machine::Pc;
-use super::mmu;
+use super::{mmu, panic};
 use crate::features::{Cpuid, Features, Leaf};
 use crate::svm::efer;
 use crate::svm::vmcb::flush;
@@ -208,6 +208,7 @@ pub fn start(caller: Caller<'static, Pc>, features: Features) -> &'static Cpu {
     // SAFETY: the same descriptors as those in use, at the same selectors; the table lives for good.
     unsafe { asm!("lgdt [{}]", in(reg) &raw const pointer, options(readonly, nostack)) };
     vcpu.prepare(caller.domain.machine());
+    panic::watch();
     cpu
 }
 

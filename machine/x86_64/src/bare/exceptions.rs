@@ -8,7 +8,7 @@ use core::arch::{asm, global_asm};
 
 use super::cpu::msr_recovery;
 use super::entry::CODE_SELECTOR;
-use super::{console, panic};
+use super::panic::{self, FAILED, STOPPED};
 
 /// Vectors of the architecture.
 const VECTORS: usize = 256;
@@ -27,6 +27,8 @@ global_asm!(
     "    .balign 16",
     "    .if vector == 2",
     // An NMI: the exit that it caused has said so; one that came while the hypervisor ran is dropped.
+    "    cmpb $0, {failed}(%rip)",
+    "    jne stop_here",
     "    iretq",
     "    .else",
     // #DF, #TS, #NP, #SS, #GP, #PF, #AC, #CP, #VC and #SX push an error code themselves.
@@ -45,6 +47,11 @@ global_asm!(
     "    iretq",
     "    .set vector, vector + 1",
     ".endr",
+    "stop_here:",
+    "    lock incq {stopped}(%rip)",
+    "1:  cli",
+    "    hlt",
+    "    jmp 1b",
     "exception:",
     "    pushq %rax",
     "    pushq %rcx",
@@ -77,6 +84,8 @@ global_asm!(
     exceptions = const EXCEPTIONS,
     others = const !INTERRUPT_FLAG,
     report = sym report,
+    failed = sym FAILED,
+    stopped = sym STOPPED,
     options(att_syntax),
 );
 
@@ -105,11 +114,10 @@ extern "C" fn report(frame: &mut Frame) {
     let fault_address: u64;
     // SAFETY: reading CR2 has no effect.
     unsafe { asm!("mov {}, cr2", out(reg) fault_address, options(nomem, nostack)) };
-    console::say_at_the_end(format_args!(
-        "panic: exception {} (error {:#x}) at {:#x}, stack {:#x}, CR2 {fault_address:#x}",
+    panic::fail(format_args!(
+        "exception {} (error {:#x}) at {:#x}, stack {:#x}, CR2 {fault_address:#x}",
         frame.vector, frame.error, frame.rip, frame.rsp
-    ));
-    panic::halt()
+    ))
 }
 
 /// Offset of the last byte of the gates, 16 bytes each.

@@ -281,6 +281,8 @@ impl Vcpu {
         for register in &self.registers.0 {
             register.set(0);
         }
+        // An NMI that an earlier run handled ends with it.
+        intercept::set(&self.block.control);
         self.nmi.store(false, Ordering::Relaxed);
         self.entered.set(interrupt::MASKING);
         cpu::this().forget_translations();

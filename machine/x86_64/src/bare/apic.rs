@@ -8,7 +8,7 @@
 use core::hint::spin_loop;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use super::cpu::{ThisCpu, read_msr, write_msr};
+use super::instructions::{ThisCpu, read_msr, write_msr};
 use super::mmu;
 use crate::devices::interrupt::FIRST_HYPERVISOR_VECTOR;
 use crate::devices::lapic::{BASE_ADDRESS, MSR_APIC_BASE, MSR_X2APIC_FIRST};

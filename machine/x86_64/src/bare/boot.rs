@@ -1,8 +1,8 @@
 //! The first Rust instructions: the console, the checks, what the boot loader says.
 
 use super::console::say;
-use super::cpu::{ThisCpu, read_msr};
 use super::entry::{self, Handover, Image};
+use super::instructions::{ThisCpu, read_msr};
 use super::panic::halt;
 use super::{console, exceptions, heap, launch, mmu};
 use crate::boot_info::{self, BootInfo, Physical, Protocol};

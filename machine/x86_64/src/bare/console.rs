@@ -4,7 +4,7 @@ use core::fmt::{self, Write};
 
 use hypervisor::console::{Console, HYPERVISOR};
 
-use super::cpu::{in8, out8};
+use super::instructions::{in8, out8};
 
 const COM1: u16 = 0x3f8;
 const INTERRUPT_ENABLE: u16 = COM1 + 1;

@@ -1,13 +1,13 @@
 //! The hypervisor's interrupt table. APM volume 2, 4.8.4 (gate descriptors), 8.2 (vectors), 8.9 (frames).
 //!
 //! An exception is a fault of the hypervisor, and ends it with a report; but for an access to an MSR that may not be
-//! there ([`super::cpu::try_read_msr`]). Interrupts are let in at two instructions only, those of
-//! [`super::cpu::take_interrupt`] and [`super::cpu::wait_for_interrupt`]: their stubs say the vector in a register.
+//! there ([`super::instructions::try_read_msr`]). Interrupts are let in at two instructions only, those of
+//! [`super::instructions::take_interrupt`] and [`super::instructions::wait_for_interrupt`]: their stubs say the vector in a register.
 
 use core::arch::{asm, global_asm};
 
-use super::cpu::msr_recovery;
 use super::entry::CODE_SELECTOR;
+use super::instructions::msr_recovery;
 use super::panic::{self, FAILED, STOPPED};
 
 /// Vectors of the architecture.

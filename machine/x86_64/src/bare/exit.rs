@@ -2,11 +2,11 @@
 
 use core::sync::atomic::Ordering;
 
-use super::cpu::{self, Cpu};
+use super::cpu::Cpu;
 use super::exits::{hypercall, memory, port, registers};
-use super::inject;
 use super::run::{self, Around};
 use super::vcpu::Vcpu;
+use super::{inject, instructions};
 use crate::svm::event::{Event, vector};
 use crate::svm::intercept::code;
 
@@ -29,7 +29,7 @@ pub fn handle(cpu: &Cpu, vcpu: &Vcpu) -> Around {
         code::IRET => inject::nmi_ends(vcpu),
         code::INVD => {
             // Dropping dirty lines would drop other domains'.
-            cpu::write_back_caches();
+            instructions::write_back_caches();
             vcpu.advance(2);
         }
         code::RDPMC => vcpu.inject(Event::PROTECTION),

@@ -8,8 +8,8 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use machine_paging::{PAGE_SIZE, PagingError, Tables};
 use spin::Mutex;
 
-use super::cpu::{read_msr, write_msr};
 use super::entry::{Image, Pages};
+use super::instructions::{read_msr, write_msr};
 use crate::boot_info::{E820_RAM, Region};
 use crate::features::Features;
 use crate::paging::{INPUT_BITS, LongMode, Own};

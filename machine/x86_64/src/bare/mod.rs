@@ -13,6 +13,7 @@ pub mod exit;
 pub mod exits;
 pub mod heap;
 pub mod inject;
+pub mod instructions;
 pub mod launch;
 pub mod machine;
 pub mod memory;

@@ -7,7 +7,7 @@ use core::fmt;
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use super::{apic, console, cpu, tsc};
+use super::{apic, console, cpu, instructions, tsc};
 
 /// A CPU has failed: no guest runs any more.
 pub static FAILED: AtomicBool = AtomicBool::new(false);
@@ -24,7 +24,7 @@ pub fn watch() {
 /// Stands still for good.
 pub fn halt() -> ! {
     loop {
-        cpu::wait_with_interrupts_off();
+        instructions::wait_with_interrupts_off();
     }
 }
 

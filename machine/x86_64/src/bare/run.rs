@@ -6,15 +6,15 @@ use hypervisor::Start;
 use hypervisor::machine::Next;
 use layout::GuestAddress;
 
-use super::cpu::{self, Cpu};
+use super::cpu::Cpu;
 use super::platform::{self, Taken};
 use super::vcpu::Vcpu;
-use super::{console, exit, inject, vmrun};
+use super::{console, exit, inject, instructions, tsc, vmrun};
 use crate::devices::lapic::Events;
 use crate::svm::rflags;
 use crate::svm::vmcb::clean;
 
-/// Runs this CPU's vCPU for good: [`cpu::start`] has run.
+/// Runs this CPU's vCPU for good: [`super::cpu::start`] has run.
 pub fn enter(cpu: &'static Cpu) -> ! {
     idle(cpu);
     loop {
@@ -53,7 +53,7 @@ fn run_guest(cpu: &Cpu) -> Around {
 
 /// Takes every interrupt that is pending for this CPU.
 fn take_interrupts(cpu: &Cpu) {
-    while let Some(vector) = cpu::take_interrupt() {
+    while let Some(vector) = instructions::take_interrupt() {
         took(cpu, vector);
     }
 }
@@ -130,7 +130,7 @@ pub fn idle(cpu: &Cpu) {
             vcpu.begin(&start);
             return;
         }
-        if let Some(vector) = cpu::wait_for_interrupt() {
+        if let Some(vector) = instructions::wait_for_interrupt() {
             took(cpu, vector);
         }
     }
@@ -159,7 +159,7 @@ fn wait_for_start_up(cpu: &Cpu, vcpu: &Vcpu) {
         if let Some(page) = platform::take_events(&vcpu.apic).start_up {
             return vcpu.reset_to_page(page);
         }
-        if let Some(vector) = cpu::wait_for_interrupt() {
+        if let Some(vector) = instructions::wait_for_interrupt() {
             took(cpu, vector);
         }
     }
@@ -193,13 +193,11 @@ fn wait(cpu: &Cpu, until: Option<Option<u64>>) {
         if takes_interrupts && platform::next_vector(devices, &vcpu.apic).is_some() {
             return;
         }
-        if until.is_some()
-            && (expired || deadline.is_some_and(|deadline| deadline <= super::tsc::now()))
-        {
+        if until.is_some() && (expired || deadline.is_some_and(|deadline| deadline <= tsc::now())) {
             return;
         }
         platform::arm_timer(&vcpu.apic, deadline);
-        if let Some(vector) = cpu::wait_for_interrupt() {
+        if let Some(vector) = instructions::wait_for_interrupt() {
             took(cpu, vector);
         }
     }

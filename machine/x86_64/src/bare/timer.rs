@@ -3,7 +3,7 @@
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::apic;
-use super::cpu::{ThisCpu, write_msr};
+use super::instructions::{ThisCpu, write_msr};
 use super::tsc::{self, Frequencies};
 use crate::devices::lapic::MSR_TSC_DEADLINE;
 use crate::features::Cpuid;

@@ -3,7 +3,7 @@
 
 use core::arch::x86_64::_rdtsc;
 
-use super::cpu::{ThisCpu, try_read_msr};
+use super::instructions::{ThisCpu, try_read_msr};
 use super::platform::io;
 use super::{apic, mmu};
 use crate::features::Cpuid;

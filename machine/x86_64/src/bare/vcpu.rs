@@ -9,7 +9,7 @@ use spin::Mutex;
 use super::domain::Domain;
 use super::platform::{self, VirtualApic};
 use super::vmrun::Registers;
-use super::{cpu, mmu, vmrun};
+use super::{cpu, instructions, mmu, vmrun};
 use crate::guest_walk::Paging;
 use crate::svm::context::{self, Wanted};
 use crate::svm::event::{Event, Interrupted, interrupted, vector};
@@ -252,7 +252,7 @@ impl Vcpu {
     pub fn begin(&self, begin: &Begin) {
         self.reset();
         platform::init(&self.apic);
-        cpu::reset_extended_state();
+        instructions::reset_extended_state();
         match begin {
             Begin::Entry(wanted) => {
                 // The entry lies below 4 GiB: the planner keeps PVH kernels there.

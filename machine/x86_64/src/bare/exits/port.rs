@@ -3,7 +3,8 @@
 use hypervisor::Reason;
 
 use super::memory::trap_devices;
-use crate::bare::cpu::{Cpu, read_msr};
+use crate::bare::cpu::{self, Cpu};
+use crate::bare::instructions::read_msr;
 use crate::bare::platform::io::Width;
 use crate::bare::platform::{self, PortRead, PortWritten};
 use crate::bare::run::{self, Around};
@@ -180,7 +181,7 @@ fn base(vcpu: &Vcpu, what: u64) -> u64 {
     if what & IN != 0 {
         return of(&state.es);
     }
-    let assisted = crate::bare::cpu::this().features.decode_assists;
+    let assisted = cpu::this().features.decode_assists;
     match what >> 10 & 7 {
         _ if !assisted => of(&state.ds),
         0 => of(&state.es),

@@ -1,6 +1,7 @@
 //! CPUID, model-specific registers and XCR0.
 
-use crate::bare::cpu::{self, Cpu, ThisCpu};
+use crate::bare::cpu::Cpu;
+use crate::bare::instructions::{self, ThisCpu};
 use crate::bare::platform::{self, MsrWritten};
 use crate::bare::run::Around;
 use crate::bare::vcpu::{Vcpu, register};
@@ -116,7 +117,7 @@ pub fn xsetbv(vcpu: &Vcpu) -> Around {
         return Around::AsBefore;
     }
     // SAFETY: the CPU has XSAVE, or the guest's XSETBV had raised #UD; the value is one that the architecture allows.
-    unsafe { cpu::set_extended_state(value) };
+    unsafe { instructions::set_extended_state(value) };
     vcpu.advance(3);
     Around::AsBefore
 }

@@ -1,7 +1,7 @@
 //! CPUID and the model-specific registers of a vCPU.
 
 use super::devices::{Devices, Surroundings, VirtualApic};
-use crate::bare::cpu::{ThisCpu, try_read_msr};
+use crate::bare::instructions::{ThisCpu, try_read_msr};
 use crate::devices::lapic::GeneralProtection;
 use crate::devices::msr::{Access, Model, rule};
 use crate::features::Leaf;

@@ -118,6 +118,37 @@ pub fn to_others(target: &Target, random: &mut Random) {
     say!("attacker: messages={count}");
 }
 
+/// Plain stores to where devices send their messages: interrupts and NMIs for all CPUs, the guest's own among them. None
+/// may come: the guest isn't a device.
+pub fn by_stores() {
+    const MESSAGES: u64 = 0xfee0_1000;
+    const END: u64 = 0xfef0_0000;
+    const AIMED: u8 = 0x5a;
+    const DELIVERY_NMI: u32 = 4 << 8;
+    const DELIVERY_INIT: u32 = 5 << 8;
+    let before = NMIS.load(Ordering::SeqCst);
+    let mut count = 0;
+    // The number of the CPU that is meant is in bits 19 to 12; 0xff is all of them. Bit 2 makes it a logical one.
+    for page in (MESSAGES..END).step_by(4096) {
+        watchdog::progress(20 << 40 | page);
+        for address in [page, page | 1 << 2, page | 3 << 2] {
+            for data in [AIMED.into(), DELIVERY_NMI, DELIVERY_INIT] {
+                let _ = write32(address, data);
+                count += 1;
+            }
+        }
+    }
+    cpu::wait_for(50, || false);
+    if NMIS.load(Ordering::SeqCst) != before {
+        violation(format_args!("a store raised an NMI"));
+    }
+    if watchdog::taken(AIMED) {
+        violation(format_args!("a store raised an interrupt"));
+    }
+    watchdog::rearm();
+    say!("attacker: message-stores={count}");
+}
+
 /// Every line of the IO-APIC, with delivery modes and destinations that aren't the guest's; masked again at the end.
 pub fn lines(random: &mut Random) {
     const DATA: u64 = 0x10;

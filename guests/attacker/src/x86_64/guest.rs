@@ -78,6 +78,7 @@ fn run(boot: Boot) {
     }
     if wants("apic") {
         apic::every_register(&mut random);
+        apic::by_stores();
         apic::to_others(&target, &mut random);
         apic::lines(&mut random);
     }

@@ -18,10 +18,18 @@ static SEEN: AtomicU64 = AtomicU64::new(0);
 static SINCE: AtomicU64 = AtomicU64::new(0);
 static TICKED: AtomicU64 = AtomicU64::new(0);
 static ACTIVE: AtomicU64 = AtomicU64::new(0);
+/// A bit for each vector that has come.
+static TAKEN: [AtomicU64; 4] = [const { AtomicU64::new(0) }; 4];
 
 /// Says that an attack got on. `step` is printed when none follows: which attack, and where in it.
 pub fn progress(step: u64) {
     PROGRESS.store(step, Ordering::Relaxed);
+}
+
+/// Whether an interrupt with this vector has come to any CPU.
+pub fn taken(vector: u8) -> bool {
+    let word = TAKEN.get(usize::from(vector / 64));
+    word.is_some_and(|word| word.load(Ordering::Relaxed) & 1 << (vector % 64) != 0)
 }
 
 /// Starts the timer and takes its interrupts. Says whether one came within two seconds.
@@ -57,8 +65,11 @@ pub fn quiet_here() {
     apic::stop_timer();
 }
 
-fn interrupt(_: u8) {
+fn interrupt(vector: u8) {
     apic::end();
+    if let Some(word) = TAKEN.get(usize::from(vector / 64)) {
+        word.fetch_or(1 << (vector % 64), Ordering::Relaxed);
+    }
     TICKED.fetch_add(1, Ordering::Relaxed);
     let step = PROGRESS.load(Ordering::Relaxed);
     let now = cpu::counter();

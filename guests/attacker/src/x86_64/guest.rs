@@ -68,7 +68,7 @@ fn run(boot: Boot) {
         registers::every_bit(&mut random);
     }
     if wants("msr") {
-        registers_tried = msr::every_range(&mut random);
+        registers_tried = msr::every_range(&target, &mut random);
     }
     if wants("stray") {
         strays = stray::every_page(&target) + stray::sample(&target, &mut random);

@@ -4,6 +4,7 @@ use rt::exception::{Fault, read_msr, vector, write_msr};
 use rt::random::Random;
 use rt::{apic, say};
 
+use super::guest::Target;
 use super::watchdog;
 use crate::common::violation;
 
@@ -25,7 +26,7 @@ const HOST_SAVE_AREA: u32 = 0xc001_0117;
 const HYPERVISORS: core::ops::Range<u32> = 0x4000_0000..0x4001_0000;
 
 /// Tries all. Gives how many.
-pub fn every_range(random: &mut Random) -> u64 {
+pub fn every_range(target: &Target, random: &mut Random) -> u64 {
     let mut count = 0;
     let mut there = 0;
     for msr in RANGES.into_iter().flatten() {
@@ -38,6 +39,7 @@ pub fn every_range(random: &mut Random) -> u64 {
         count += 1;
     }
     svm();
+    hypercall_page(target);
     watchdog::rearm();
     say!("attacker: msrs={count} there={there}");
     count
@@ -74,6 +76,27 @@ fn checked<T>(msr: u32, result: Result<T, Fault>) -> Option<T> {
         Err(fault) => {
             violation(format_args!("MSR {msr:#x} gave {fault}"));
             None
+        }
+    }
+}
+
+/// The hypercall page, aimed at pages that aren't the guest's RAM: the hypervisor must not write there.
+fn hypercall_page(target: &Target) {
+    let Some(xen) = &target.facts.xen else {
+        return;
+    };
+    let top = target.reach.top;
+    for address in [
+        0x20_0000,
+        top - 0x80_0000,
+        top - 4096,
+        top,
+        apic::MEMORY,
+        1 << 40,
+        u64::MAX,
+    ] {
+        if !target.is_ram(address) {
+            checked(xen.page_msr, write_msr(xen.page_msr, address));
         }
     }
 }

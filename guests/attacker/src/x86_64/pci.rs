@@ -64,8 +64,56 @@ pub fn every_function(target: &Target, random: &mut Random) {
         cpu::out8(ADDRESS, register);
         cpu::in8(DATA + u16::from(register & 3));
     }
+    if let Some(window) = window(target) {
+        by_memory(window, target, random);
+    }
     watchdog::rearm();
     say!("attacker: functions={count}");
+}
+
+/// Where configuration space is in memory, by the MCFG.
+fn window(target: &Target) -> Option<u64> {
+    const FIRST_BASE: u64 = 44;
+    let (_, table) = target
+        .facts
+        .tables
+        .iter()
+        .find(|(name, _)| name == b"MCFG")?;
+    // The field isn't aligned to its size.
+    let at = table.start + FIRST_BASE;
+    Some(u64::from(cpu::read32(at + 4)) << 32 | u64::from(cpu::read32(at)))
+}
+
+/// The host bridge's registers once more, by memory and in all widths; then the rest of bus 0's window, read only.
+fn by_memory(window: u64, target: &Target, random: &mut Random) {
+    const BUS: u64 = 1 << 20;
+    let low = exception::read64(target.reach.end - 8);
+    for register in (0x10..0x1000_u64).step_by(4) {
+        watchdog::progress(21 << 40 | register);
+        let at = window + register;
+        let Ok(old) = exception::read32(at) else {
+            continue;
+        };
+        let [noise, _] = exception::halves(random.word());
+        for value in [u32::MAX, 0, noise] {
+            let _ = exception::write32(at, value);
+            let _ = exception::write32(at + 1, value);
+            let _ = exception::write64(at, u64::from(value) << 32 | u64::from(value));
+        }
+        if exception::read64(target.reach.end - 8) != low {
+            violation(format_args!(
+                "host bridge register {register:#x} moves memory"
+            ));
+        }
+        let _ = exception::write32(at, old);
+    }
+    for at in (window..window + BUS).step_by(1024) {
+        watchdog::progress(22 << 40 | at);
+        let _ = exception::read32(at + 8);
+    }
+    if exception::read32(window) != Ok(read(0, 0)) {
+        violation(format_args!("configuration space has moved"));
+    }
 }
 
 /// Every register of the host bridge: where configuration space, shadowed and hidden memory are is set there.
@@ -96,7 +144,16 @@ fn base_addresses(function: u32, target: &Target) {
     let low = exception::read64(target.reach.end - 8);
     for register in (0x10..0x28).step_by(4) {
         let old = read(function, register);
-        for value in [0x10_0000, 0x20_0000, 0xfee0_0000, 0xfec0_0000, u32::MAX, 0] {
+        let [top, _] = exception::halves(target.reach.top.saturating_sub(0x80_0000));
+        for value in [
+            0x10_0000,
+            0x20_0000,
+            top,
+            0xfee0_0000,
+            0xfec0_0000,
+            u32::MAX,
+            0,
+        ] {
             write(function, register, value);
             write(function, COMMAND, command & !BUS_MASTER | MEMORY_AND_PORTS);
             if exception::read64(target.reach.end - 8) != low {

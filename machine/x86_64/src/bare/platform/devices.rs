@@ -2,7 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use machine_paging::PagingError;
 use spin::Mutex;
@@ -39,7 +39,11 @@ pub struct Devices {
     /// `HVM_PARAM_CALLBACK_IRQ` as a vector that no local APIC knows of; 0 if there is none.
     pub(super) callback: AtomicU8,
     domain: u16,
+    lines: AtomicU32,
 }
+
+/// How many refused interrupts of IO-APICs are told of.
+const MOST_LINES: u32 = 16;
 
 impl Devices {
     /// The devices of a domain with vCPUs on the CPUs with these APIC IDs. The hardware domain has the machine's, which
@@ -79,6 +83,7 @@ impl Devices {
             ports: hardware.then(|| Ports::new(host.fadt.as_ref(), host.console, host.emulator)),
             callback: AtomicU8::new(0),
             domain,
+            lines: AtomicU32::new(0),
         })
     }
 
@@ -88,6 +93,15 @@ impl Devices {
             Some(ports) => Iopm::passing_all_but(ports.kept()),
             None => Iopm::passing_none(),
         })
+    }
+
+    /// Whether one more line about what the domain does is worth the console's time.
+    pub(super) fn may_complain(&self) -> bool {
+        let next = |lines: u32| lines.checked_add(1).filter(|next| *next <= MOST_LINES);
+        let update = self
+            .lines
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        update.is_ok()
     }
 
     pub(super) fn rule(&self, port: u16) -> Access {

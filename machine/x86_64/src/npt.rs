@@ -15,6 +15,8 @@ pub enum Kind {
     RamReadOnly,
     /// Registers and ROMs of devices, never executed.
     Device,
+    /// Registers that only the hypervisor writes, read without its help.
+    DeviceReadOnly,
 }
 
 const WRITABLE: u64 = 1 << 1;
@@ -32,21 +34,28 @@ impl Kind {
             Self::RamData => USER | WRITABLE | EXECUTE_NEVER,
             Self::RamReadOnly => USER | EXECUTE_NEVER,
             Self::Device => USER | WRITABLE | EXECUTE_NEVER | IS_DEVICE,
+            Self::DeviceReadOnly => USER | EXECUTE_NEVER | IS_DEVICE,
         }
     }
 
     /// The kind that attribute bits stand for; `None` for bits that this module never makes.
     #[must_use]
     pub fn of(attributes: u64) -> Option<Self> {
-        [Self::Ram, Self::RamData, Self::RamReadOnly, Self::Device]
-            .into_iter()
-            .find(|kind| kind.attributes() == attributes)
+        [
+            Self::Ram,
+            Self::RamData,
+            Self::RamReadOnly,
+            Self::Device,
+            Self::DeviceReadOnly,
+        ]
+        .into_iter()
+        .find(|kind| kind.attributes() == attributes)
     }
 
     /// Whether memory is behind it, which the hypervisor may read without an effect on a device.
     #[must_use]
     pub const fn is_ram(self) -> bool {
-        !matches!(self, Self::Device)
+        !matches!(self, Self::Device | Self::DeviceReadOnly)
     }
 }
 
@@ -62,7 +71,13 @@ mod tests {
         let format = LongMode {
             gigabyte_pages: false,
         };
-        for kind in [Kind::Ram, Kind::RamData, Kind::RamReadOnly, Kind::Device] {
+        for kind in [
+            Kind::Ram,
+            Kind::RamData,
+            Kind::RamReadOnly,
+            Kind::Device,
+            Kind::DeviceReadOnly,
+        ] {
             for level in [2, 3] {
                 let entry = format.leaf(0x20_0000, kind.attributes(), level);
                 assert_eq!(Kind::of(format.attributes(entry, level)), Some(kind));

@@ -2,6 +2,7 @@
 //! that the hypervisor plays for it.
 
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 use core::hint::spin_loop;
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -42,6 +43,8 @@ struct Nested {
     regime: Regime<LongMode>,
     tables: NestedTables,
     windows: Windows,
+    /// Trapped pages that the domain may read by itself.
+    readable: Vec<Span>,
     gigabyte_pages: bool,
 }
 
@@ -177,6 +180,7 @@ impl Domain {
                 regime: parts.format.regime(root),
                 tables: NestedTables { pool, presence },
                 windows,
+                readable: spans(parts.devices.readable()).collect(),
                 gigabyte_pages: parts.format.gigabyte_pages,
             }),
             root,
@@ -317,7 +321,8 @@ impl Domain {
         windows
             .trapped()
             .iter()
-            .try_for_each(|hole| regime.unmap(tables, hole.start, hole.end - hole.start))
+            .try_for_each(|hole| regime.unmap(tables, hole.start, hole.end - hole.start))?;
+        nested.map_readable()
     }
 
     /// Writes to the domain's memory by guest physical address; nothing if part of the range isn't its
@@ -341,8 +346,11 @@ impl Domain {
 
 /// The registers that the hypervisor answers.
 fn trapped(devices: &platform::Devices) -> impl Iterator<Item = Span> {
-    let ranges = devices.trapped().into_iter();
-    ranges.map(|(start, bytes)| Span {
+    spans(devices.trapped())
+}
+
+fn spans(ranges: Vec<(u64, u64)>) -> impl Iterator<Item = Span> {
+    ranges.into_iter().map(|(start, bytes)| Span {
         start,
         end: start.saturating_add(bytes),
     })
@@ -364,6 +372,21 @@ impl Nested {
         windows.below(MAPPED_AT_START).try_for_each(|span| {
             let bytes = span.end - span.start;
             let attributes = Kind::Device.attributes();
+            regime.map(tables, span.start, span.start, bytes, attributes)
+        })?;
+        self.map_readable()
+    }
+
+    fn map_readable(&mut self) -> Result<(), PagingError> {
+        let Self {
+            regime,
+            tables,
+            readable,
+            ..
+        } = self;
+        let attributes = Kind::DeviceReadOnly.attributes();
+        readable.iter().try_for_each(|span| {
+            let bytes = span.end - span.start;
             regime.map(tables, span.start, span.start, bytes, attributes)
         })
     }

@@ -48,7 +48,7 @@ const fn access(kind: Kind) -> Access {
         Kind::Ram => Access::Ram,
         Kind::RamData => Access::RamData,
         Kind::RamReadOnly => Access::RamReadOnly,
-        Kind::Device => Access::Device,
+        Kind::Device | Kind::DeviceReadOnly => Access::Device,
     }
 }
 

@@ -52,8 +52,9 @@ const FIXED: [(RangeInclusive<u16>, Access); 14] = [
     (0xcfc..=0xcff, Access::PciData),
 ];
 
-/// How many more there are at most: console, two PM1 controls, SMI command, reset, the emulator's own.
-const OWN: usize = 6;
+/// How many more there are at most: console, two PM1 controls, SMI command, reset, the emulator's own, and the two
+/// of configuration space that are hidden.
+const OWN: usize = 8;
 /// QEMU's firmware configuration device (QEMU, docs/specs/fw_cfg.rst): its DMA interface copies to any machine address.
 const FIRMWARE_CONFIGURATION: (u64, u16) = (0x510, 12);
 
@@ -66,9 +67,11 @@ pub struct Ports {
 
 impl Ports {
     /// The rules for the hardware domain of a machine with this FADT, whose hypervisor has its console's UART at the eight
-    /// ports from `console` on; `emulator` if it has QEMU's firmware configuration device.
+    /// ports from `console` on; `emulator` if it has QEMU's firmware configuration device. With
+    /// `by_memory` all of the first segment's configuration space is in memory, where reading it costs no exit: then there
+    /// are no ports for it, so that Linux doesn't prefer them.
     #[must_use]
-    pub fn new(fadt: Option<&Fadt>, console: Option<u16>, emulator: bool) -> Self {
+    pub fn new(fadt: Option<&Fadt>, console: Option<u16>, emulator: bool, by_memory: bool) -> Self {
         let mut own = ArrayVec::new();
         // There is room for all of them: see `OWN`.
         let mut add = |first: u64, count: u16, access| {
@@ -78,6 +81,10 @@ impl Ports {
         };
         if let Some(first) = console {
             add(u64::from(first), 8, Access::Nobody);
+        }
+        if by_memory {
+            add(0xcf8, 1, Access::Nobody);
+            add(0xcfc, 4, Access::Nobody);
         }
         if emulator {
             let (first, count) = FIRMWARE_CONFIGURATION;
@@ -141,7 +148,7 @@ mod tests {
 
     #[test]
     fn what_reaches_past_the_domain_never_passes() {
-        let ports = Ports::new(Some(&q35()), Some(0x3f8), true);
+        let ports = Ports::new(Some(&q35()), Some(0x3f8), true, false);
         let kept: Vec<u16> = (0..=u16::MAX)
             .filter(|port| ports.rule(*port) != Access::Pass)
             .collect();
@@ -192,11 +199,11 @@ mod tests {
             reset: Some((memory, 1)),
             ..q35()
         };
-        let ports = Ports::new(Some(&fadt), None, false);
+        let ports = Ports::new(Some(&fadt), None, false, false);
         assert_eq!(ports.rule(0x604), Access::Pass);
         assert_eq!(ports.rule(0x3f8), Access::Pass);
         assert_eq!(
-            Ports::new(None, Some(0xffff), false).rule(0xffff),
+            Ports::new(None, Some(0xffff), false, false).rule(0xffff),
             Access::Nobody
         );
     }
@@ -214,7 +221,7 @@ mod tests {
             reset: port(0x64).map(|register| (register, 0xfe)),
             ..q35()
         };
-        let ports = Ports::new(Some(&fadt), Some(0x2f8), true);
+        let ports = Ports::new(Some(&fadt), Some(0x2f8), true, true);
         assert_eq!(ports.own.len(), OWN);
         assert_eq!(ports.rule(0x705), Access::Sleep);
         assert_eq!(ports.rule(0x64), Access::Reset);

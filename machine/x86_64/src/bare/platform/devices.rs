@@ -59,6 +59,11 @@ impl Devices {
     ) -> Result<Self, PagingError> {
         let apics: &'static Apics = Box::leak(Box::new(Apics::new(apic_ids)));
         let kept = host.console_pin();
+        // All that the ports reach.
+        let by_memory = host
+            .ecams
+            .iter()
+            .any(|ecam| (ecam.segment, ecam.first_bus, ecam.last_bus) == (0, 0, 255));
         let chips = if hardware {
             let pin = |index| {
                 kept.filter(|(chip, ..)| *chip == index)
@@ -80,7 +85,8 @@ impl Devices {
             } else {
                 None
             },
-            ports: hardware.then(|| Ports::new(host.fadt.as_ref(), host.console, host.emulator)),
+            ports: hardware
+                .then(|| Ports::new(host.fadt.as_ref(), host.console, host.emulator, by_memory)),
             callback: AtomicU8::new(0),
             domain,
             lines: AtomicU32::new(0),
@@ -122,6 +128,13 @@ impl Devices {
         let tables = self.bus.as_ref().map(Bus::tables).unwrap_or_default();
         let traps = self.fixed_traps().chain(tables);
         traps.map(|trap| (trap.start, trap.bytes)).collect()
+    }
+
+    /// Of the trapped pages, those that may be mapped for reading: configuration space in memory. Reading it there shows
+    /// messages as the hardware has them.
+    pub fn readable(&self) -> Vec<(u64, u64)> {
+        let windows = self.bus.iter().flat_map(Bus::windows);
+        windows.map(|window| (window.start, window.bytes)).collect()
     }
 
     /// As after a reset: no interrupt is set up, no device is a bus master, no callback is set. No vCPU runs.

@@ -64,6 +64,8 @@ pub struct Arch {
     pub models: &'static [ModelWords],
     /// More arguments for QEMU, before the manifest's own.
     pub arguments: &'static [&'static str],
+    /// `-accel` for more than one CPU, unless somebody names an accelerator.
+    pub accelerator: Option<&'static str>,
 }
 
 /// The architectures that the command plans for.
@@ -83,6 +85,7 @@ static ARCHITECTURES: [Arch; 2] = [
         features: &[],
         models: &[],
         arguments: &[],
+        accelerator: None,
     },
     Arch {
         name: "x86_64",
@@ -117,6 +120,9 @@ static ARCHITECTURES: [Arch; 2] = [
             },
         ],
         arguments: &["-nodefaults"],
+        // With a thread for each CPU QEMU 10.0 can fail an assertion (`iotlb_to_section`) when one
+        // CPU moves a BAR while another reaches a device, as Linux does at boot.
+        accelerator: Some("tcg,thread=single"),
     },
 ];
 

@@ -8,9 +8,9 @@ use manifest::toml::QemuSpec;
 
 use crate::arch::Arch;
 
-/// The arguments that make the machine, without anything to boot. `option` is appended to
-/// `-machine`, its comma included.
-pub fn machine(arch: &Arch, machine: &QemuSpec, option: &str) -> Vec<OsString> {
+/// The arguments that make the machine, without anything to boot and without the user's, `more`.
+/// `option` is appended to `-machine`, its comma included.
+pub fn machine(arch: &Arch, machine: &QemuSpec, more: &[String], option: &str) -> Vec<OsString> {
     let fixed = [
         "-machine",
         &(machine_option(arch, &machine.machine) + option),
@@ -21,13 +21,24 @@ pub fn machine(arch: &Arch, machine: &QemuSpec, option: &str) -> Vec<OsString> {
         "-m",
         &memory(machine.memory),
     ];
-    let more = arch.arguments.iter().map(OsString::from);
+    let accelerator = arch
+        .accelerator
+        .filter(|_| machine.cpus > 1 && !names_accelerator(machine, more));
     fixed
         .into_iter()
+        .chain(arch.arguments.iter().copied())
+        .chain(accelerator.into_iter().flat_map(|named| ["-accel", named]))
         .map(OsString::from)
-        .chain(more)
         .chain(machine.args.iter().map(OsString::from))
         .collect()
+}
+
+/// Whether the manifest or the user says what runs the guest's instructions.
+fn names_accelerator(machine: &QemuSpec, more: &[String]) -> bool {
+    let of_machine = machine.machine.split(',').any(|word| key(word) == "accel");
+    let words = machine.args.iter().chain(more);
+    let mut options = words.map(|word| word.trim_start_matches('-'));
+    of_machine || options.any(|option| ["accel", "enable-kvm"].contains(&option))
 }
 
 fn memory(bytes: u64) -> String {
@@ -102,6 +113,7 @@ mod tests {
         let arguments = machine(
             arch("aarch64"),
             &spec("virt,gic-version=3", "cortex-a57"),
+            &[],
             "",
         );
         let option = "virt,gic-version=3,virtualization=on,dtb-randomness=off";
@@ -112,14 +124,29 @@ mod tests {
 
     #[test]
     fn a_pc_gets_svm_and_no_devices_of_its_own() {
-        let arguments = machine(arch("x86_64"), &spec("q35", "EPYC-Rome"), "");
+        let arguments = machine(arch("x86_64"), &spec("q35", "EPYC-Rome"), &[], "");
         let cpu = "EPYC-Rome,+svm,+npt,-monitor,check=off";
         let expected = ["-machine", "q35", "-cpu", cpu, "-smp", "2"];
         assert_eq!(arguments[..6], expected);
-        assert_eq!(
-            arguments[6..],
-            ["-m", "2048M", "-nodefaults", "-device", "edu"]
-        );
+        let more = ["-accel", "tcg,thread=single", "-device", "edu"];
+        assert_eq!(arguments[6..9], ["-m", "2048M", "-nodefaults"]);
+        assert_eq!(arguments[9..], more);
+    }
+
+    #[test]
+    fn an_accelerator_that_somebody_names_is_left_alone() {
+        let pc = arch("x86_64");
+        let has = |machine: &QemuSpec, more: &[&str]| {
+            let more: Vec<String> = more.iter().map(ToString::to_string).collect();
+            let arguments = super::machine(pc, machine, &more, "");
+            arguments.contains(&OsString::from("tcg,thread=single"))
+        };
+        let two = spec("q35", "EPYC");
+        assert!(has(&two, &["-no-reboot"]));
+        assert!(!has(&two, &["-accel", "tcg"]));
+        assert!(!has(&two, &["--enable-kvm"]));
+        assert!(!has(&spec("q35,accel=kvm", "EPYC"), &[]));
+        assert!(!has(&QemuSpec { cpus: 1, ..two }, &[]));
     }
 
     #[test]

@@ -120,7 +120,7 @@ impl Machine {
     }
 
     fn arguments_with(&self, option: &str) -> Vec<OsString> {
-        arguments::machine(self.arch, &self.spec, option)
+        arguments::machine(self.arch, &self.spec, &self.more, option)
     }
 }
 

@@ -31,9 +31,9 @@ pub struct Domain {
     /// The devices that the hypervisor plays for it.
     pub devices: platform::Devices,
     /// The ports that it reaches.
-    pub ports: Box<Iopm>,
+    pub ports: Iopm,
     /// The model-specific registers that it reaches.
-    pub msrs: Box<Msrpm>,
+    pub msrs: Msrpm,
     /// Its memory map, as its start structure has it.
     pub memory_map: Box<[MapEntry]>,
 }
@@ -186,7 +186,7 @@ impl Domain {
             root,
             presence,
             ports: parts.devices.port_map(),
-            msrs: Box::new(Msrpm::new(msr::passed())),
+            msrs: Msrpm::new(msr::passed()),
             devices: parts.devices,
             memory_map: parts.memory_map,
         };

@@ -238,10 +238,10 @@ impl Vcpu {
         intercept::set(control);
         control
             .port_map
-            .set(mmu::machine_address(&raw const *domain.ports));
+            .set(mmu::machine_address(domain.ports.as_ptr()));
         control
             .msr_map
-            .set(mmu::machine_address(&raw const *domain.msrs));
+            .set(mmu::machine_address(domain.msrs.as_ptr()));
         control.asid.set(ASID);
         control.interrupt.set(interrupt::MASKING);
         control.nested_paging.set(NESTED_PAGING);

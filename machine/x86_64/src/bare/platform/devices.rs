@@ -94,11 +94,11 @@ impl Devices {
     }
 
     /// The ports that are the hardware's, without an exit.
-    pub fn port_map(&self) -> Box<Iopm> {
-        Box::new(match &self.ports {
+    pub fn port_map(&self) -> Iopm {
+        match &self.ports {
             Some(ports) => Iopm::passing_all_but(ports.kept()),
             None => Iopm::passing_none(),
-        })
+        }
     }
 
     /// Whether one more line about what the domain does is worth the console's time.

@@ -31,9 +31,9 @@ impl<'a> Firmware<'a> {
     fn is_ram(&self, start: u64, end: u64) -> bool {
         let mut ram = self.regions.iter().filter(|region| region.kind == E820_RAM);
         ram.any(|region| {
-            let first = region.start.next_multiple_of(PAGE_SIZE);
-            let behind = (region.start + region.bytes) & !(PAGE_SIZE - 1);
-            first <= start && end <= behind
+            let first = region.start.checked_next_multiple_of(PAGE_SIZE);
+            let behind = region.start.saturating_add(region.bytes) & !(PAGE_SIZE - 1);
+            first.is_some_and(|first| first <= start) && end <= behind
         })
     }
 }

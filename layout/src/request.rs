@@ -8,6 +8,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::address::{GuestRange, MachineRange};
+use crate::conflict::Code;
 use crate::domain::{Capabilities, Identity, Kind};
 use crate::host::{Located, Origin};
 
@@ -225,6 +226,9 @@ pub struct DomainRequest {
     pub policies: Policies,
     /// Whether it gets a virtual PL011.
     pub vpl011: bool,
+    /// The first error that its reader found in it: the planner refuses it for that, so that nothing starts that wasn't
+    /// understood.
+    pub misread: Option<Code>,
 }
 
 impl DomainRequest {

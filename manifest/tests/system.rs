@@ -179,6 +179,7 @@ prop_compose! {
             limits: Limits { max_event_channels, max_grant_frames },
             policies,
             vpl011,
+            misread: None,
         };
         domain.tree_bytes = guest::budget(&Tree::read(HOST).unwrap(), &domain);
         domain

@@ -53,7 +53,7 @@ struct Planner<'a> {
 
 impl<'a> Planner<'a> {
     fn new(host: &'a HostMap, request: &'a SystemRequest) -> Self {
-        let report = Report::new(request.domains.len());
+        let report = Report::new(request);
         Self {
             ground: Ground::new(host),
             request,

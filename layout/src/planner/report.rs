@@ -2,7 +2,6 @@
 
 use alloc::format;
 use alloc::string::String;
-use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -19,10 +18,10 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    pub(crate) fn new(domains: usize) -> Self {
+    pub(crate) fn new(request: &SystemRequest) -> Self {
         Self {
             conflicts: Vec::new(),
-            refused: vec![None; domains],
+            refused: request.domains.iter().map(|one| one.misread).collect(),
         }
     }
 
@@ -141,7 +140,11 @@ mod tests {
 
     #[test]
     fn the_first_error_is_kept() {
-        let mut report = Report::new(2);
+        let two = SystemRequest {
+            domains: alloc::vec![DomainRequest::default(), DomainRequest::default()],
+            ..SystemRequest::default()
+        };
+        let mut report = Report::new(&two);
         report.error(
             Code::CpusZero,
             &[1],

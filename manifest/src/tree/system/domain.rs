@@ -74,6 +74,8 @@ impl Reader<'_, '_> {
             limits: self.limits(node),
             policies,
             vpl011: node.has("vpl011"),
+            // Once everything is read.
+            misread: None,
         };
         domain.tree_bytes = self.host.budget(&domain);
         domain

@@ -82,6 +82,7 @@ pub fn read<'r, 'h: 'r>(
             );
         }
     }
+    reader.refuse(&mut request.domains);
     request.hypervisor.tree_bytes = host.bytes() + tree.total_bytes() as u64;
     System {
         request,
@@ -277,7 +278,13 @@ impl Reader<'_, '_> {
     fn domains(&mut self, chosen: Node<'_, '_>) -> Vec<DomainRequest> {
         let mut domains = Vec::new();
         self.current = Some(0);
+        let before = self.problems.len();
         domains.extend(self.classic(chosen));
+        if domains.is_empty() {
+            // What was wrong there is no domain's.
+            let sides = self.problems[before..].iter_mut().map(|one| &mut one.sides);
+            sides.flatten().for_each(|side| side.domain = None);
+        }
         self.current = None;
         for node in chosen.children() {
             if is_domain(node) {
@@ -301,6 +308,17 @@ impl Reader<'_, '_> {
             }
         }
         domains
+    }
+
+    /// Has the planner refuse each domain in which an error was found.
+    fn refuse(&self, domains: &mut [DomainRequest]) {
+        for problem in self.problems.iter().filter(|problem| problem.is_error()) {
+            for domain in problem.sides.iter().filter_map(|side| side.domain) {
+                if let Some(domain) = domains.get_mut(domain) {
+                    domain.misread.get_or_insert(problem.code);
+                }
+            }
+        }
     }
 
     fn reserved(&mut self, chosen: Node<'_, '_>) -> Vec<Reserved> {

@@ -58,7 +58,7 @@ impl Memory {
         let pages = self.0.len() / WORDS;
         while !stop.load(Ordering::Relaxed) {
             page = (page + STRIDE) % pages;
-            if page % HOLE_EVERY == 0 {
+            if page.is_multiple_of(HOLE_EVERY) {
                 continue;
             }
             let seen = self.number(page).fetch_or(0, Ordering::Relaxed);

@@ -78,6 +78,12 @@ impl ListRegister {
         self.0 & HARDWARE != 0
     }
 
+    /// Whether it stands for a physical interrupt, which the hardware deactivates or the hypervisor does.
+    #[cfg(test)]
+    pub(crate) const fn is_physical(self) -> bool {
+        self.0 & (HARDWARE | WATCHED) != 0
+    }
+
     pub(crate) const fn with_pending(self) -> Self {
         Self(self.0 | PENDING)
     }

@@ -560,9 +560,9 @@ proptest! {
             for lr in valid {
                 let word = lr.intid() as usize / 32;
                 let bit = 1 << (lr.intid() % 32);
-                let mine = if lr.is_hardware() { bed.domain.physical[word] } else { bed.domain.software[word] };
+                let mine = if lr.is_physical() { bed.domain.physical[word] } else { bed.domain.software[word] };
                 prop_assert!(mine & bit != 0, "{lr:?}");
-                prop_assert!(!(lr.is_hardware() && lr.is_pending() && lr.is_active()));
+                prop_assert!(!(lr.is_physical() && lr.is_pending() && lr.is_active()));
             }
         }
 

@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use crate::address::{FRAME_SHIFT, FRAME_SIZE};
 use crate::host::{Architecture, BootKind, HostMap};
 use crate::planner::ground::registers;
+use crate::planner::place::MOST_EXTENTS;
 use crate::planner::sets::{SUPERPAGE, normalise_bytes};
 use crate::request::{DomainRequest, Limits, MemoryRequest, SystemRequest};
 use crate::sort::sort_by_key;
@@ -39,6 +40,9 @@ pub(crate) const MOST_TREE_BYTES: u64 = 2 << 20;
 const ROOT_TABLES: u64 = 16;
 /// RAM extents that a domain's tables provide for, besides those that it names.
 const EXTENTS: u64 = 8;
+/// Who takes the rest gets what the host's pieces of RAM leave, and some pieces more that others cut
+/// off, at most [`MOST_EXTENTS`].
+const CUTS: u64 = 4;
 /// Tables at the two edges of an extent, on the two levels below the root.
 const TABLES_AT_EDGES: u64 = 4;
 
@@ -101,9 +105,14 @@ pub fn pool_frames(limits: &Limits) -> u64 {
 pub fn table_frames(host: &HostMap, domain: &DomainRequest) -> u64 {
     let identity = domain.identity();
     let named = count(domain.static_mem.len());
-    let extents = EXTENTS
-        .saturating_add(named)
-        .saturating_mul(TABLES_AT_EDGES);
+    let pieces = match domain.memory.value {
+        MemoryRequest::Rest => {
+            let pieces = CUTS + count(host.ram.len()) + count(host.reserved.len());
+            pieces.clamp(EXTENTS, count(MOST_EXTENTS))
+        }
+        MemoryRequest::Size(_) | MemoryRequest::SumOfStatic => EXTENTS,
+    };
+    let extents = pieces.saturating_add(named).saturating_mul(TABLES_AT_EDGES);
     // The whole of a bank that isn't congruent with its place in the guest takes 4 KiB leaves.
     let odd = domain
         .static_mem

@@ -13,7 +13,7 @@ pub(crate) mod ground;
 mod guest;
 mod home;
 mod modules;
-mod place;
+pub(crate) mod place;
 mod report;
 mod roles;
 pub(crate) mod sets;

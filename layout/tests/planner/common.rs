@@ -181,6 +181,13 @@ pub fn check_invariants(host: &HostMap, request: &SystemRequest, outcome: &Outco
         assert_eq!(domain.pool.frames(), need::pool_frames(&domain.limits));
         let request = &request.domains[domain.index];
         assert_eq!(domain.tables.frames(), need::table_frames(host, request));
+        let needed = tables_for_ram(&domain.banks);
+        assert!(
+            needed <= domain.tables.frames(),
+            "{}: {needed} tables for RAM alone, {} planned",
+            domain.name,
+            domain.tables.frames()
+        );
     }
     parts.sort();
     for pair in parts.windows(2) {
@@ -225,6 +232,30 @@ pub fn check_invariants(host: &HostMap, request: &SystemRequest, outcome: &Outco
             "{conflict:?}"
         );
     }
+}
+
+/// The fewest second-stage tables that map these banks by leaves of 4 KiB, 2 MiB and 1 GiB, beside
+/// the root.
+fn tables_for_ram(banks: &[Bank]) -> u64 {
+    const LEVELS: [u64; 2] = [512, 512 * 512];
+    let mut split: Vec<(u64, u64)> = Vec::new();
+    let mut odd = 0;
+    for bank in banks {
+        for size in LEVELS {
+            let (start, end) = (bank.gfn.raw(), bank.gfn.raw() + bank.frames);
+            let (first, last) = (start / size, (end - 1) / size);
+            if start % size != bank.mfn.raw() % size {
+                // No leaf of this size fits anywhere.
+                odd += last - first + 1;
+                continue;
+            }
+            split.extend((start % size != 0).then_some((size, first)));
+            split.extend((end % size != 0).then_some((size, last)));
+        }
+    }
+    split.sort_unstable();
+    split.dedup();
+    odd + split.len() as u64
 }
 
 /// Frames of a PC's first MiB, which the hardware domain has beside what it asked for.

@@ -42,24 +42,29 @@ pub struct Guest<'a> {
 const FIRST_WIDE_ID: u32 = 0xff;
 
 impl Guest<'_> {
-    /// The bytes to lie at guest physical `address`, a multiple of 16: root pointer first, then XSDT and MADT.
+    /// The bytes to lie at guest physical `address`, a multiple of 16: root pointer first, then the tables that are its own,
+    /// the XSDT last. A domain without the host's FADT gets one that says what isn't there, and an empty DSDT.
     #[must_use]
     pub fn write(&self, address: u64) -> Vec<u8> {
-        let madt = self.madt();
-        let shown = self.host.iter().filter(|table| is_shown(table.signature));
-        let mut entries: Vec<u64> = shown.map(|table| table.address).collect();
-        let xsdt_at = address + size_of::<Root>().next_multiple_of(16) as u64;
-        let xsdt_bytes = HEADER_BYTES + 8 * (entries.len() + 1);
-        let madt_at = xsdt_at + xsdt_bytes.next_multiple_of(16) as u64;
-        entries.push(madt_at);
+        let shown = || self.host.iter().filter(|table| is_shown(table.signature));
+        let mut entries: Vec<u64> = shown().map(|table| table.address).collect();
+        let mut bytes = Vec::new();
+        bytes.resize(size_of::<Root>().next_multiple_of(16), 0);
+        let mut put = |table: &[u8]| {
+            let at = address + bytes.len() as u64;
+            bytes.extend_from_slice(table);
+            bytes.resize(bytes.len().next_multiple_of(16), 0);
+            at
+        };
+        entries.push(put(&self.madt()));
+        if !shown().any(|table| table.signature == *b"FACP") {
+            let dsdt = put(&table(*b"DSDT", 2, &[]));
+            entries.push(put(&fadt(dsdt)));
+        }
         let body: Vec<u8> = entries.into_iter().flat_map(u64::to_le_bytes).collect();
-        let xsdt = table(*b"XSDT", 1, &body);
-
-        let mut bytes = root(xsdt_at);
-        bytes.resize(bytes.len().next_multiple_of(16), 0);
-        bytes.extend_from_slice(&xsdt);
-        bytes.resize(bytes.len().next_multiple_of(16), 0);
-        bytes.extend_from_slice(&madt);
+        let xsdt = put(&table(*b"XSDT", 1, &body));
+        let root = root(xsdt);
+        bytes[..root.len()].copy_from_slice(&root);
         bytes
     }
 
@@ -96,6 +101,27 @@ impl Guest<'_> {
         }
         table(*b"APIC", 5, &body)
     }
+}
+
+/// The FADT of a domain without the PC's fixed hardware (ACPI 6.5, 5.2.9): hardware-reduced, no VGA, no RTC. Without it
+/// Linux waits for a clock at port 0x70.
+fn fadt(dsdt: u64) -> Vec<u8> {
+    const BYTES: usize = 268;
+    const BOOT: usize = 109;
+    const FLAGS: usize = 112;
+    const DSDT: usize = 140;
+    const NO_VGA: u16 = 1 << 2;
+    const NO_RTC: u16 = 1 << 5;
+    const REDUCED: u32 = 1 << 20;
+    let mut body = [0; BYTES - HEADER_BYTES];
+    let mut put = |at: usize, value: &[u8]| {
+        let at = at - HEADER_BYTES;
+        body[at..at + value.len()].copy_from_slice(value);
+    };
+    put(BOOT, &(NO_VGA | NO_RTC).to_le_bytes());
+    put(FLAGS, &REDUCED.to_le_bytes());
+    put(DSDT, &dsdt.to_le_bytes());
+    table(*b"FACP", 5, &body)
 }
 
 const OEM: [u8; 6] = *b"TERRAN";

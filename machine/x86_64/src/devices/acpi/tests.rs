@@ -286,6 +286,31 @@ fn soft_off_is_a_package_of_constants() {
 }
 
 #[test]
+fn a_domain_without_the_hosts_tables_learns_what_isnt_there() {
+    let mut ram = host();
+    let guest = Guest {
+        apic_ids: &[1],
+        io_apics: &[],
+        overrides: &[],
+        host: &[],
+    };
+    let bytes = guest.write(0x8000);
+    assert!(bytes.len() < 0x1000);
+    ram.put(0x8000, &bytes);
+    let seen = Tables::read(&ram, 0x8000).unwrap();
+    let names: Vec<_> = seen.list.iter().map(|table| table.signature).collect();
+    assert_eq!(names, [*b"APIC", *b"FACP"]);
+    let table = seen.load(&ram, *b"FACP").unwrap();
+    assert_eq!(table[109..111], [0x24, 0], "neither VGA nor RTC");
+    assert_eq!(table[114], 0x10, "hardware-reduced");
+    let found = Fadt::read(&table).unwrap();
+    assert_eq!((found.pm1a_control, found.reset), (None, None));
+    let mut dsdt = [0; 4];
+    ram.read(found.dsdt, &mut dsdt).unwrap();
+    assert_eq!(dsdt, *b"DSDT");
+}
+
+#[test]
 fn a_domain_gets_its_own_madt_and_no_table_outside_the_list() {
     let mut ram = host();
     let host_tables = Tables::read(&ram, 0xf_5a40).unwrap();

@@ -15,15 +15,9 @@ use crate::svm::vmcb::{clean, interrupt};
 pub fn offer(cpu: &Cpu, vcpu: &Vcpu) {
     let control = &vcpu.block.control;
     let devices = &cpu.caller.domain.machine().devices;
-    let request = platform::next_vector(devices, &vcpu.apic).map_or(0, |vector| {
-        let vector = u64::from(vector);
-        interrupt::PENDING
-            | vector >> 4 << interrupt::PRIORITY_SHIFT
-            | vector << interrupt::VECTOR_SHIFT
-    });
     let before = control.interrupt.get();
-    let kept = before & !(interrupt::REQUEST | interrupt::TASK_PRIORITY);
-    let word = kept | request | u64::from(platform::cr8(&vcpu.apic));
+    let vector = platform::next_vector(devices, &vcpu.apic);
+    let word = interrupt::offer(before, vector, platform::cr8(&vcpu.apic));
     vcpu.entered.set(word);
     if word != before {
         control.interrupt.set(word);
@@ -69,9 +63,8 @@ pub fn collect(cpu: &Cpu, vcpu: &Vcpu) -> bool {
     if before == after {
         return false;
     }
-    let delivered = before & interrupt::PENDING != 0 && after & interrupt::PENDING == 0;
-    if delivered {
-        let vector = (before >> interrupt::VECTOR_SHIFT & 0xff) as u8;
+    let delivered = interrupt::delivered(before, after);
+    if let Some(vector) = delivered {
         let devices = &cpu.caller.domain.machine().devices;
         platform::accept(devices, &vcpu.apic, vector);
     }
@@ -79,5 +72,5 @@ pub fn collect(cpu: &Cpu, vcpu: &Vcpu) -> bool {
         platform::set_cr8(&vcpu.apic, (after & interrupt::TASK_PRIORITY) as u8);
     }
     vcpu.entered.set(after);
-    delivered
+    delivered.is_some()
 }

@@ -61,6 +61,27 @@ pub mod interrupt {
     pub const VECTOR_SHIFT: u32 = 32;
     /// Everything about the pending interrupt.
     pub const REQUEST: u64 = PENDING | 0x1f << PRIORITY_SHIFT | 0xff << VECTOR_SHIFT;
+
+    /// The word with which an interrupt is offered to the guest, or none, and its CR8 is `task_priority`, 0 to 15. The CPU
+    /// delivers the interrupt once the guest takes it: the priority is the vector's class.
+    #[must_use]
+    pub fn offer(word: u64, vector: Option<u8>, task_priority: u8) -> u64 {
+        let request = vector.map_or(0, |vector| {
+            let vector = u64::from(vector);
+            PENDING | vector >> 4 << PRIORITY_SHIFT | vector << VECTOR_SHIFT
+        });
+        word & !(REQUEST | TASK_PRIORITY) | request | u64::from(task_priority) & TASK_PRIORITY
+    }
+
+    /// The vector that the CPU has delivered between entry and exit, by the word before and after.
+    #[must_use]
+    pub const fn delivered(before: u64, after: u64) -> Option<u8> {
+        if before & PENDING != 0 && after & PENDING == 0 {
+            Some((before >> VECTOR_SHIFT & 0xff) as u8)
+        } else {
+            None
+        }
+    }
 }
 
 /// Offset 68h: the next instruction is in the shadow of STI or MOV SS.
@@ -346,5 +367,22 @@ impl Vmcb {
                 reserved_270: [0; 0x990],
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::interrupt::{MASKING, delivered, offer};
+
+    #[test]
+    fn the_virtual_interrupt() {
+        let word = offer(MASKING | 3, Some(0xf3), 1);
+        assert_eq!(word, 0xf3_010f_0101);
+        assert_eq!(delivered(word, word), None);
+        assert_eq!(delivered(word, word & !0x100), Some(0xf3));
+        // An offer that is taken back, or replaced.
+        assert_eq!(offer(word, None, 1), MASKING | 1);
+        assert_eq!(offer(word, Some(0x41), 0), 0x41_0104_0100);
+        assert_eq!(delivered(MASKING, MASKING), None);
     }
 }

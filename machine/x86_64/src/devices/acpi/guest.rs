@@ -1,6 +1,7 @@
 //! The tables of a domain in the host's layout: a root pointer, an XSDT and a MADT of its own, everything else the host's
 //! as it is, by an allow-list.
 
+use alloc::vec;
 use alloc::vec::Vec;
 
 use zerocopy::IntoBytes;
@@ -48,8 +49,7 @@ impl Guest<'_> {
     pub fn write(&self, address: u64) -> Vec<u8> {
         let shown = || self.host.iter().filter(|table| is_shown(table.signature));
         let mut entries: Vec<u64> = shown().map(|table| table.address).collect();
-        let mut bytes = Vec::new();
-        bytes.resize(size_of::<Root>().next_multiple_of(16), 0);
+        let mut bytes = vec![0; size_of::<Root>().next_multiple_of(16)];
         let mut put = |table: &[u8]| {
             let at = address + bytes.len() as u64;
             bytes.extend_from_slice(table);

@@ -118,6 +118,8 @@ codes! {
     KernelHeader = "kernel-header";
     /// No RAM that the domain could have holds the kernel where it must lie.
     KernelBounds = "kernel-bounds";
+    /// A direct-mapped domain on a PC that has no RAM below 1 MiB.
+    NoLowMemory = "no-low-memory";
     /// A boot module that isn't in RAM, or over something else that boot placed.
     ModuleOutsideRam = "module-outside-ram";
     /// A device tree of more than 2 MiB.

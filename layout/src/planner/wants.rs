@@ -5,14 +5,14 @@ use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use super::ground::{Ground, modules};
+use super::ground::{Ground, hardware_only, modules};
 use super::guest;
 use super::modules::{MOST_TEXT_OFFSET, Wanted};
 use super::place::Want;
 use super::report::{Report, Size, host_side, name, side};
 use crate::address::{FRAME_SHIFT, Mfn, MfnRange};
 use crate::conflict::{Code, Side};
-use crate::host::BootKind;
+use crate::host::{Architecture, BootKind};
 use crate::need::MOST_TREE_BYTES;
 use crate::request::{DomainRequest, MemoryRequest, SystemRequest};
 
@@ -29,6 +29,7 @@ pub(crate) fn check(
         .map(|(index, domain)| {
             check_tree(index, domain, report);
             check_kernel(index, domain, report);
+            check_low(ground.host.architecture, index, domain, report);
             let wanted = Wanted::of(ground.host.architecture, domain)?;
             check_size(index, domain, &wanted, report);
             Some(wanted)
@@ -142,6 +143,35 @@ fn check_tree(index: usize, domain: &DomainRequest, report: &mut Report) {
         let help = String::from("a smaller partial tree");
         report.error(Code::TreeTooLarge, &[index], vec![own], why, help);
     }
+}
+
+/// A PC has one first MiB, which only one direct-mapped domain can see.
+fn check_low(
+    architecture: Architecture,
+    index: usize,
+    domain: &DomainRequest,
+    report: &mut Report,
+) {
+    let identity = domain.identity();
+    if hardware_only(architecture).is_empty()
+        || !identity.is_direct_mapped()
+        || identity.is_hardware()
+    {
+        return;
+    }
+    let origin = domain
+        .direct_map
+        .map_or(domain.name.origin, |direct| direct.origin);
+    let own = side(
+        index,
+        format!("{}, direct-mapped", name(index, domain)),
+        origin,
+    );
+    let why = String::from(
+        "it has no RAM below 1MiB, which is the hardware domain's; Linux doesn't start without any",
+    );
+    let help = String::from("leave out direct-map, unless what it runs can do without");
+    report.warning(Code::NoLowMemory, vec![own], why, help);
 }
 
 fn check_kernel(index: usize, domain: &DomainRequest, report: &mut Report) {

@@ -16,7 +16,7 @@ pub fn offer(cpu: &Cpu, vcpu: &Vcpu) {
     let control = &vcpu.block.control;
     let devices = &cpu.caller.domain.machine().devices;
     let before = control.interrupt.get();
-    let vector = platform::next_vector(devices, &vcpu.apic);
+    let vector = platform::offer(devices, &vcpu.apic);
     let word = interrupt::offer(before, vector, platform::cr8(&vcpu.apic));
     vcpu.entered.set(word);
     if word != before {
@@ -51,8 +51,8 @@ pub fn nmi_ends(vcpu: &Vcpu) {
 }
 
 /// After an exit: what was delivered, what has to be delivered again, and the task priority. Whether an interrupt was
-/// delivered, so that another one may be offered.
-pub fn collect(cpu: &Cpu, vcpu: &Vcpu) -> bool {
+/// offered, so that it or another one must be offered before the next entry.
+pub fn collect(vcpu: &Vcpu) -> bool {
     let control = &vcpu.block.control;
     let again = match interrupted(control.interrupted_event.get()) {
         Interrupted::Nothing => 0,
@@ -60,17 +60,17 @@ pub fn collect(cpu: &Cpu, vcpu: &Vcpu) -> bool {
     };
     control.event.set(again);
     let (before, after) = (vcpu.entered.get(), control.interrupt.get());
-    if before == after {
-        return false;
-    }
-    let delivered = interrupt::delivered(before, after);
-    if let Some(vector) = delivered {
-        let devices = &cpu.caller.domain.machine().devices;
-        platform::accept(devices, &vcpu.apic, vector);
+    let offered = interrupt::offered(before);
+    if let Some(vector) = offered {
+        if interrupt::delivered(before, after) {
+            platform::accept(&vcpu.apic, vector);
+        } else {
+            platform::withdraw(&vcpu.apic, vector);
+        }
     }
     if (before ^ after) & interrupt::TASK_PRIORITY != 0 {
         platform::set_cr8(&vcpu.apic, (after & interrupt::TASK_PRIORITY) as u8);
     }
     vcpu.entered.set(after);
-    delivered.is_some()
+    offered.is_some()
 }

@@ -44,9 +44,9 @@ fn run_guest(cpu: &Cpu) -> Around {
     unsafe { vmrun::run(&vcpu.registers, cpu.block) };
     domain.left(vcpu.index);
     control.clean.set(clean::ALL);
-    let delivered = inject::collect(cpu, vcpu);
+    let offered = inject::collect(vcpu);
     match exit::handle(cpu, vcpu) {
-        Around::AsBefore if !delivered => Around::AsBefore,
+        Around::AsBefore if !offered => Around::AsBefore,
         _ => Around::Changed,
     }
 }

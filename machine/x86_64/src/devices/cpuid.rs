@@ -179,8 +179,9 @@ impl Policy {
 
     fn xen(&self, index: u32, subleaf: u32) -> Leaf {
         // Virtualised xAPIC and x2APIC: Linux then leaves MSI alone and uses no event channels for it. The IDs are valid.
-        // Upcalls can have a vector for each vCPU.
-        const FEATURES: u32 = bits([0, 1, 3, 4, 6]);
+        // Upcalls can have a vector for each vCPU, but that isn't said (bit 6): Linux would end each at its local APIC then,
+        // an exit more.
+        const FEATURES: u32 = bits([0, 1, 3, 4]);
         // The TSC is never emulated, and the host's can be relied on.
         const TSC_MODE: u32 = 2;
         const TSC_RELIABLE: u32 = 1 << 1;
@@ -423,7 +424,7 @@ mod tests {
         assert_eq!(POLICY.answer(XEN_BASE + 2, 0, 0, ALL).ebx, 0x4000_0000);
         assert_eq!(POLICY.answer(XEN_BASE + 3, 1, 0, ALL).edx, u32::MAX);
         let features = POLICY.answer(XEN_BASE + 4, 0, 0, ALL);
-        assert_eq!((features.eax, features.ebx), (0b101_1011, 1));
+        assert_eq!((features.eax, features.ebx), (0b001_1011, 1));
     }
 
     proptest! {

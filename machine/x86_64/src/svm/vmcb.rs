@@ -73,14 +73,20 @@ pub mod interrupt {
         word & !(REQUEST | TASK_PRIORITY) | request | u64::from(task_priority) & TASK_PRIORITY
     }
 
-    /// The vector that the CPU has delivered between entry and exit, by the word before and after.
+    /// The vector that a word offers.
     #[must_use]
-    pub const fn delivered(before: u64, after: u64) -> Option<u8> {
-        if before & PENDING != 0 && after & PENDING == 0 {
-            Some((before >> VECTOR_SHIFT & 0xff) as u8)
+    pub const fn offered(word: u64) -> Option<u8> {
+        if word & PENDING != 0 {
+            Some((word >> VECTOR_SHIFT & 0xff) as u8)
         } else {
             None
         }
+    }
+
+    /// Whether the CPU has delivered what was offered, by the word at entry and at exit.
+    #[must_use]
+    pub const fn delivered(before: u64, after: u64) -> bool {
+        before & PENDING != 0 && after & PENDING == 0
     }
 }
 
@@ -372,17 +378,20 @@ impl Vmcb {
 
 #[cfg(test)]
 mod tests {
-    use super::interrupt::{MASKING, delivered, offer};
+    use super::interrupt::{MASKING, delivered, offer, offered};
 
     #[test]
     fn the_virtual_interrupt() {
         let word = offer(MASKING | 3, Some(0xf3), 1);
         assert_eq!(word, 0xf3_010f_0101);
-        assert_eq!(delivered(word, word), None);
-        assert_eq!(delivered(word, word & !0x100), Some(0xf3));
+        assert_eq!((offered(word), delivered(word, word)), (Some(0xf3), false));
+        assert!(delivered(word, word & !0x100));
         // An offer that is taken back, or replaced.
         assert_eq!(offer(word, None, 1), MASKING | 1);
         assert_eq!(offer(word, Some(0x41), 0), 0x41_0104_0100);
-        assert_eq!(delivered(MASKING, MASKING), None);
+        assert_eq!(
+            (offered(MASKING), delivered(MASKING, MASKING)),
+            (None, false)
+        );
     }
 }

@@ -204,6 +204,8 @@ pub struct VirtualApic {
     pub(super) upcall: AtomicU8,
     /// An upcall by the domain's callback vector waits.
     pub(super) called: AtomicBool,
+    /// What the guest was offered is an upcall by that vector. Its own CPU's only.
+    pub(super) offered_callback: AtomicBool,
     /// The core's timer, as a value of the TSC; all ones if it is stopped.
     pub(super) core_timer: AtomicU64,
     /// What the CPU's timer is set to; all ones if it is stopped.
@@ -232,6 +234,7 @@ impl VirtualApic {
             },
             upcall: AtomicU8::new(0),
             called: AtomicBool::new(false),
+            offered_callback: AtomicBool::new(false),
             core_timer: AtomicU64::new(u64::MAX),
             armed: AtomicU64::new(u64::MAX),
         })

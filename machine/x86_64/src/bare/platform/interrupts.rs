@@ -47,7 +47,7 @@ pub fn on_physical_interrupt(devices: &Devices, vcpu: &VirtualApic, vector: u8) 
     Taken::Nothing
 }
 
-/// The vector to inject next; with a callback vector that waits, that one, whatever the local APIC's priorities are.
+/// The vector that waits to be injected next; with a callback vector that waits, that one, whatever the local APIC's priorities are.
 pub fn next_vector(devices: &Devices, vcpu: &VirtualApic) -> Option<u8> {
     // Without a callback vector the core raises the upcall anew once the guest has chosen a way.
     let callback = devices.callback.load(Ordering::Relaxed);
@@ -57,24 +57,32 @@ pub fn next_vector(devices: &Devices, vcpu: &VirtualApic) -> Option<u8> {
     vcpu.local.lock().next()
 }
 
-/// The guest took `vector`, which [`next_vector`] had named.
-pub fn accept(devices: &Devices, vcpu: &VirtualApic, vector: u8) {
-    if vector == devices.callback.load(Ordering::Relaxed)
-        && vcpu.called.swap(false, Ordering::AcqRel)
-    {
-        return;
+/// Takes the vector to inject next out of what waits, for the entry that follows. What arrives from then on waits anew, so
+/// that nothing is lost between its delivery and the next exit. After that exit comes [`accept`] or [`withdraw`].
+pub fn offer(devices: &Devices, vcpu: &VirtualApic) -> Option<u8> {
+    let callback = devices.callback.load(Ordering::Relaxed);
+    let called = callback != 0 && vcpu.called.swap(false, Ordering::AcqRel);
+    vcpu.offered_callback.store(called, Ordering::Relaxed);
+    if called {
+        return Some(callback);
     }
-    vcpu.local.lock().acknowledge(vector);
+    vcpu.local.lock().offer()
 }
 
-/// Whether something waits that ends a HLT: an interrupt that the guest can take when its RFLAGS.IF lets it, an NMI, INIT
-/// or start-up.
-pub fn pending(devices: &Devices, vcpu: &VirtualApic) -> bool {
-    let events = vcpu
-        .apics
-        .inbox(vcpu.vcpu)
-        .is_some_and(crate::devices::lapic::Inbox::has_events);
-    events || next_vector(devices, vcpu).is_some()
+/// The guest took the vector that was offered.
+pub fn accept(vcpu: &VirtualApic, vector: u8) {
+    if !vcpu.offered_callback.load(Ordering::Relaxed) {
+        vcpu.local.lock().accept(vector);
+    }
+}
+
+/// The guest didn't take the vector that was offered: it waits again.
+pub fn withdraw(vcpu: &VirtualApic, vector: u8) {
+    if vcpu.offered_callback.load(Ordering::Relaxed) {
+        vcpu.called.store(true, Ordering::Release);
+    } else {
+        vcpu.local.lock().withdraw(vector);
+    }
 }
 
 /// Takes NMI, INIT and start-up. An INIT has been done to the local APIC already.

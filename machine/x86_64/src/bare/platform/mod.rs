@@ -21,7 +21,7 @@ pub use access::{
 pub use devices::{Devices, VirtualApic};
 pub use host::Host;
 pub use interrupts::{
-    Taken, accept, arm_timer, cr8, init, kick, next_vector, on_physical_interrupt, pending,
-    raise_upcall, send_kick, set_core_timer, set_cr8, take_events, timer_expired,
+    Taken, accept, arm_timer, cr8, init, kick, next_vector, offer, on_physical_interrupt,
+    raise_upcall, send_kick, set_core_timer, set_cr8, take_events, timer_expired, withdraw,
 };
 pub use registers::{MsrWritten, cpuid, read_msr, write_msr};

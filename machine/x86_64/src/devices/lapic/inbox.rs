@@ -227,6 +227,12 @@ impl Inbox {
         self.pending[word].fetch_and(!bit, Ordering::AcqRel) & bit != 0
     }
 
+    /// A vector that was taken is pending again; its trigger mode is still there.
+    pub(super) fn put_back(&self, vector: u8) {
+        let (word, bit) = place(vector);
+        self.pending[word].fetch_or(bit, Ordering::Release);
+    }
+
     /// As after INIT; mode and identity stay.
     pub(super) fn clear(&self) {
         self.set_enabled(false);

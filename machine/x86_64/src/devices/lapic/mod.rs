@@ -173,14 +173,22 @@ impl<'a> LocalApic<'a> {
         (vector & 0xf0 > self.processor_priority() & 0xf0).then_some(vector)
     }
 
-    /// The CPU took `vector`, which [`Self::next`] had named: from pending to in service. Whether it still was pending.
-    pub fn acknowledge(&mut self, vector: u8) -> bool {
-        let taken = self.inbox().take(vector);
-        if taken {
-            let (word, bit) = place(vector);
-            self.in_service[word] |= bit;
-        }
-        taken
+    /// Takes [`Self::next`] out of what is pending, for the CPU to take. The same vector may arrive anew from then on.
+    pub fn offer(&mut self) -> Option<u8> {
+        let vector = self.next()?;
+        self.inbox().take(vector);
+        Some(vector)
+    }
+
+    /// The CPU took the vector that was offered: it is in service.
+    pub fn accept(&mut self, vector: u8) {
+        let (word, bit) = place(vector);
+        self.in_service[word] |= bit;
+    }
+
+    /// The CPU didn't take the vector that was offered: it is pending again.
+    pub fn withdraw(&mut self, vector: u8) {
+        self.inbox().put_back(vector);
     }
 
     /// The guest's end of interrupt: the highest vector leaves service.

@@ -35,6 +35,18 @@ fn x2apic(apics: &Apics) -> LocalApic<'_> {
     apic
 }
 
+impl LocalApic<'_> {
+    /// The CPU takes `vector` at once, if it is the next; whether it was.
+    fn acknowledge(&mut self, vector: u8) -> bool {
+        if self.next() != Some(vector) {
+            return false;
+        }
+        self.offer();
+        self.accept(vector);
+        true
+    }
+}
+
 /// All other vCPUs enable theirs.
 fn enable(apics: &Apics, vcpus: impl IntoIterator<Item = usize>) {
     for vcpu in vcpus {
@@ -134,6 +146,25 @@ fn a_disabled_apic_takes_no_vector_but_nmi_init_and_start_up() {
     assert_eq!(inbox.take_events(), expected);
     assert_eq!(inbox.take_events(), Events::default());
     assert!(!inbox.post(15, false), "no legal vector");
+}
+
+#[test]
+fn what_arrives_after_an_offer_waits_anew() {
+    let apics = Apics::new(&[0]);
+    let bed = Bed::default();
+    let mut apic = x2apic(&apics);
+    let inbox = apics.inbox(0).unwrap();
+    inbox.post(0x41, true);
+    assert_eq!(apic.offer(), Some(0x41));
+    assert_eq!(apic.next(), None);
+    apic.withdraw(0x41);
+    assert_eq!(apic.offer(), Some(0x41), "not taken: pending again");
+    inbox.post(0x41, true);
+    apic.accept(0x41);
+    assert_eq!(apic.next(), None, "the same class waits");
+    apic.end_of_interrupt(&bed);
+    assert_eq!(apic.next(), Some(0x41));
+    assert_eq!(bed.ended.into_inner(), [0x41]);
 }
 
 #[test]

@@ -28,23 +28,36 @@ pub fn scenarios(arch: Arch) -> Vec<Scenario> {
         .collect()
 }
 
-/// Every page below the top of the host's RAM, and a page of each range of devices.
+/// arm64: every page below the top of the host's RAM, and a page of each range of devices.
 const TARGETS: &str = "top=0x60000000 mmio=0x0+0x4000000,0x8000000+0x10000,0x8020000+0x1000,0x8080000+0x20000,\
     0x80a0000+0x20000,0x9000000+0x1000,0x9010000+0x1000,0x9020000+0x1000,0x9030000+0x1000,0xa000000+0x4000,\
     0x10000000+0x10000,0x3eff0000+0x10000,0x4010000000+0x100000,0x8000000000+0x100000";
 
-/// The attacker has no DMA device, does its worst, and then once more after a restart: the hypervisor lives, the healthy
-/// domain beside it doesn't notice, and the second boot finds nothing of the first.
+/// The attacker uses no DMA, does its worst, and then once more after a restart, of the domain or of the machine: the
+/// hypervisor lives, and the second boot finds nothing of the first. On arm64 a healthy domain beside it doesn't notice; on
+/// x86-64 the attacker is the hardware domain itself, which reaches most.
 fn attack(context: &Context, folder: &Path, machine: &str, cpu: &str) -> Result<()> {
     let mut manifest = Manifest::new(context.arch, machine, cpu, 2, "512MiB");
-    let attacker = Domain::new("attacker", &context.products.guest("attacker"))
-        .key("memory", "\"64MiB\"")
-        .key("direct-map", "true")
-        .key("on-poweroff", "\"restart\"")
-        .cmdline(&format!("seed=1 {TARGETS}"));
-    manifest
-        .domain(probe::hardware(context, "end=off").key("memory", "\"128MiB\""))
-        .domain(attacker);
+    let kernel = context.products.guest("attacker");
+    let attacker = match context.arch {
+        Arch::Aarch64 => Domain::new("attacker", &kernel)
+            .key("memory", "\"64MiB\"")
+            .key("direct-map", "true")
+            .cmdline(&format!("seed=1 {TARGETS}")),
+        Arch::X86_64 => Domain::hardware("attacker", &kernel)
+            .key("memory", "\"128MiB\"")
+            .key("cpus", "2")
+            .cmdline("seed=1"),
+    };
+    if context.arch == Arch::Aarch64 {
+        manifest.domain(probe::hardware(context, "end=off").key("memory", "\"128MiB\""));
+    }
+    // A bare guest of x86-64 lies at 16 MiB, where its first copy would have to stay for a restart.
+    let again = match context.arch {
+        Arch::Aarch64 => "\"restart\"",
+        Arch::X86_64 => "\"reboot-machine\"",
+    };
+    manifest.domain(attacker.key("on-poweroff", again));
     let enough = |ran: &Ran| count(ran, "attacker: pass") >= 2 || count(ran, "attacker: fail") > 0;
     let ran = Boot {
         enough: Some(enough),
@@ -61,7 +74,9 @@ fn attack(context: &Context, folder: &Path, machine: &str, cpu: &str) -> Result<
         count(&ran, "attacker: pass") >= 2,
         "the attacker never finished for the second time"
     );
-    probe::passed(&ran, "control")?;
+    if context.arch == Arch::Aarch64 {
+        probe::passed(&ran, "control")?;
+    }
     ran.expect_line("attacker: powered off")
 }
 

@@ -28,7 +28,7 @@ pub fn scenarios(arch: Arch) -> Vec<Scenario> {
             let mut manifest = Manifest::new(arch, machine, cpu, 4, "1GiB");
             let other = Domain::new("other", &context.products.guest("probe"))
                 .key("memory", "\"64MiB\"")
-                .key("direct-map", "true")
+                .key("direct-map", probe::beside(arch))
                 .cmdline("end=off");
             manifest
                 .domain(probe::hardware(context, "end=off").key("cpus", "2"))

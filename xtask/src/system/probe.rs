@@ -38,6 +38,15 @@ pub fn hardware(context: &Context, cmdline: &str) -> Domain {
     Domain::hardware("control", &context.products.guest("probe")).cmdline(cmdline)
 }
 
+/// `direct-map` of a domain beside the hardware domain: on x86-64 the bare guests are linked at 16 MiB, and only one of
+/// several can have the machine's frames there.
+pub const fn beside(arch: Arch) -> &'static str {
+    match arch {
+        Arch::Aarch64 => "true",
+        Arch::X86_64 => "false",
+    }
+}
+
 /// Fails unless the probe in this domain found everything as it must be.
 pub fn passed(ran: &Ran, domain: &str) -> Result<()> {
     let console = ran.console(domain);

@@ -220,7 +220,7 @@ impl Case {
         let bare = |name| {
             let kernel = context.products.guest("probe");
             Domain::new(name, &kernel)
-                .key("direct-map", "true")
+                .key("direct-map", probe::beside(context.arch))
                 .cmdline("end=off")
         };
         let healthy = probe::hardware(context, "end=off").key("memory", "\"256MiB\"");

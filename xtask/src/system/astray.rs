@@ -21,7 +21,7 @@ const PAGE: usize = 4096;
 /// The machine's RAM, from address 0 on.
 const RAM: u64 = 1 << 30;
 /// What of it is the domain's: 256 MiB that the domain sees from its own address 0 on.
-const STATIC: &str = "[{ start = 0x3000_0000, size = \"256MiB\" }]";
+const STATIC: &str = "[{ start = 0x2000_0000, size = \"256MiB\" }]";
 /// The part of those addresses that is filled: behind hypervisor and container, where Linux takes pages from first.
 const CANARY: std::ops::Range<u64> = 0x0800_0000..0x1000_0000;
 

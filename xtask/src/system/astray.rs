@@ -22,7 +22,7 @@ const PAGE: usize = 4096;
 const RAM: u64 = 1 << 30;
 /// What of it is the domain's: 256 MiB that the domain sees from its own address 0 on.
 const STATIC: &str = "[{ start = 0x2000_0000, size = \"256MiB\" }]";
-/// The part of those addresses that is filled: behind hypervisor and container, where Linux takes pages from first.
+/// The part of those addresses that is filled, behind hypervisor and container.
 const CANARY: std::ops::Range<u64> = 0x0800_0000..0x1000_0000;
 
 /// The override at work, and the refusal without it.
@@ -57,7 +57,8 @@ fn manifest(
         ))
         .argument("-device")
         .argument("edu,dma_mask=0xffffffffffffffff");
-    let domain = linux::domain(context, folder, Kernel::Trixie, "checker edu-astray")?
+    let task = format!("checker edu-astray:{:x}:{:x}", CANARY.start, CANARY.end);
+    let domain = linux::domain(context, folder, Kernel::Trixie, &task)?
         .key("direct-map", "false")
         .key("memory", "\"256MiB\"")
         .key("static-mem", STATIC);

@@ -168,14 +168,30 @@ fn registers() -> Result<Registers> {
     Ok(registers)
 }
 
-/// The same transfers where a physical address of this Linux is not the machine's: neither page is touched. Whoever owns
-/// the machine's frames of these numbers finds the one copied to the other.
+/// `LOW:HIGH`, hexadecimal: the same transfers between pages in that range, where a physical address of this Linux is not
+/// the machine's: neither page is touched. Whoever owns the machine's frames of these numbers finds the one copied to the
+/// other.
 ///
 /// # Errors
-/// A page that was touched.
-pub fn astray() -> Result<String> {
+/// A page that was touched, or no memory in that range.
+pub fn astray(arguments: &[&str]) -> Result<String> {
+    const TRIES: usize = 1 << 15;
+    let [low, high] = arguments else {
+        bail!("LOW:HIGH, not {arguments:?}");
+    };
+    let range = u64::from_str_radix(low, 16)?..u64::from_str_radix(high, 16)?;
+    let page_in_range = |content: u8| -> Result<Page> {
+        // A page elsewhere is kept, or it would be the next one too.
+        for _ in 0..TRIES {
+            let page = Page::new([content; PAGE])?;
+            if range.contains(&page.physical) {
+                return Ok(page);
+            }
+        }
+        bail!("no page in {range:#x?}")
+    };
     let registers = registers()?;
-    let (from, to) = (Page::new([0x5a; PAGE])?, Page::new([0xee; PAGE])?);
+    let (from, to) = (page_in_range(0x5a)?, page_in_range(0xee)?);
     registers.transfer(from.physical, BUFFER, 0)?;
     registers.transfer(BUFFER, to.physical, TO_MEMORY)?;
     if let Some((index, seen, _)) = difference(&to.read(), &[0xee; PAGE]) {

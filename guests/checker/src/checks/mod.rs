@@ -38,7 +38,7 @@ fn dispatch(name: &str, arguments: &[&str], first: u64) -> Result<String> {
     match name {
         "init-mark" => Ok(format!("cntvct={first} cntfrq={}", counter::frequency())),
         "edu-dma" => edu::check(),
-        "edu-astray" => edu::astray(),
+        "edu-astray" => edu::astray(arguments),
         "checksum" => disk::checksum(arguments),
         "write" => disk::write(arguments),
         "net-traffic" => net::check(arguments),

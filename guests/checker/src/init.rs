@@ -1,6 +1,6 @@
 //! The program as process 1.
 //!
-//! The kernel command line says what happens: `check=NAME[:ARGUMENT...],...` and `end=poweroff|reboot|halt|crash`
+//! The kernel command line says what happens: `check=NAME[:ARGUMENT...],...` and `end=poweroff|reboot|halt|crash|never`
 //! (default poweroff). Modules come from /modules: `order` lists their names, each in `NAME.ko`, unpacked.
 
 use std::convert::Infallible;

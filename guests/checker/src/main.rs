@@ -27,7 +27,9 @@ fn main() -> ExitCode {
     }
     let words: Vec<String> = env::args().skip(1).collect();
     if words.is_empty() {
-        eprintln!("usage: checker CHECK[:ARGUMENT...]... | poweroff | reboot | halt | crash");
+        eprintln!(
+            "usage: checker CHECK[:ARGUMENT...]... | poweroff | reboot | halt | crash | never"
+        );
         return ExitCode::from(2);
     }
     if let [word] = words.as_slice()

@@ -17,16 +17,19 @@ pub enum End {
     Halt,
     /// A kernel panic.
     Crash,
+    /// None: it runs on, with nothing to do.
+    Never,
 }
 
 impl End {
-    /// The end of that name: `poweroff`, `reboot`, `halt`, `crash`.
+    /// The end of that name: `poweroff`, `reboot`, `halt`, `crash`, `never`.
     pub fn named(name: &str) -> Option<Self> {
         match name {
             "poweroff" => Some(Self::PowerOff),
             "reboot" => Some(Self::Reboot),
             "halt" => Some(Self::Halt),
             "crash" => Some(Self::Crash),
+            "never" => Some(Self::Never),
             _ => None,
         }
     }
@@ -42,6 +45,9 @@ pub fn end(how: End) -> Error {
         End::Reboot => RebootCommand::Restart,
         End::Halt => RebootCommand::Halt,
         End::Crash => return crash(),
+        End::Never => loop {
+            thread::sleep(Duration::from_secs(3600));
+        },
     };
     match reboot(command) {
         Ok(()) => Error::msg("reboot(2) came back"),

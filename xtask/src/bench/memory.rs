@@ -45,7 +45,7 @@ fn taken_by_xen(bench: &Bench, column: Column, linux: &Guest) -> Result<u64> {
     let given = linux.memory.unwrap_or(1792);
     let guest = Guest {
         memory: Some(given),
-        arguments: "quiet check=init-mark end=halt".to_owned(),
+        arguments: "quiet check=init-mark end=never".to_owned(),
         ..linux.clone()
     };
     let mut machine = Running::start(bench.machine(column, &guest, false)?)?;

@@ -69,6 +69,14 @@ fn measure_all(bench: &Bench) -> Result<Table> {
             Arch::Aarch64 => arm64::counts(bench, column, &guests, firmware)?,
             Arch::X86_64 => pc::counts(bench, column, &guests, firmware)?,
         });
+        if let Some(counted) = counts.last() {
+            let (before, userspace) = (counted.before_guest, counted.userspace);
+            step(format_args!(
+                "{userspace} instructions to userspace, {} of them before the guest; {:?}",
+                before.unwrap_or(0),
+                counted.costs
+            ));
+        }
     }
     let all = |value| vec![Some(value); columns.len()];
     let mut rows = vec![

@@ -68,7 +68,9 @@ fn boots(context: &Context, folder: &Path, kernel: Kernel, uefi: bool) -> Result
     words.extend(["-cdrom".to_owned(), disc.display().to_string()]);
     let said = qemu::boot(context, &manifest, folder, "console", &words)?;
     let facts = Facts::read(&said);
-    linux::check(context.arch, &facts, CPUS, MEBIBYTES)?;
+    // OVMF's code and data of the time after the boot, and its tables.
+    let firmware = if uefi { 8 } else { 0 };
+    linux::check(context.arch, &facts, CPUS, MEBIBYTES, firmware)?;
     for line in ["control: powered off", "all domains have stopped"] {
         let line = format!("(terrane) {line}");
         ensure!(

@@ -77,8 +77,8 @@ pub fn report(variables: &str) -> String {
 }
 
 /// Fails unless the guest finds itself the direct-mapped hardware domain of a machine with `cpus` CPUs and `memory` MiB:
-/// everything at the host's addresses, and as good as all of the memory.
-pub fn check(arch: Arch, facts: &Facts, cpus: u32, memory: u64) -> Result<()> {
+/// everything at the host's addresses, and as good as all of the memory but for what the firmware keeps, in MiB.
+pub fn check(arch: Arch, facts: &Facts, cpus: u32, memory: u64, firmware: u64) -> Result<()> {
     let expected = expected(arch);
     facts.expect_success()?;
     facts.expect("hypervisor", "xen")?;
@@ -102,7 +102,7 @@ pub fn check(arch: Arch, facts: &Facts, cpus: u32, memory: u64) -> Result<()> {
     }
     let withheld = (memory << 20).saturating_sub(bytes);
     ensure!(
-        withheld <= 12 << 20,
+        withheld <= (12 + firmware) << 20,
         "{} KiB of the host's memory are not the domain's",
         withheld >> 10
     );

@@ -218,7 +218,7 @@ impl Point {
 
         let ran = Boot::new(&manifest).run(context, folder)?;
         let facts = Facts::read(&ran.console(linux::NAME));
-        linux::check(context.arch, &facts, self.cpus, self.memory)?;
+        linux::check(context.arch, &facts, self.cpus, self.memory, 0)?;
         devices.check(&facts)?;
         facts.expect_check("cpus")?;
         facts.expect_check("balloon")?;

@@ -50,8 +50,6 @@ impl Missing {
 pub struct Features {
     /// Pages of 1 GiB, in the hypervisor's tables and in nested ones.
     pub gigabyte_pages: bool,
-    /// Address space identifiers, the host's 0 included.
-    pub asids: u32,
     /// Width of a machine address in bits.
     pub address_bits: u8,
     /// VMEXIT stores the address of the next instruction.
@@ -95,7 +93,6 @@ impl Features {
         };
         Ok(Self {
             gigabyte_pages: basic.edx & 1 << 26 != 0,
-            asids: svm.ebx,
             address_bits,
             next_rip: svm.edx & 1 << 3 != 0,
             flush_by_asid: svm.edx & 1 << 6 != 0,
@@ -120,7 +117,7 @@ mod tests {
                 0x8000_0000 => answer.eax = 0x8000_000a,
                 0x8000_0001 => (answer.ecx, answer.edx) = self.basic,
                 0x8000_0008 => answer.eax = 0x3028,
-                0x8000_000a => (answer.ebx, answer.edx) = (16, self.svm),
+                0x8000_000a => answer.edx = self.svm,
                 _ => {}
             }
             answer
@@ -141,7 +138,6 @@ mod tests {
         cpu.basic = (1 << 2, 1 << 20);
         let expected = Features {
             gigabyte_pages: false,
-            asids: 16,
             address_bits: 40,
             next_rip: false,
             flush_by_asid: false,

@@ -107,6 +107,13 @@ pub fn translate(
     wide(paging, address, access, memory, directory & ADDRESS, 2)
 }
 
+/// How many of `bytes` bytes from an address on lie in the address's page: what follows is translated anew.
+#[must_use]
+pub fn in_page(address: u64, bytes: usize) -> usize {
+    const PAGE: u64 = 4096;
+    usize::try_from(PAGE - address % PAGE).map_or(bytes, |left| left.min(bytes))
+}
+
 /// Tables of 512 entries of 8 bytes.
 fn wide(
     paging: &Paging,

@@ -56,6 +56,14 @@ fn access(write: bool, fetch: bool, user: bool) -> Access {
 }
 
 #[test]
+fn what_lies_in_a_page() {
+    assert_eq!(in_page(0x1000, 4), 4);
+    assert_eq!(in_page(0x1ffc, 4), 4);
+    assert_eq!(in_page(0x1ffd, 4), 3);
+    assert_eq!(in_page(u64::MAX, 2), 1);
+}
+
+#[test]
 fn without_paging_an_address_is_itself() {
     let off = Paging::default();
     let found = translate(&off, 0x1_0000_1234, Access::READ, &Memory::default());

@@ -77,7 +77,7 @@ const TABLE: &[Entry] = &[
         0x48,
         0x48,
         Access::Pass,
-        "SPEC_CTRL: swapped with the guest by hardware or at entry; only where CPUID has it",
+        "SPEC_CTRL: a CPU has one domain; the hypervisor runs with the guest's; only where CPUID has it",
     ),
     entry(
         0x49,
@@ -101,7 +101,7 @@ const TABLE: &[Entry] = &[
         0x174,
         0x176,
         Access::Pass,
-        "SYSENTER: swapped by VMLOAD and VMSAVE",
+        "SYSENTER: the hypervisor doesn't use it, and a CPU has one domain",
     ),
     entry(
         0x179,
@@ -151,13 +151,13 @@ const TABLE: &[Entry] = &[
         0xc000_0081,
         0xc000_0084,
         Access::Pass,
-        "STAR, LSTAR, CSTAR, SFMASK: swapped by VMLOAD and VMSAVE",
+        "STAR, LSTAR, CSTAR, SFMASK: likewise",
     ),
     entry(
         0xc000_0100,
         0xc000_0102,
         Access::Pass,
-        "FS.Base, GS.Base, KernelGSBase: swapped by VMLOAD and VMSAVE",
+        "FS.Base, GS.Base, KernelGSBase: likewise",
     ),
     entry(
         0xc000_0103,

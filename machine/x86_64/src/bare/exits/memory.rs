@@ -17,7 +17,6 @@ use crate::svm::intercept::fault;
 
 /// The longest instruction.
 const LONGEST: usize = 15;
-const PAGE: u64 = 4096;
 
 /// A nested page fault.
 pub fn fault(cpu: &Cpu, vcpu: &Vcpu) -> Around {
@@ -78,16 +77,16 @@ fn emulate(cpu: &Cpu, vcpu: &Vcpu, address: u64, write: bool) {
     {
         loaded = value;
     }
-    if let Some(value) = stored
-        && platform::mmio_write(&domain.devices, &vcpu.apic, address, width, value)
-            == Some(MmioWritten::Moved)
-    {
+    let written = stored
+        .and_then(|value| platform::mmio_write(&domain.devices, &vcpu.apic, address, width, value));
+    finish(vcpu, &instruction, loaded);
+    if written == Some(MmioWritten::Moved) {
         trap_devices(cpu);
     }
-    finish(vcpu, &instruction, loaded);
 }
 
-/// The registers that the hypervisor answers have moved with a BAR.
+/// The registers that the hypervisor answers have moved with a BAR. The instruction has been stepped over: if this ends
+/// the domain, the vCPU may have begun anew when it returns.
 pub fn trap_devices(cpu: &Cpu) {
     if cpu.caller.domain.machine().trap_devices().is_err() {
         let next = cpu.caller.crash(format_args!(
@@ -155,7 +154,7 @@ fn fetch(vcpu: &Vcpu, domain: &Domain, bytes: &mut [u8; LONGEST]) -> usize {
     if !vcpu.is_64_bit() {
         at = at.wrapping_add(state.cs.base.get()) & 0xffff_ffff;
     }
-    let in_page = usize::try_from(PAGE - at % PAGE).unwrap_or(0).min(LONGEST);
+    let in_page = guest_walk::in_page(at, LONGEST);
     let (first, second) = bytes.split_at_mut(in_page);
     let paging = vcpu.paging();
     let access = Access {

@@ -151,26 +151,47 @@ fn element(
         fetch: false,
         user: state.cpl.get() == 3,
     };
-    let physical = guest_walk::translate(&vcpu.paging(), address, access, domain);
-    let Some(physical) = physical else {
-        // Bits 1 and 2 of the error code: a write, a user's.
-        let code = u32::from(access.write) << 1 | u32::from(access.user) << 2;
-        state.cr2.set(address);
-        vcpu.touch(clean::CR2);
-        vcpu.inject(Event::with_code(vector::PF, code));
-        return None;
-    };
     let bytes = usize::from(width.bytes());
+    let first = guest_walk::in_page(address, bytes);
+    let parts = [
+        (address, 0..first),
+        (address.wrapping_add(first as u64), first..bytes),
+    ];
+    // Both before the device is touched: a page fault leaves the instruction undone.
+    let mut places = [0; 2];
+    for (place, (at, part)) in places.iter_mut().zip(&parts) {
+        if part.is_empty() {
+            continue;
+        }
+        let Some(physical) = guest_walk::translate(&vcpu.paging(), *at, access, domain) else {
+            page_fault(vcpu, *at, access);
+            return None;
+        };
+        *place = physical;
+    }
+    let parts = parts.map(|(_, part)| part);
     if is_in {
         let value = input(cpu, port, width).to_le_bytes();
-        // What isn't the domain's memory takes nothing.
-        let _ = domain.write_physical(physical, value.get(..bytes)?);
+        for (physical, part) in places.into_iter().zip(parts) {
+            // What isn't the domain's memory takes nothing.
+            let _ = domain.write_physical(physical, value.get(part)?);
+        }
         return Some(PortWritten::Done);
     }
     let mut value = [0xff; 4];
-    let _ = domain.read(physical, value.get_mut(..bytes)?);
+    for (physical, part) in places.into_iter().zip(parts) {
+        let _ = domain.read(physical, value.get_mut(part)?);
+    }
     let value = u32::from_le_bytes(value);
     Some(platform::port_write(&domain.devices, port, width, value))
+}
+
+fn page_fault(vcpu: &Vcpu, address: u64, access: Access) {
+    // Bits 1 and 2 of the error code: a write, a user's.
+    let code = u32::from(access.write) << 1 | u32::from(access.user) << 2;
+    vcpu.block.state.cr2.set(address);
+    vcpu.touch(clean::CR2);
+    vcpu.inject(Event::with_code(vector::PF, code));
 }
 
 /// The base of the segment: ES for INS. For OUTS EXITINFO1 says which, with decode assists; without, DS is taken.

@@ -64,7 +64,7 @@ fn write(cpu: &Cpu, vcpu: &Vcpu, number: u32, value: u64) -> Result<(), GeneralP
     let state = &vcpu.block.state;
     let domain = cpu.caller.domain.machine();
     match rule(number) {
-        Access::Model(Model::Efer) => write_efer(vcpu, value),
+        Access::Model(Model::Efer) => write_efer(cpu, vcpu, value),
         Access::Model(Model::Pat) if is_pat(value) => {
             state.pat.set(value);
             vcpu.touch(clean::NESTED);
@@ -81,7 +81,7 @@ fn write(cpu: &Cpu, vcpu: &Vcpu, number: u32, value: u64) -> Result<(), GeneralP
 }
 
 /// EFER: long mode can't be switched while paging is on, and features that the CPU lacks can't be.
-fn write_efer(vcpu: &Vcpu, value: u64) -> Result<(), GeneralProtection> {
+fn write_efer(cpu: &Cpu, vcpu: &Vcpu, value: u64) -> Result<(), GeneralProtection> {
     const FFXSR: u64 = 1 << 14;
     const TCE: u64 = 1 << 15;
     let state = &vcpu.block.state;
@@ -102,6 +102,10 @@ fn write_efer(vcpu: &Vcpu, value: u64) -> Result<(), GeneralProtection> {
         .efer
         .set(value & writable | old & efer::LMA | efer::SVME);
     vcpu.touch(clean::CONTROL);
+    if (old ^ value) & efer::NXE != 0 {
+        // What the TLB holds was made with the old meaning of bit 63; WRMSR itself would have dropped it.
+        cpu.forget_translations();
+    }
     Ok(())
 }
 

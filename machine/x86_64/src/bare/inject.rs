@@ -42,7 +42,8 @@ fn offer_nmi(vcpu: &Vcpu) {
     vcpu.touch(clean::INTERCEPTS);
 }
 
-/// The guest's IRET: its NMI handler is about to end. The instruction is executed with the next entry.
+/// The guest's IRET: its NMI handler is about to end. An NMI that waits is injected before the instruction is executed, so
+/// one instruction earlier than a CPU would take it.
 pub fn nmi_ends(vcpu: &Vcpu) {
     let control = &vcpu.block.control;
     let intercepts = control.first_intercepts.get();

@@ -163,6 +163,9 @@ pub fn decode(bytes: &[u8], mode: Mode) -> Option<Instruction> {
         }
         _ => return None,
     };
+    if prefixes.lock && !matches!(action, Action::Exchange(_)) {
+        return None;
+    }
     Some(Instruction {
         length: u8::try_from(code.at).ok()?,
         bytes,
@@ -208,6 +211,8 @@ struct Prefixes {
     address: u8,
     /// REX, or 0.
     rex: u8,
+    /// LOCK: of these instructions only XCHG takes it.
+    lock: bool,
 }
 
 const REX_WIDE: u8 = 8;
@@ -215,13 +220,14 @@ const REX_REGISTER: u8 = 4;
 
 impl Prefixes {
     fn read(code: &mut Code<'_>, mode: Mode) -> Option<Self> {
-        let (mut operand, mut address, mut rex) = (false, false, 0);
+        let (mut operand, mut address, mut lock, mut rex) = (false, false, false, 0);
         loop {
             match code.peek()? {
                 0x66 => operand = true,
                 0x67 => address = true,
-                // Segments, and LOCK and repetition, which change nothing here.
-                0x26 | 0x2e | 0x36 | 0x3e | 0x64 | 0x65 | 0xf0 | 0xf2 | 0xf3 => {}
+                0xf0 => lock = true,
+                // Segments and repetition, which change nothing here.
+                0x26 | 0x2e | 0x36 | 0x3e | 0x64 | 0x65 | 0xf2 | 0xf3 => {}
                 found @ 0x40..=0x4f if mode == Mode::Bits64 => {
                     // Only the last one counts, right before the opcode.
                     code.at += 1;
@@ -252,6 +258,7 @@ impl Prefixes {
                 _ => 4,
             },
             rex,
+            lock,
         })
     }
 

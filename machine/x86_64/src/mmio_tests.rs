@@ -29,6 +29,9 @@ fn what_linux_uses() {
     // An instruction that computes with memory, and one whose end is missing.
     assert_eq!(decode(&[0x09, 0x07], Mode::Bits64), None);
     assert_eq!(decode(&[0xc7, 0x07, 0xb0, 0, 0], Mode::Bits64), None);
+    // LOCK is XCHG's alone.
+    assert_eq!(decode(&[0xf0, 0x88, 0, 0], Mode::Bits32), None);
+    assert!(decode(&[0xf0, 0x87, 0], Mode::Bits32).is_some());
 }
 
 #[test]
@@ -76,6 +79,7 @@ proptest! {
         prefix in prop_oneof![
             4 => Just(vec![]), 1 => Just(vec![0x66u8]), 1 => Just(vec![0x67]), 2 => (0x40u8..0x50).prop_map(|rex| vec![rex]),
             1 => (0x40u8..0x50).prop_map(|rex| vec![0x66, rex]), 1 => Just(vec![0x65]),
+            1 => Just(vec![0xf0]),
         ],
         opcode in prop_oneof![
             Just(vec![0x88u8]), Just(vec![0x89]), Just(vec![0x8a]), Just(vec![0x8b]), Just(vec![0x86]), Just(vec![0x87]),

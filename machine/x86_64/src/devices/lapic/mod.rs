@@ -166,18 +166,20 @@ impl<'a> LocalApic<'a> {
         }
     }
 
-    /// The vector to inject next: the highest pending one whose class is above the processor priority's.
+    /// The vector that the CPU would take now: the highest pending one whose class is above the processor priority's.
     #[must_use]
     pub fn next(&self) -> Option<u8> {
         let vector = self.inbox().deliverable()?;
         (vector & 0xf0 > self.processor_priority() & 0xf0).then_some(vector)
     }
 
-    /// Takes [`Self::next`] out of what is pending, for the CPU to take. The same vector may arrive anew from then on.
+    /// Takes the highest vector above what is in service out of what is pending, for the CPU to take as soon as its task
+    /// priority lets it. The same vector may arrive anew from then on.
     pub fn offer(&mut self) -> Option<u8> {
-        let vector = self.next()?;
-        self.inbox().take(vector);
-        Some(vector)
+        let vector = self.inbox().deliverable()?;
+        let service = highest(&self.in_service).unwrap_or(0);
+        let is_above = vector & 0xf0 > service & 0xf0;
+        (is_above && self.inbox().take(vector)).then_some(vector)
     }
 
     /// The CPU took the vector that was offered: it is in service.

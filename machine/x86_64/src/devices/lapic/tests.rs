@@ -168,6 +168,22 @@ fn what_arrives_after_an_offer_waits_anew() {
 }
 
 #[test]
+fn the_cpu_itself_looks_at_the_task_priority() {
+    let apics = Apics::new(&[0]);
+    let bed = Bed::default();
+    let mut apic = x2apic(&apics);
+    apics.inbox(0).unwrap().post(0x41, false);
+    apic.set_cr8(4);
+    assert_eq!(apic.next(), None);
+    assert_eq!(apic.offer(), Some(0x41));
+    apic.withdraw(0x41);
+    apic.set_cr8(0);
+    assert!(apic.acknowledge(0x41));
+    apic.end_of_interrupt(&bed);
+    assert_eq!(apic.offer(), None);
+}
+
+#[test]
 fn an_upcall_waits_for_the_apic() {
     let apics = Apics::new(&[0]);
     let bed = Bed::default();

@@ -27,7 +27,7 @@ use crate::install::Purpose;
 use crate::test::Part;
 
 /// The architectures that `test` takes without `--arch`: those on which all of its scenarios pass.
-const TESTED: &[Arch] = &[Arch::Aarch64];
+const TESTED: &[Arch] = &[Arch::Aarch64, Arch::X86_64];
 
 /// Build, try, test and measure Terrane.
 #[derive(Parser)]

@@ -59,13 +59,16 @@ fn beside_native(context: &Context, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What Linux shows of PCI: windows, configuration space, and each function's BARs.
+/// What Linux shows of PCI: windows, configuration space in memory (the ports for it are nobody's then), and each
+/// function's BARs.
 fn places(facts: &Facts, kind: &str) -> BTreeSet<String> {
     let lines = facts.all(kind).iter().map(|line| line.trim());
     lines
         .filter(|line| {
             line.split_once(" : ").is_some_and(|(_, name)| {
-                name.starts_with("0000:") || name.starts_with("PCI") || name.starts_with("IOAPIC")
+                ["0000:", "PCI Bus", "PCI ECAM", "PCI MMCONFIG", "IOAPIC"]
+                    .iter()
+                    .any(|begin| name.starts_with(begin))
             })
         })
         .map(str::to_owned)

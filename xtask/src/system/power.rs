@@ -6,7 +6,6 @@ use anyhow::{Result, ensure};
 
 use super::boot::{Boot, Ran};
 use super::{Context, Scenario, linux, probe};
-use crate::arch::Arch;
 use crate::fetch::guests::Kernel;
 use crate::manifest::Manifest;
 
@@ -110,14 +109,10 @@ fn linux_reboots(context: &Context, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The same by powering off: the manifest may ask for a restart then too. The guest is one that needn't lie where its
-/// first copy stays.
+/// The same by powering off: the manifest may ask for a restart then too.
 fn restart_after_poweroff(context: &Context, folder: &Path) -> Result<()> {
     let mut manifest = Manifest::plain(context.arch, 1, "512MiB");
-    let domain = match context.arch {
-        Arch::Aarch64 => probe::hardware(context, "end=off"),
-        Arch::X86_64 => linux::domain(context, folder, Kernel::Trixie, "echo 'probe: pass'")?,
-    };
+    let domain = probe::restartable(context, folder)?;
     manifest.domain(domain.key("on-poweroff", "\"restart\""));
     // It never ends by itself.
     let enough = |ran: &Ran| clean_boots(ran) >= 2;

@@ -5,8 +5,9 @@ use std::path::Path;
 use anyhow::{Result, ensure};
 
 use super::boot::{Boot, Ran};
-use super::{Context, Scenario};
+use super::{Context, Scenario, linux};
 use crate::arch::Arch;
+use crate::fetch::guests::Kernel;
 use crate::manifest::{Domain, Manifest};
 
 /// The probe as hardware domain on machines that differ: by the interrupt controller, by what the CPU can do.
@@ -36,6 +37,15 @@ pub fn scenarios(arch: Arch) -> Vec<Scenario> {
 /// The probe as hardware domain, which ends as `cmdline` says (`end=...`).
 pub fn hardware(context: &Context, cmdline: &str) -> Domain {
     Domain::hardware("control", &context.products.guest("probe")).cmdline(cmdline)
+}
+
+/// A hardware domain that says `probe: pass` and powers off, and can be restarted: its first copy stays where the boot
+/// loader put it, so on x86-64 it can't be a bare guest, which is linked at that very place.
+pub fn restartable(context: &Context, folder: &Path) -> Result<Domain> {
+    match context.arch {
+        Arch::Aarch64 => Ok(hardware(context, "end=off")),
+        Arch::X86_64 => linux::domain(context, folder, Kernel::Trixie, "echo 'probe: pass'"),
+    }
 }
 
 /// `direct-map` of a domain beside the hardware domain: on x86-64 the bare guests are linked at 16 MiB, and only one of

@@ -215,7 +215,7 @@ pub fn scenarios(arch: Arch) -> Vec<Scenario> {
 }
 
 impl Case {
-    fn manifest(&self, context: &Context) -> Manifest {
+    fn manifest(&self, context: &Context, folder: &Path) -> Result<Manifest> {
         let mut manifest = Manifest::plain(context.arch, 4, "2GiB");
         let bare = |name| {
             let kernel = context.products.guest("probe");
@@ -223,13 +223,12 @@ impl Case {
                 .key("direct-map", probe::beside(context.arch))
                 .cmdline("end=off")
         };
-        let healthy = probe::hardware(context, "end=off").key("memory", "\"256MiB\"");
         let healthy = if self.name == "over-a-boot-module" {
-            healthy.key("on-crash", "\"restart\"")
+            probe::restartable(context, folder)?.key("on-crash", "\"restart\"")
         } else {
-            healthy
+            probe::hardware(context, "end=off")
         };
-        manifest.domain(healthy);
+        manifest.domain(healthy.key("memory", "\"256MiB\""));
         let wrong = self
             .keys
             .iter()
@@ -238,13 +237,13 @@ impl Case {
         if let Some(memory) = self.other {
             manifest.domain(bare("other").key("static-mem", memory));
         }
-        manifest
+        Ok(manifest)
     }
 
     /// `terrane check`: exit 1, the code, both sides with a position in the manifest, and a mend.
     fn checked(&self, context: &Context, folder: &Path) -> Result<()> {
         let path = self
-            .manifest(context)
+            .manifest(context, folder)?
             .write(&folder.join("manifest.toml"))?;
         let (status, said) = ask(context.terrane("check").arg(path).arg("--json"))?;
         ensure!(status == 1, "`terrane check` ended with {status}: {said}");
@@ -282,7 +281,7 @@ impl Case {
 
     /// `on-conflict = "halt"`: the hypervisor names the conflict and starts nothing.
     fn halts(&self, context: &Context, folder: &Path) -> Result<()> {
-        let mut manifest = self.manifest(context);
+        let mut manifest = self.manifest(context, folder)?;
         manifest.hypervisor("on-conflict = \"halt\"");
         let ran = Boot {
             no_check: true,
@@ -300,7 +299,7 @@ impl Case {
 
     /// `on-conflict = "skip-domain"`: the healthy domain runs to its end.
     fn skipped(&self, context: &Context, folder: &Path) -> Result<()> {
-        let mut manifest = self.manifest(context);
+        let mut manifest = self.manifest(context, folder)?;
         manifest.hypervisor("on-conflict = \"skip-domain\"");
         let ran = Boot {
             no_check: true,

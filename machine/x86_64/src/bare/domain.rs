@@ -322,6 +322,7 @@ impl Domain {
             .trapped()
             .iter()
             .try_for_each(|hole| regime.unmap(tables, hole.start, hole.end - hole.start))?;
+        self.devices.restore_tables();
         nested.map_readable()
     }
 

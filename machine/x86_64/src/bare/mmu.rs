@@ -50,6 +50,8 @@ static MAP: Mutex<Option<Map>> = Mutex::new(None);
 struct Map {
     format: LongMode,
     root: u64,
+    /// Behind the last machine address of the CPU.
+    limit: u64,
     tables: Fresh,
 }
 
@@ -112,7 +114,7 @@ pub fn enable(
     let regime = format.regime(root);
     for region in regions.iter().filter(|region| region.kind == E820_RAM) {
         let first = region.start.saturating_add(PAGE_SIZE - 1) & !(PAGE_SIZE - 1);
-        let end = (region.start + region.bytes) & !(PAGE_SIZE - 1);
+        let end = region.start.saturating_add(region.bytes) & !(PAGE_SIZE - 1);
         if first < end {
             let ram = Own::Ram.attributes();
             regime.map(&mut tables, first, first, end - first, ram)?;
@@ -139,6 +141,7 @@ pub fn enable(
     *MAP.lock() = Some(Map {
         format,
         root,
+        limit: 1 << features.address_bits,
         tables,
     });
     Ok(left)
@@ -153,7 +156,9 @@ pub fn root() -> u64 {
 /// [`enable`], also for what is mapped already.
 ///
 /// # Errors
-/// [`PagingError::OutOfRange`] if RAM is there; else as the tables have it. A part may be mapped then.
+/// [`PagingError::OutOfRange`] if RAM is there, or the CPU has no such address;
+/// [`PagingError::OutOfTables`] from 2^47 on, where an address of the hypervisor's isn't the machine's; else as the tables
+/// have it. A part may be mapped then.
 pub fn map_device(start: u64, bytes: u64) -> Result<(), PagingError> {
     let first = start & !(PAGE_SIZE - 1);
     let end = start
@@ -162,6 +167,12 @@ pub fn map_device(start: u64, bytes: u64) -> Result<(), PagingError> {
         .ok_or(PagingError::OutOfRange)?;
     let mut map = MAP.lock();
     let map = map.as_mut().ok_or(PagingError::OutOfTables)?;
+    if end > map.limit {
+        return Err(PagingError::OutOfRange);
+    }
+    if end > 1 << (INPUT_BITS - 1) {
+        return Err(PagingError::OutOfTables);
+    }
     let regime = map.format.regime(map.root);
     let device = Own::Device.attributes();
     let mut at = first;

@@ -121,7 +121,7 @@ impl IoApic {
             in_service: None,
         };
         Self {
-            id: id & 0xf,
+            id,
             select: 0,
             pins: (0..pins.clamp(1, 240)).map(pin).collect(),
         }
@@ -221,6 +221,10 @@ impl IoApic {
         directory: &impl Directory,
         hardware: &mut impl Pins,
     ) -> Result<(), Refusal> {
+        if self.select == REGISTER_ID {
+            // The guest's name for it: Linux writes another where two have the same, and insists on reading it.
+            self.id = (value >> 24) as u8;
+        }
         let Some((number, high)) = self.place(self.select) else {
             return Ok(());
         };
@@ -326,6 +330,8 @@ mod tests {
         assert_eq!(chip.read(DATA), 0x0017_0020);
         chip.write(SELECT, 0, &Two, &mut table).unwrap();
         assert_eq!(chip.read(DATA), 0x0200_0000);
+        chip.write(DATA, 0x8100_0000, &Two, &mut table).unwrap();
+        assert_eq!(chip.read(DATA), 0x8100_0000, "the guest's name for it");
         chip.write(SELECT, 0x10 + 48, &Two, &mut table).unwrap();
         assert_eq!(chip.read(DATA), 0, "past the last pin");
         assert_eq!(table, [None; 24]);

@@ -9,7 +9,7 @@ use spin::Mutex;
 
 use super::host::Host;
 use super::ioapic::Shared;
-use super::pci::{Bus, Trap};
+use super::pci::{self, Bus, Trap};
 use crate::bare::apic;
 use crate::devices::cpuid::Policy;
 use crate::devices::lapic::{Apics, BASE_ADDRESS, LocalApic, Platform};
@@ -20,7 +20,6 @@ use crate::svm::permission::Iopm;
 const TSC_PER_TICK: u32 = 1;
 /// What Xen's leaf 0x40000001 says, as `xen_version` does.
 const XEN_VERSION: u32 = 4 << 16 | 20;
-const PAGE: u64 = 0x1000;
 /// Bytes from the local APIC's registers on in which a write may be taken for a message that interrupts any CPU: from a
 /// device always, and in QEMU from a CPU too.
 const MESSAGES: u64 = 0x10_0000;
@@ -36,6 +35,8 @@ pub struct Devices {
     /// PCI; the hardware domain's only.
     pub(super) bus: Option<Bus>,
     ports: Option<Ports>,
+    /// The pages that are never in the nested tables, but for MSI-X tables, which move.
+    fixed: Vec<Trap>,
     /// `HVM_PARAM_CALLBACK_IRQ` as a vector that no local APIC knows of; 0 if there is none.
     pub(super) callback: AtomicU8,
     domain: u16,
@@ -50,7 +51,7 @@ impl Devices {
     /// it takes over; any other has local APICs only.
     ///
     /// # Errors
-    /// There are no tables left to map configuration space or MSI-X tables.
+    /// Configuration space can't be mapped.
     pub fn new(
         host: &'static Host,
         domain: u16,
@@ -76,17 +77,19 @@ impl Devices {
         } else {
             Vec::new()
         };
+        let fixed = fixed_traps(host, &chips);
         Ok(Self {
             host,
             apics,
             chips,
             bus: if hardware {
-                Some(Bus::new(&host.ecams, apics)?)
+                Some(Bus::new(&host.ecams, &fixed, apics)?)
             } else {
                 None
             },
             ports: hardware
                 .then(|| Ports::new(host.fadt.as_ref(), host.console, host.emulator, by_memory)),
+            fixed,
             callback: AtomicU8::new(0),
             domain,
             lines: AtomicU32::new(0),
@@ -119,14 +122,14 @@ impl Devices {
 
     /// Whether an address is never in the nested tables.
     pub fn is_trapped(&self, address: u64) -> bool {
-        self.fixed_traps().any(|trap| trap.contains(address))
+        self.fixed.iter().any(|trap| trap.contains(address))
             || self.bus.as_ref().is_some_and(|bus| bus.has_table(address))
     }
 
     /// The pages that are never in the nested tables: start and bytes.
     pub fn trapped(&self) -> Vec<(u64, u64)> {
         let tables = self.bus.as_ref().map(Bus::tables).unwrap_or_default();
-        let traps = self.fixed_traps().chain(tables);
+        let traps = self.fixed.iter().copied().chain(tables);
         traps.map(|trap| (trap.start, trap.bytes)).collect()
     }
 
@@ -135,6 +138,14 @@ impl Devices {
     pub fn readable(&self) -> Vec<(u64, u64)> {
         let windows = self.bus.iter().flat_map(Bus::windows);
         windows.map(|window| (window.start, window.bytes)).collect()
+    }
+
+    /// The pages that [`Self::trapped`] names are out of the nested tables: MSI-X tables that have moved into them get what
+    /// the domain wants.
+    pub fn restore_tables(&self) {
+        if let Some(bus) = &self.bus {
+            bus.restore(self.apics);
+        }
     }
 
     /// As after a reset: no interrupt is set up, no device is a bus master, no callback is set. No vCPU runs.
@@ -167,29 +178,16 @@ impl Devices {
         self.callback.store(vector, Ordering::Release);
         true
     }
+}
 
-    /// All but MSI-X tables, which move.
-    fn fixed_traps(&self) -> impl Iterator<Item = Trap> + '_ {
-        let page = |start| Trap { start, bytes: PAGE };
-        let chips = self
-            .chips
-            .iter()
-            .map(move |chip| page(chip.address & !(PAGE - 1)));
-        let hidden = self.host.hidden.iter().map(|(start, bytes)| Trap {
-            start: *start,
-            bytes: *bytes,
-        });
-        let windows = self.bus.iter().flat_map(Bus::windows);
-        let messages = Trap {
-            start: BASE_ADDRESS,
-            bytes: MESSAGES,
-        };
-        [messages]
-            .into_iter()
-            .chain(chips)
-            .chain(hidden)
-            .chain(windows)
-    }
+/// All but MSI-X tables: local APICs, IO-APICs, what is hidden, configuration space.
+fn fixed_traps(host: &Host, chips: &[Shared]) -> Vec<Trap> {
+    let mut traps = alloc::vec![Trap::around(BASE_ADDRESS, MESSAGES)];
+    traps.extend(chips.iter().map(|chip| Trap::around(chip.address, 1)));
+    let hidden = host.hidden.iter();
+    traps.extend(hidden.map(|(start, bytes)| Trap::around(*start, *bytes)));
+    traps.extend(pci::windows(&host.ecams));
+    traps
 }
 
 /// The local APIC of one vCPU, and the timers that its CPU keeps for it.

@@ -13,14 +13,12 @@ use crate::bare::console::say;
 use crate::bare::mmu;
 use crate::devices::acpi::Ecam;
 use crate::devices::lapic::Apics;
-use crate::devices::pci::msix::{ENTRY_BYTES, Memory, Place, Table};
-use crate::devices::pci::{Address, AddressPort, Function, Registers, Size};
+use crate::devices::pci::msix::{Memory, Place, Table};
+use crate::devices::pci::{
+    Address, AddressPort, COMMAND, FIRST_BAR, Function, LAST_BAR, Registers, Size,
+};
 
 const PAGE: u64 = 0x1000;
-const COMMAND: u16 = 0x04;
-const COMMAND_MEMORY: u32 = 1 << 1;
-const FIRST_BAR: u16 = 0x10;
-const LAST_BAR: u16 = 0x24;
 /// How many refused interrupts are told of.
 const MOST_LINES: u32 = 16;
 
@@ -34,12 +32,18 @@ pub struct Trap {
 }
 
 impl Trap {
-    fn around(start: u64, bytes: u64) -> Self {
+    /// The pages of a range; of one that passes the last address, those up to there.
+    pub fn around(start: u64, bytes: u64) -> Self {
         let first = start & !(PAGE - 1);
+        let bytes = start.saturating_add(bytes) - first;
         Self {
             start: first,
-            bytes: (start + bytes - first).next_multiple_of(PAGE),
+            bytes: bytes.checked_next_multiple_of(PAGE).unwrap_or(!(PAGE - 1)),
         }
+    }
+
+    const fn overlaps(&self, other: &Self) -> bool {
+        self.contains(other.start) || other.contains(self.start)
     }
 
     /// Whether the address lies in it.
@@ -125,14 +129,14 @@ impl Registers for Hardware {
 struct MsiX {
     place: Place,
     table: Table,
-    /// Its machine address while the function decodes memory.
+    /// Where the function's registers have it, while it decodes memory.
+    claimed: Option<u64>,
+    /// That, if the hypervisor reaches it there.
     base: Option<u64>,
-}
-
-impl MsiX {
-    fn bytes(&self) -> u64 {
-        u64::from(self.place.entries) * u64::from(ENTRY_BYTES)
-    }
+    /// The pages where it is or last was. One place for each function, so that a domain that moves it about takes no more.
+    trap: Option<Trap>,
+    /// Whether the hypervisor has those pages mapped.
+    mapped: bool,
 }
 
 /// The table's memory.
@@ -155,7 +159,6 @@ struct Slot {
 struct State {
     slots: BTreeMap<(u16, Address), Slot>,
     port: AddressPort,
-    traps: Vec<Trap>,
     lines: u32,
 }
 
@@ -163,23 +166,28 @@ struct State {
 /// in later is found as well.
 pub struct Bus {
     ecams: Vec<Ecam>,
+    /// Registers that are no device's of the domain: no table of one is looked for there.
+    closed: Vec<Trap>,
     state: Mutex<State>,
 }
 
 impl Bus {
-    /// Maps configuration space, and looks at every function that is there now.
+    /// Maps configuration space, and looks at every function that is there now. `closed` are registers that are the
+    /// hypervisor's, configuration space among them.
     ///
     /// # Errors
-    /// There are no tables left to map it.
-    pub fn new(ecams: &[Ecam], apics: &Apics) -> Result<Self, PagingError> {
+    /// It can't be mapped.
+    pub fn new(ecams: &[Ecam], closed: &[Trap], apics: &Apics) -> Result<Self, PagingError> {
         for ecam in ecams {
             mmu::map_device(ecam.range.start().raw(), ecam.range.size())?;
         }
         let bus = Self {
             ecams: ecams.to_vec(),
+            closed: closed.to_vec(),
             state: Mutex::new(State::default()),
         };
         bus.scan(apics);
+        bus.restore(apics);
         Ok(bus)
     }
 
@@ -216,9 +224,19 @@ impl Bus {
             slot.function.quiet(&mut hardware);
             if let Some(msix) = &mut slot.msix {
                 msix.table = Table::new(msix.place.entries);
-                if let Some(base) = msix.base {
-                    msix.table.restore(apics, &mut TableMemory(base));
-                }
+            }
+        }
+        drop(state);
+        self.restore(apics);
+    }
+
+    /// Writes what the domain wants of its MSI-X tables to the hardware. To be called when no vCPU reaches a table that
+    /// has moved any more: until then it could have been written past all checks.
+    pub fn restore(&self, apics: &Apics) {
+        let mut state = self.state.lock();
+        for msix in state.tables() {
+            if let Some(base) = msix.base {
+                msix.table.restore(apics, &mut TableMemory(base));
             }
         }
     }
@@ -235,20 +253,18 @@ impl Bus {
 
     /// The windows of configuration space, as pages that no domain has mapped.
     pub fn windows(&self) -> impl Iterator<Item = Trap> + '_ {
-        self.ecams
-            .iter()
-            .map(|ecam| Trap::around(ecam.range.start().raw(), ecam.range.size()))
+        windows(&self.ecams)
     }
 
     /// The pages with MSI-X tables.
     pub fn tables(&self) -> Vec<Trap> {
-        self.state.lock().traps.clone()
+        let mut state = self.state.lock();
+        state.tables().filter_map(|msix| msix.trap).collect()
     }
 
     /// Whether the address lies in a page with an MSI-X table.
     pub fn has_table(&self, address: u64) -> bool {
-        let state = self.state.lock();
-        state.traps.iter().any(|trap| trap.contains(address))
+        self.state.lock().is_beside_table(address).is_some()
     }
 
     /// The domain's read of the address port.
@@ -299,13 +315,17 @@ impl Bus {
             let value = self.read(&mut state, segment, address, offset, width.into());
             return Some(u64::from(value));
         }
-        state.traps.iter().find(|trap| trap.contains(at))?;
+        let mapped = state.is_beside_table(at)?;
         if !at.is_multiple_of(u64::from(width.bytes())) {
             return Some(width.ones());
         }
         let Some((slot, offset)) = state.table_at(at) else {
-            // SAFETY: the page is mapped, and belongs to one of the domain's devices.
-            return Some(unsafe { io::load(at, width) });
+            return Some(if mapped {
+                // SAFETY: the page is mapped, and belongs to one of the domain's devices.
+                unsafe { io::load(at, width) }
+            } else {
+                width.ones()
+            });
         };
         let word = |offset| u64::from(slot.table.read(offset));
         Some(match width {
@@ -327,7 +347,7 @@ impl Bus {
             let write = (width.into(), value);
             return Some(self.write(&mut state, segment, address, offset, write, apics));
         }
-        state.traps.iter().find(|trap| trap.contains(at))?;
+        let mapped = state.is_beside_table(at)?;
         if !at.is_multiple_of(u64::from(width.bytes())) {
             return Some(false);
         }
@@ -351,7 +371,8 @@ impl Bus {
                 }
             }
             // SAFETY: the page is mapped, and belongs to one of the domain's devices.
-            None => unsafe { io::store(at, width, value) },
+            None if mapped => unsafe { io::store(at, width, value) },
+            None => {}
         }
         if let Some(refusal) = refusal {
             state.complain(format_args!("MSI-X entry at {at:#x}: {refusal}"));
@@ -391,7 +412,10 @@ impl Bus {
                 let msix = function.msix().map(|place| MsiX {
                     place,
                     table: Table::new(place.entries),
+                    claimed: None,
                     base: None,
+                    trap: None,
+                    mapped: false,
                 });
                 place.insert(Slot { function, msix })
             }
@@ -436,48 +460,80 @@ impl Bus {
         // Where BARs or memory decoding change, the table may be elsewhere.
         let moves = offset < COMMAND + 2 && offset + size.bytes() > COMMAND
             || (FIRST_BAR..LAST_BAR + 4).contains(&offset);
-        moves && self.follow_table(state, segment, address, apics).is_some()
+        moves && self.follow_table(state, segment, address, apics)
     }
 
-    /// Looks where a function's MSI-X table is now. Pages that are trapped from now on and weren't.
+    /// Looks where a function's MSI-X table is now. Whether it lies in other pages than before: then they are to be taken
+    /// out of the domain, and [`Self::restore`] called.
     fn follow_table(
         &self,
         state: &mut State,
         segment: u16,
         address: Address,
         apics: &Apics,
-    ) -> Option<Trap> {
-        let (slot, hardware) = self.slot(state, segment, address)?;
-        let msix = slot.msix.as_mut()?;
-        let base = place(&hardware, msix.place);
-        if base == msix.base {
-            return None;
+    ) -> bool {
+        let Some((slot, hardware)) = self.slot(state, segment, address) else {
+            return false;
+        };
+        let Some(msix) = slot.msix.as_mut() else {
+            return false;
+        };
+        let claimed = msix.place.address(&hardware);
+        if claimed == msix.claimed {
+            return false;
         }
-        msix.base = base;
-        let base = base?;
-        let trap = Trap::around(base, msix.bytes());
-        if let Err(error) = mmu::map_device(trap.start, trap.bytes) {
-            msix.base = None;
-            state.complain(format_args!("PCI {address}: no MSI-X: {error:?}"));
-            return None;
+        msix.claimed = claimed;
+        msix.base = None;
+        let Some(base) = claimed else {
+            return false;
+        };
+        let trap = Trap::around(base, msix.place.bytes());
+        let closed = self.closed.iter().any(|closed| closed.overlaps(&trap));
+        msix.mapped = match mmu::map_device(trap.start, trap.bytes) {
+            // RAM, or no address of this CPU: the domain has no device there either.
+            Err(PagingError::OutOfRange) => return false,
+            mapped => mapped.is_ok() && !closed,
+        };
+        let moved = msix.trap.replace(trap) != Some(trap);
+        if !msix.mapped {
+            state.complain(format_args!("PCI {address}: no MSI-X at {base:#x}"));
+            return moved;
         }
-        // What the firmware or a reset has left there is none of the domain's.
-        msix.table.restore(apics, &mut TableMemory(base));
-        if state.traps.contains(&trap) {
-            return None;
+        msix.base = Some(base);
+        if !moved {
+            // A reset may have cleared it.
+            msix.table.restore(apics, &mut TableMemory(base));
         }
-        state.traps.push(trap);
-        Some(trap)
+        moved
     }
 }
 
+/// The windows of configuration space, as pages.
+pub fn windows(ecams: &[Ecam]) -> impl Iterator<Item = Trap> + '_ {
+    ecams
+        .iter()
+        .map(|ecam| Trap::around(ecam.range.start().raw(), ecam.range.size()))
+}
+
 impl State {
+    fn tables(&mut self) -> impl Iterator<Item = &mut MsiX> {
+        self.slots
+            .values_mut()
+            .filter_map(|slot| slot.msix.as_mut())
+    }
+
+    /// Whether the hypervisor has the page with an address mapped; `None` if no table is in that page.
+    fn is_beside_table(&mut self, at: u64) -> Option<bool> {
+        let here = |msix: &&mut MsiX| msix.trap.is_some_and(|trap| trap.contains(at));
+        let mapped = self.tables().filter(here).map(|msix| msix.mapped);
+        mapped.reduce(|one, other| one || other)
+    }
+
     /// The function whose table has the address, and how far in.
     fn table_at(&mut self, at: u64) -> Option<(&mut MsiX, u32)> {
-        self.slots.values_mut().find_map(|slot| {
-            let msix = slot.msix.as_mut()?;
+        self.tables().find_map(|msix| {
             let offset = at.checked_sub(msix.base?)?;
-            if offset >= msix.bytes() {
+            if offset >= msix.place.bytes() {
                 return None;
             }
             Some((msix, u32::try_from(offset).ok()?))
@@ -490,25 +546,4 @@ impl State {
             say(what);
         }
     }
-}
-
-/// The machine address of a table by the function's registers as they are; `None` while it doesn't decode memory.
-fn place(hardware: &Hardware, place: Place) -> Option<u64> {
-    const IO: u32 = 1;
-    const WIDE: u32 = 2 << 1;
-    if hardware.read(COMMAND, Size::Half) & COMMAND_MEMORY == 0 || place.bar > 5 {
-        return None;
-    }
-    let at = FIRST_BAR + 4 * u16::from(place.bar);
-    let low = hardware.read(at, Size::Word);
-    if low & IO != 0 {
-        return None;
-    }
-    let high = if low & 6 == WIDE && at < LAST_BAR {
-        u64::from(hardware.read(at + 4, Size::Word))
-    } else {
-        0
-    };
-    let bar = high << 32 | u64::from(low & !0xf);
-    (bar != 0).then(|| bar + u64::from(place.offset))
 }

@@ -2,7 +2,7 @@
 //!
 //! A device's registers are the hardware's, with two exceptions. Writes to a host bridge, which could move memory or
 //! configuration space itself (PCIEXBAR, PAM, SMRAM, TSEG, TOLUD; AMD's address maps and its window to the system
-//! management network), are dropped but for the few standard registers that move nothing. Message-signalled
+//! management network) or to an IOMMU's function are dropped but for the few standard registers that move nothing. Message-signalled
 //! interrupts are checked and translated: [`msi`] here in configuration space, [`msix`] in the device's memory.
 //!
 //! Not here: who owns which function, and BARs. A BAR over RAM stays without effect, since the memory controller decodes
@@ -128,8 +128,8 @@ pub trait Registers {
 /// Why a write wasn't done as the guest wanted. For the log; the guest isn't told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
-    /// A host bridge's register that may move memory: dropped.
-    HostBridge,
+    /// A host bridge's or an IOMMU's register that may move memory: dropped.
+    Kept,
     /// An interrupt that the domain can't have: off in hardware, while the guest reads what it wrote.
     Message(Refusal),
 }
@@ -137,7 +137,7 @@ pub enum Refused {
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::HostBridge => f.write_str("a host bridge's register that may move memory"),
+            Self::Kept => f.write_str("a register that may move memory"),
             Self::Message(refusal) => refusal.fmt(f),
         }
     }
@@ -149,14 +149,22 @@ const CLASS: u16 = 0x0a;
 const CAPABILITIES: u16 = 0x34;
 const STATUS_CAPABILITIES: u32 = 1 << 4;
 const CLASS_HOST_BRIDGE: u32 = 0x0600;
+const CLASS_IOMMU: u32 = 0x0806;
 const CLASS_BRIDGE: u32 = 0x06;
-const COMMAND: u16 = 0x04;
+/// The command register.
+pub const COMMAND: u16 = 0x04;
+const COMMAND_MEMORY: u32 = 1 << 1;
 const COMMAND_BUS_MASTER: u32 = 1 << 2;
+/// The first BAR of a function.
+pub const FIRST_BAR: u16 = 0x10;
+/// The last one of a function that is no bridge.
+pub const LAST_BAR: u16 = 0x24;
 
 /// What stands between a domain and one function that it owns.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Function {
-    host_bridge: bool,
+    /// A host bridge or an IOMMU.
+    guarded: bool,
     /// A device, not a bridge of any kind.
     endpoint: bool,
     msi: Option<Msi>,
@@ -171,9 +179,10 @@ impl Function {
         if vendor == Size::Half.ones() {
             return None;
         }
+        let class = hardware.read(CLASS, Size::Half);
         Some(Self {
-            host_bridge: hardware.read(CLASS, Size::Half) == CLASS_HOST_BRIDGE,
-            endpoint: hardware.read(CLASS, Size::Half) >> 8 != CLASS_BRIDGE,
+            guarded: matches!(class, CLASS_HOST_BRIDGE | CLASS_IOMMU),
+            endpoint: class >> 8 != CLASS_BRIDGE,
             msi: capability(hardware, msi::CAPABILITY).map(|at| Msi::find(at, hardware)),
             msix: capability(hardware, msix::CAPABILITY).map(|at| Place::find(at, hardware)),
         })
@@ -228,11 +237,11 @@ impl Function {
         if !valid(offset, size) {
             return Ok(());
         }
-        if self.host_bridge && !moves_nothing(offset, size) {
+        if self.guarded && !moves_nothing(offset, size) {
             return if is_sized(offset) {
                 Ok(())
             } else {
-                Err(Refused::HostBridge)
+                Err(Refused::Kept)
             };
         }
         match &mut self.msi {
@@ -256,7 +265,7 @@ fn is_sized(offset: u16) -> bool {
     (0x10..0x28).contains(&offset) || (0x30..0x34).contains(&offset)
 }
 
-/// A host bridge's command and status, cache line size and latency, interrupt line.
+/// Command and status, cache line size and latency, interrupt line.
 fn moves_nothing(offset: u16, size: Size) -> bool {
     let end = offset + size.bytes();
     [(0x04, 0x08), (0x0c, 0x0e), (0x3c, 0x3d)]

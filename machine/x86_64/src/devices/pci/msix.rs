@@ -5,7 +5,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use super::msi::Message;
-use super::{Registers, Size};
+use super::{COMMAND, COMMAND_MEMORY, FIRST_BAR, LAST_BAR, Registers, Size};
 use crate::devices::interrupt::{Directory, Refusal};
 
 /// The capability's ID.
@@ -39,6 +39,35 @@ impl Place {
             entries: (control & 0x7ff) + 1,
             control: at + 2,
         }
+    }
+
+    /// The table's bytes.
+    #[must_use]
+    pub fn bytes(self) -> u64 {
+        u64::from(self.entries) * u64::from(ENTRY_BYTES)
+    }
+
+    /// The machine address of the table by the function's registers as they are; `None` while it doesn't decode memory,
+    /// or if no address is that high.
+    #[must_use]
+    pub fn address(self, hardware: &impl Registers) -> Option<u64> {
+        const IO: u32 = 1;
+        const WIDE: u32 = 2 << 1;
+        if hardware.read(COMMAND, Size::Half) & COMMAND_MEMORY == 0 || self.bar > 5 {
+            return None;
+        }
+        let at = FIRST_BAR + 4 * u16::from(self.bar);
+        let low = hardware.read(at, Size::Word);
+        if low & IO != 0 {
+            return None;
+        }
+        let high = if low & 6 == WIDE && at < LAST_BAR {
+            u64::from(hardware.read(at + 4, Size::Word))
+        } else {
+            0
+        };
+        let bar = high << 32 | u64::from(low & !0xf);
+        bar.checked_add(u64::from(self.offset)).filter(|_| bar != 0)
     }
 
     /// No message is enabled.

@@ -170,6 +170,29 @@ impl<F: Format> Regime<F> {
         }
     }
 
+    /// Whether nothing is mapped in `size` bytes, not 0, from an input address on; nothing is beyond what this regime
+    /// translates.
+    pub fn is_unmapped<T: Tables>(&self, tables: &T, input: u64, size: u64) -> bool {
+        let limit = 1 << self.input_bits;
+        let (start, end) = (input, input.saturating_add(size).min(limit));
+        start >= end || self.is_empty(tables, self.top(), Piece { start, end })
+    }
+
+    fn is_empty<T: Tables>(&self, tables: &T, at: Position, piece: Piece) -> bool {
+        entries(at.level, at.base, piece).all(|(index, range)| {
+            let entry = tables.read(at.table, index);
+            let Some(table) = table_below(self.format, entry, at.level) else {
+                return !self.format.is_valid(entry);
+            };
+            let below = Position {
+                table,
+                level: at.level + 1,
+                base: range.start,
+            };
+            self.is_empty(tables, below, clip(piece, range))
+        })
+    }
+
     /// Maps `size` bytes from `input` to `output`, with the largest blocks that fit. What was mapped
     /// there before is replaced, break before make.
     ///

@@ -172,6 +172,24 @@ fn a_change_that_lacks_tables_changes_nothing() {
 }
 
 #[test]
+fn what_is_unmapped() {
+    let regime = Regime::new(TablesMarked, ROOT, 36, 1);
+    let mut memory = Memory::new(10);
+    let page = 0x4000_5000;
+    assert_eq!(
+        regime.map(&mut memory, page, 0x1000, PAGE_SIZE, 0x40),
+        Ok(())
+    );
+    assert!(!regime.is_unmapped(&memory, 0, 1 << 36));
+    assert!(!regime.is_unmapped(&memory, 0x4000_0000, 2 << 20));
+    assert!(regime.is_unmapped(&memory, 0x4000_0000, 5 * PAGE_SIZE));
+    assert!(regime.is_unmapped(&memory, page + PAGE_SIZE, 1 << 30));
+    assert!(regime.is_unmapped(&memory, 1 << 40, PAGE_SIZE));
+    assert_eq!(regime.unmap(&mut memory, page, PAGE_SIZE), Ok(()));
+    assert!(regime.is_unmapped(&memory, 0, 1 << 36), "an empty table");
+}
+
+#[test]
 fn unmapping_the_whole_gives_all_tables_back() {
     let regime = Regime::new(TablesMarked, ROOT, 48, 0);
     let mut memory = Memory::new(16);
@@ -249,6 +267,17 @@ fn agrees<F: Format>(
         });
         let found = regime.translate(&memory, address);
         prop_assert_eq!(found.map(|t| (t.output, t.attributes)), expected);
+        let page = address & !(PAGE_SIZE - 1);
+        prop_assert_eq!(
+            regime.is_unmapped(&memory, page, PAGE_SIZE),
+            expected.is_none()
+        );
+        // What covers a mapped page is not unmapped, whatever its size.
+        for size in [PAGE_SIZE << 9, PAGE_SIZE << 18, 1 << 36] {
+            let start = address & !(size - 1);
+            let unmapped = regime.is_unmapped(&memory, start, size);
+            prop_assert!(!unmapped || expected.is_none());
+        }
     }
     Ok(())
 }

@@ -128,10 +128,16 @@ impl Windows {
     }
 
     /// The piece to map when a domain meets an address that isn't mapped: the largest of 1 GiB (if
-    /// `gigabyte_pages`), 2 MiB and 4 KiB around it that lies in one window and holds no trapped page.
+    /// `gigabyte_pages`), 2 MiB and 4 KiB around it that lies in one window, holds no trapped page, and is
+    /// `unmapped`: the domain may have had memory mapped where there is no device.
     /// `None`: no device is there, or the page is trapped.
     #[must_use]
-    pub fn piece(&self, address: u64, gigabyte_pages: bool) -> Option<Span> {
+    pub fn piece(
+        &self,
+        address: u64,
+        gigabyte_pages: bool,
+        unmapped: impl Fn(Span) -> bool,
+    ) -> Option<Span> {
         let after = self.open.partition_point(|span| span.start <= address);
         let window = *self.open.get(after.checked_sub(1)?)?;
         [GIGABYTE, MEGABYTES_2, PAGE_SIZE]
@@ -143,7 +149,7 @@ impl Windows {
                 let piece = Span { start, end };
                 let whole = window.start <= start && end <= window.end;
                 let free = !self.trapped.iter().any(|hole| hole.overlaps(piece));
-                (whole && free).then_some(piece)
+                (whole && free && unmapped(piece)).then_some(piece)
             })
     }
 }
@@ -182,7 +188,7 @@ mod tests {
     #[test]
     fn the_largest_piece_without_a_trap() {
         let windows = q35();
-        let at = |address| windows.piece(address, true);
+        let at = |address| windows.piece(address, true, |_| true);
         assert_eq!(
             at(0x40_1234_5678),
             Some(span(0x40_0000_0000, 0x40_4000_0000))
@@ -199,9 +205,14 @@ mod tests {
         assert_eq!(at(0x7fff_ffff), None);
         assert_eq!(at(1 << 40), None);
         assert_eq!(
-            windows.piece(0x40_1234_5678, false).map(|piece| piece.end),
+            windows
+                .piece(0x40_1234_5678, false, |_| true)
+                .map(|piece| piece.end),
             Some(0x40_1240_0000)
         );
+        let memory = span(0x40_0000_0000, 0x40_0000_1000);
+        let beside = windows.piece(0x40_1234_5678, true, |piece| !piece.overlaps(memory));
+        assert_eq!(beside, Some(span(0x40_1220_0000, 0x40_1240_0000)));
     }
 
     proptest! {
@@ -219,7 +230,7 @@ mod tests {
             let traps: Vec<Span> = traps.into_iter().map(|(start, size)| span(start, start + size)).collect();
             windows.trap(traps.iter().copied());
             let mut mapped: Vec<Span> = windows.below(1 << 32).collect();
-            mapped.extend(windows.piece(address, gigabyte_pages));
+            mapped.extend(windows.piece(address, gigabyte_pages, |_| true));
             for piece in &mapped {
                 prop_assert!(piece.start < piece.end && piece.start % PAGE_SIZE == 0 && piece.end % PAGE_SIZE == 0);
                 prop_assert!(!closed.iter().any(|hole| hole.overlaps(*piece)));
@@ -229,7 +240,7 @@ mod tests {
             let page = address & !(PAGE_SIZE - 1);
             let page_span = span(page, page + PAGE_SIZE);
             let free = !closed.iter().chain(&traps).any(|hole| hole.overlaps(page_span));
-            prop_assert_eq!(windows.piece(address, gigabyte_pages).is_some(), free);
+            prop_assert_eq!(windows.piece(address, gigabyte_pages, |_| true).is_some(), free);
             if page < 1 << 32 {
                 let at_start = windows.below(1 << 32).any(|piece| (piece.start..piece.end).contains(&page));
                 prop_assert_eq!(at_start, free);

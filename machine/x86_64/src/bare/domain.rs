@@ -296,7 +296,10 @@ impl Domain {
         if nested.regime.translate(&nested.tables, guest).is_some() {
             return true;
         }
-        let Some(piece) = nested.windows.piece(guest, nested.gigabyte_pages) else {
+        let (regime, tables) = (nested.regime, &nested.tables);
+        let unmapped = |span: Span| regime.is_unmapped(tables, span.start, span.end - span.start);
+        let piece = nested.windows.piece(guest, nested.gigabyte_pages, unmapped);
+        let Some(piece) = piece else {
             return false;
         };
         let bytes = piece.end - piece.start;

@@ -24,12 +24,17 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// A clock that is 0 when the TSC is `base`, on a CPU whose TSC counts `frequency` times in a second, at least
-    /// 1 MHz (less is taken for that) and less than 2^40.
+    /// A clock that is 0 when the TSC is `base`, on a CPU whose TSC counts `frequency` times in a second, 1 MHz to
+    /// 2^40 (less or more is taken for these).
     #[must_use]
     pub const fn new(base: u64, frequency: u64) -> Self {
         const LEAST: u64 = 1_000_000;
-        let frequency = if frequency < LEAST { LEAST } else { frequency };
+        const MOST: u64 = 1 << 40;
+        let frequency = match frequency {
+            0..LEAST => LEAST,
+            LEAST..MOST => frequency,
+            _ => MOST,
+        };
         // The multiplier in [2^31, 2^32): NANOSECONDS * 2^(32 - shift) / frequency.
         let mut shift: i8 = 0;
         let mut scaled = frequency;
@@ -223,6 +228,7 @@ mod tests {
         let clock = Clock::new(0, 2_500_000_000);
         assert_eq!((clock.multiplier, clock.shift), (0xcccc_cccc, -1));
         assert_eq!(clock.khz(), 2_500_000);
+        assert_eq!(Clock::new(0, u64::MAX), Clock::new(0, 1 << 40));
         // The least frequency that is taken.
         assert_eq!(Clock::new(0, 0).nanoseconds(1), 1000);
     }

@@ -34,7 +34,7 @@ impl Chip {
     /// There are no tables left to map it.
     pub fn take(chip: &acpi::IoApic) -> Result<Self, PagingError> {
         let address = u64::from(chip.address);
-        mmu::map_device(address & !0xfff, 0x1000)?;
+        mmu::map_device(address, DATA + 4)?;
         let mut taken = Self {
             id: chip.id,
             address,

@@ -128,7 +128,7 @@ pub trait Registers {
 /// Why a write wasn't done as the guest wanted. For the log; the guest isn't told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
-    /// A host bridge's or an IOMMU's register that may move memory: dropped.
+    /// A register of a host bridge, an IOMMU or the chipset that may move memory: dropped.
     Kept,
     /// An interrupt that the domain can't have: off in hardware, while the guest reads what it wrote.
     Message(Refusal),
@@ -150,6 +150,8 @@ const CAPABILITIES: u16 = 0x34;
 const STATUS_CAPABILITIES: u32 = 1 << 4;
 const CLASS_HOST_BRIDGE: u32 = 0x0600;
 const CLASS_IOMMU: u32 = 0x0806;
+const CLASS_ISA_BRIDGE: u32 = 0x0601;
+const VENDOR_INTEL: u32 = 0x8086;
 const CLASS_BRIDGE: u32 = 0x06;
 /// The command register.
 pub const COMMAND: u16 = 0x04;
@@ -165,6 +167,8 @@ pub const LAST_BAR: u16 = 0x24;
 pub struct Function {
     /// A host bridge or an IOMMU.
     guarded: bool,
+    /// Intel's bridge to the chipset's own registers.
+    chipset: bool,
     /// A device, not a bridge of any kind.
     endpoint: bool,
     msi: Option<Msi>,
@@ -182,6 +186,7 @@ impl Function {
         let class = hardware.read(CLASS, Size::Half);
         Some(Self {
             guarded: matches!(class, CLASS_HOST_BRIDGE | CLASS_IOMMU),
+            chipset: class == CLASS_ISA_BRIDGE && vendor == VENDOR_INTEL,
             endpoint: class >> 8 != CLASS_BRIDGE,
             msi: capability(hardware, msi::CAPABILITY).map(|at| Msi::find(at, hardware)),
             msix: capability(hardware, msix::CAPABILITY).map(|at| Place::find(at, hardware)),
@@ -244,6 +249,9 @@ impl Function {
                 Err(Refused::Kept)
             };
         }
+        if self.chipset && moves_chipset(offset, size) {
+            return Err(Refused::Kept);
+        }
         match &mut self.msi {
             Some(msi) if msi.covers(offset, size) => msi
                 .write(offset, size, value, directory, hardware)
@@ -271,6 +279,15 @@ fn moves_nothing(offset: u16, size: Size) -> bool {
     [(0x04, 0x08), (0x0c, 0x0e), (0x3c, 0x3d)]
         .iter()
         .any(|(first, last)| *first <= offset && end <= *last)
+}
+
+/// Where ACPI's ports are (PMBASE, ACPI_CNTL), and the chipset's memory (RCBA), which in QEMU comes before RAM (Intel ICH9 data
+/// sheet, 13.1).
+fn moves_chipset(offset: u16, size: Size) -> bool {
+    let end = offset + size.bytes();
+    [(0x40, 0x48), (0xf0, 0xf4)]
+        .iter()
+        .any(|(first, last)| offset < *last && *first < end)
 }
 
 /// Where a capability is.

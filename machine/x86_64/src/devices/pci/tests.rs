@@ -121,6 +121,20 @@ fn a_table_is_where_its_bar_is_or_nowhere() {
 }
 
 #[test]
+fn the_chipsets_registers_stay_where_they_are() {
+    let mut chip = Chip::nvme();
+    chip.write(0, Size::Word, 0x2918_8086);
+    chip.write(CLASS, Size::Half, CLASS_ISA_BRIDGE);
+    let mut function = Function::find(&chip).unwrap();
+    for (offset, size) in [(0x40, Size::Word), (0x44, Size::Byte), (0xf2, Size::Half)] {
+        let result = function.write(offset, size, u32::MAX, &One, &mut chip);
+        assert_eq!(result, Err(Refused::Kept), "{offset:#x}");
+    }
+    let pirq = function.write(0x60, Size::Byte, 0x80, &One, &mut chip);
+    assert_eq!((pirq, chip.read(0x60, Size::Byte)), (Ok(()), 0x80));
+}
+
+#[test]
 fn an_iommus_registers_stay() {
     let mut chip = Chip::nvme();
     chip.write(CLASS, Size::Half, CLASS_IOMMU);

@@ -17,8 +17,9 @@ use super::outcome::Stopped;
 use super::sinks::Sinks;
 use super::terminal::ESCAPE;
 
-/// After this pause an unfinished line is shown even if it looks like the beginning of a prefix.
-const QUIET: Duration = Duration::from_millis(50);
+/// After this pause an unfinished line is shown even if it looks like the beginning of a prefix. A loaded machine may
+/// stop QEMU in the middle of one for a while, and the rest would then be taken for the domain's.
+const QUIET: Duration = Duration::from_secs(2);
 
 /// Something that the supervisor reacts to.
 enum Event {

@@ -107,12 +107,12 @@ const NEVER: u64 = u64::MAX;
 impl Presence {
     fn drop_translations(&self) {
         let newest = self.generation.fetch_add(1, Ordering::SeqCst) + 1;
+        let is_behind = |vcpu: &VcpuPresence| vcpu.inside.load(Ordering::SeqCst) < newest;
+        for vcpu in self.vcpus.iter().filter(|vcpu| is_behind(vcpu)) {
+            platform::send_kick(vcpu.apic_id);
+        }
         for vcpu in &self.vcpus {
-            let is_behind = || vcpu.inside.load(Ordering::SeqCst) < newest;
-            if is_behind() {
-                platform::send_kick(vcpu.apic_id);
-            }
-            while is_behind() {
+            while is_behind(vcpu) {
                 spin_loop();
             }
         }

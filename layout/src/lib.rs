@@ -25,8 +25,8 @@ pub use address::{
 pub use conflict::{Code, Conflict, Severity, Side};
 pub use domain::{Capabilities, DirectMap, Identity, Kind, MemoryFeature, PopulateRule};
 pub use host::{
-    Architecture, BootKind, BootRange, Controller, Dma, HostCpu, HostDevice, HostMap, Iommu,
-    Located, Origin, RamBank, Reserved,
+    Architecture, BootKind, BootRange, Controller, ControllerKind, Dma, DmaWindow, HostCpu,
+    HostDevice, HostMap, Iommu, Located, Origin, RamBank, Reserved,
 };
 pub use plan::{
     Bank, Copy, DomainPlan, HypervisorPlan, Item, Outcome, Owned, Owner, Placement, Plan, Refusal,

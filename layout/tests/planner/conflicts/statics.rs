@@ -151,6 +151,7 @@ fn two_domains_at_one_place() {
     healthy.name.value = "healthy".into();
     let mut host = virt(2 * GIB, 3);
     host.cpus.push(HostCpu {
+        node: None,
         hardware_id: 9,
         origin: Origin(3),
     });

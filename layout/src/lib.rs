@@ -15,6 +15,7 @@ pub mod host;
 pub mod need;
 pub mod plan;
 pub mod planner;
+pub mod reach;
 pub mod request;
 mod sort;
 

@@ -14,7 +14,7 @@ mod guest;
 mod home;
 mod modules;
 pub(crate) mod place;
-mod report;
+pub(crate) mod report;
 mod roles;
 pub(crate) mod sets;
 mod statics;

@@ -6,4 +6,5 @@ mod machines;
 mod oracle;
 mod pc;
 mod properties;
+mod reach;
 mod scale;

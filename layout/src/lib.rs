@@ -34,6 +34,7 @@ pub use plan::{
 };
 pub use planner::plan;
 pub use request::{
-    DeviceRequest, DomainRequest, HypervisorRequest, KernelRequest, Limits, MemoryRequest,
-    ModuleRequest, OnConflict, OnStop, OnStrayAccess, Policies, Scrub, StaticRange, SystemRequest,
+    DeviceRequest, DomainRequest, EventChannelRequest, HypervisorRequest, KernelRequest, Limits,
+    MemoryRequest, ModuleRequest, OnConflict, OnStop, OnStrayAccess, Policies, Scrub, ShareRole,
+    SharedMemoryRequest, StaticRange, SystemRequest,
 };

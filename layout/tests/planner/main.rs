@@ -3,6 +3,7 @@
 mod common;
 mod conflicts;
 mod machines;
+mod nodes;
 mod oracle;
 mod pc;
 mod properties;

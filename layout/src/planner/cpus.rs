@@ -5,9 +5,10 @@ use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 
+use super::nodes::Nodes;
 use super::report::{Report, host_side, name, side};
 use crate::conflict::Code;
-use crate::host::{HostMap, Origin};
+use crate::host::{ControllerKind, HostMap, Origin};
 use crate::request::{DomainRequest, SystemRequest};
 
 /// For each domain its CPUs; empty for one that was refused before or is here.
@@ -17,6 +18,7 @@ use crate::request::{DomainRequest, SystemRequest};
 pub(crate) fn assign(
     host: &HostMap,
     request: &SystemRequest,
+    nodes: &Nodes,
     report: &mut Report,
 ) -> Vec<Vec<u32>> {
     let mut assigned: Vec<Vec<u32>> = vec![Vec::new(); request.domains.len()];
@@ -34,9 +36,14 @@ pub(crate) fn assign(
             }
         }
     }
-    for (index, domain) in request.domains.iter().enumerate() {
-        if domain.affinity.is_none() && !report.is_refused(index) {
-            assigned[index] = free_cpus(host, index, request, &mut owners, report);
+    // Who has a node comes before those to whom it is all one.
+    for with_node in [true, false] {
+        for (index, domain) in request.domains.iter().enumerate() {
+            let node = nodes.id(index);
+            let turn = node.is_some() == with_node;
+            if turn && domain.affinity.is_none() && !report.is_refused(index) {
+                assigned[index] = free_cpus(host, index, request, node, &mut owners, report);
+            }
         }
     }
     assigned
@@ -79,7 +86,11 @@ fn count_is_good(
     }
     let covered = host.controller.max_cpus;
     if domain.identity().uses_host_layout() && count > covered {
-        let what = format!("the host's interrupt controller, laid out for {covered} CPUs");
+        let controller = match host.controller.kind {
+            ControllerKind::None | ControllerKind::Other => "interrupt controller",
+            kind => kind.as_str(),
+        };
+        let what = format!("the host's {controller}, laid out for {covered} CPUs");
         report.error(
             Code::CpusBeyondController,
             &[index],
@@ -184,11 +195,12 @@ fn claim(
     true
 }
 
-/// Gives a domain the lowest CPUs that nobody has.
+/// Gives a domain the lowest CPUs that nobody has, of its node if that has enough.
 fn free_cpus(
     host: &HostMap,
     index: usize,
     request: &SystemRequest,
+    node: Option<u32>,
     owners: &mut [Option<usize>],
     report: &mut Report,
 ) -> Vec<u32> {
@@ -226,7 +238,14 @@ fn free_cpus(
         );
         return Vec::new();
     }
-    let mine = &free[..count];
+    let near = free.iter().copied();
+    let near = near.filter(|at| node.is_some() && host.cpus[*at].node == node);
+    let near: Vec<usize> = near.take(count).collect();
+    let mine = if near.len() == count {
+        near.as_slice()
+    } else {
+        &free[..count]
+    };
     for slot in mine {
         owners[*slot] = Some(index);
     }

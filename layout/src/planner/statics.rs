@@ -291,14 +291,20 @@ impl Check<'_> {
             } else {
                 format!("there is no RAM at {}", first.bytes())
             };
-            let sides = vec![self.side(one), ground.ram_side(Some(one.range.bytes()))];
-            report.error(
-                Code::StaticOutsideRam,
-                &[one.domain],
-                sides,
-                why,
-                self.elsewhere(one),
-            );
+            let mut sides = vec![self.side(one), ground.ram_side(Some(one.range.bytes()))];
+            let last = missing.last().unwrap_or(first);
+            let both = one.range.start() < first.start() && last.end() < one.range.end();
+            if both {
+                let end = one.range.bytes().end().raw() - 1;
+                let end = MachineRange::saturating(MachineAddress::new(end), 1);
+                sides.push(ground.ram_side(Some(end)));
+            }
+            let code = if both {
+                Code::StaticAcrossBanks
+            } else {
+                Code::StaticOutsideRam
+            };
+            report.error(code, &[one.domain], sides, why, self.elsewhere(one));
         }
         let promised = hardware_only(ground.host.architecture);
         if one.range.overlaps(&promised) {

@@ -3,7 +3,9 @@
 mod common;
 mod conflicts;
 mod machines;
+mod nodes;
 mod oracle;
 mod pc;
 mod properties;
+mod reach;
 mod scale;

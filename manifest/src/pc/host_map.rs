@@ -6,8 +6,9 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use layout::{
-    Architecture, BootKind, BootRange, Code, Conflict, Controller, Dma, HostCpu, HostDevice,
-    HostMap, Iommu, MachineAddress, MachineRange, Origin, RamBank, Reserved, Severity, Side,
+    Architecture, BootKind, BootRange, Code, Conflict, Controller, ControllerKind, Dma, HostCpu,
+    HostDevice, HostMap, Iommu, MachineAddress, MachineRange, Origin, RamBank, Reserved, Severity,
+    Side,
 };
 
 use super::{Description, Function, MemoryKind};
@@ -93,7 +94,11 @@ impl Reader<'_> {
             let origin = self.origin(format!("memory map, entry {number}"));
             let range = entry.range;
             if entry.kind == MemoryKind::Ram {
-                ram.push(RamBank { range, origin });
+                ram.push(RamBank {
+                    range,
+                    node: None,
+                    origin,
+                });
             } else {
                 reserved.push(Reserved {
                     range,
@@ -128,6 +133,7 @@ impl Reader<'_> {
             }
             cpus.push(HostCpu {
                 hardware_id,
+                node: None,
                 origin,
             });
         }
@@ -138,6 +144,7 @@ impl Reader<'_> {
         let chips = pc.io_apics.iter().map(|chip| chip.address);
         let pages = core::iter::once(pc.local_apic).chain(chips);
         Controller {
+            kind: ControllerKind::IoApic,
             ranges: pages.map(|start| range(start, PAGE)).collect(),
             max_cpus: u32::MAX,
             origin: self.origin("local APIC and IO-APICs".to_owned()),
@@ -150,6 +157,7 @@ impl Reader<'_> {
             .map(|iommu| Iommu {
                 path: iommu.path.clone(),
                 ranges: alloc::vec![iommu.range],
+                usable: true,
                 origin: self.origin(iommu.path.clone()),
             })
             .collect()
@@ -193,7 +201,11 @@ impl Reader<'_> {
             ranges,
             interrupts: Vec::new(),
             dma,
+            dma_windows: Vec::new(),
+            coherent: true,
+            group: None,
             behind_iommu,
+            private_iommu: false,
         }
     }
 

@@ -58,6 +58,7 @@ pub fn read(reader: &mut Reader<'_, '_, '_>) -> Vec<HostCpu> {
         let origin = reader.origin(node);
         cpus.push(HostCpu {
             hardware_id,
+            node: None,
             origin,
         });
     }

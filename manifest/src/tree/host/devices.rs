@@ -97,6 +97,7 @@ pub fn read(
             iommus.push(Iommu {
                 path: node.path(),
                 ranges,
+                usable: true,
                 origin,
             });
         } else if let Some(device) = device(reader, node, gic) {
@@ -141,7 +142,11 @@ fn device(
     Some(HostDevice {
         path: node.path(),
         dma: dma(node, &ranges),
+        dma_windows: Vec::new(),
+        coherent: false,
+        group: None,
         behind_iommu: is_behind_iommu(node),
+        private_iommu: false,
         ranges,
         interrupts,
         origin,

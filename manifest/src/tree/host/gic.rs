@@ -5,7 +5,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use layout::{Controller, MachineRange, Origin, Severity};
+use layout::{Controller, ControllerKind, MachineRange, Origin, Severity};
 
 use super::{Reader, interrupts};
 use crate::tree::blob::Node;
@@ -112,6 +112,10 @@ impl Gic {
             }
         }
         Controller {
+            kind: match self.version {
+                GicVersion::V2 { .. } => ControllerKind::GicV2,
+                GicVersion::V3 { .. } => ControllerKind::GicV3,
+            },
             ranges,
             max_cpus: self.max_cpus(),
             origin: self.origin,

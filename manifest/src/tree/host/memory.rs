@@ -22,7 +22,11 @@ pub fn ram(reader: &mut Reader<'_, '_, '_>) -> Vec<RamBank> {
         let ranges = reader.registers(node);
         let origin = reader.origin(node);
         let filled = ranges.into_iter().filter(|range| !range.is_empty());
-        banks.extend(filled.map(|range| RamBank { range, origin }));
+        banks.extend(filled.map(|range| RamBank {
+            range,
+            node: None,
+            origin,
+        }));
     }
     banks
 }

@@ -74,6 +74,8 @@ impl Reader<'_, '_> {
             limits: self.limits(node),
             policies,
             vpl011: node.has("vpl011"),
+            shared_memory: Vec::new(),
+            event_channels: Vec::new(),
             // Once everything is read.
             misread: None,
         };

@@ -8,6 +8,8 @@
 
 extern crate alloc;
 
+#[cfg(feature = "std")]
+pub mod capture;
 pub mod container;
 pub mod image;
 mod json;

@@ -68,6 +68,10 @@ mod tests {
             "iso-failed",
             "host-not-qemu",
             "cannot-write",
+            "file-exists",
+            "init-memory",
+            "host-unreadable",
+            "host-unknown",
             "terminal",
             "unknown-code",
         ];

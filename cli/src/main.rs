@@ -6,7 +6,9 @@
 mod arch;
 mod args;
 mod boot;
+mod capture;
 mod commands;
+mod completions;
 mod diagnostics;
 mod exit;
 mod explain;
@@ -15,9 +17,13 @@ mod host;
 mod host_tree;
 mod hypervisor;
 mod image;
+mod init;
+mod man;
+mod output;
 mod plan_text;
 mod qemu;
 mod run;
+mod schema;
 mod status;
 mod system;
 mod told;
@@ -38,6 +44,11 @@ fn main() -> ExitCode {
         Command::Explain(args) => commands::explain(args),
         Command::Image(args) => commands::image(&args),
         Command::Run(args) => commands::run(args),
+        Command::Init(args) => init::init(&args),
+        Command::Host(command) => capture::host(&command),
+        Command::Schema(args) => schema::schema(&args),
+        Command::Completions(args) => completions::completions(&args),
+        Command::Man(args) => man::man(&args),
     };
     match result {
         Ok(exit) => exit.into(),

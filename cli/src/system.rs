@@ -95,7 +95,8 @@ impl System {
             .map_or_else(|| Footprint::assumed(arch.image), |image| image.footprint);
         let told = told::tell(&host, &spec, &footprint, &mut loaded, findings)?;
 
-        let outcome = layout::plan(&told.map, &told.request);
+        let mut outcome = layout::plan(&told.map, &told.request);
+        layout::diagnose(&told.map, &told.request, &mut outcome);
         let manifest = loaded.manifest();
         findings.conflicts(&told.problems, &manifest.origins);
         let new: Vec<Conflict> = outcome

@@ -78,6 +78,9 @@ enum Task {
     Bench {
         #[arg(long, default_value = "aarch64")]
         arch: Arch,
+        /// Time the planner on a large machine instead, on this workstation
+        #[arg(long)]
+        planner: bool,
         /// One JSON object in place of the table
         #[arg(long)]
         json: bool,
@@ -131,7 +134,10 @@ fn run(task: Task) -> Result<u8> {
             install::ensure(&archs, Purpose::Test, yes)?;
             Ok(u8::from(!test::test(&archs, part, full, &filter)?))
         }
-        Task::Bench { arch, json, yes } => {
+        Task::Bench { planner: true, .. } => bench::planner().map(|()| 0),
+        Task::Bench {
+            arch, json, yes, ..
+        } => {
             install::ensure(&[arch], Purpose::Run, yes)?;
             bench::bench(arch, json).map(|()| 0)
         }

@@ -50,9 +50,10 @@ pub(crate) fn admit<'a>(
             admitted.push(want.index);
         }
     }
+    admitted.sort_unstable();
     wants
         .into_iter()
-        .filter(|want| admitted.contains(&want.index))
+        .filter(|want| admitted.binary_search(&want.index).is_ok())
         .collect()
 }
 

@@ -36,13 +36,16 @@ pub(crate) fn assign(
             }
         }
     }
+    // No CPU below this one is free.
+    let mut lowest = 0;
     // Who has a node comes before those to whom it is all one.
     for with_node in [true, false] {
         for (index, domain) in request.domains.iter().enumerate() {
             let node = nodes.id(index);
             let turn = node.is_some() == with_node;
             if turn && domain.affinity.is_none() && !report.is_refused(index) {
-                assigned[index] = free_cpus(host, index, request, node, &mut owners, report);
+                assigned[index] =
+                    free_cpus(host, index, request, node, &mut owners, &mut lowest, report);
             }
         }
     }
@@ -202,13 +205,16 @@ fn free_cpus(
     request: &SystemRequest,
     node: Option<u32>,
     owners: &mut [Option<usize>],
+    lowest: &mut usize,
     report: &mut Report,
 ) -> Vec<u32> {
     let domain = &request.domains[index];
     let count = usize::try_from(domain.cpus.value).unwrap_or(usize::MAX);
-    let free: Vec<usize> = (0..owners.len())
-        .filter(|at| owners[*at].is_none())
-        .collect();
+    while owners.get(*lowest).is_some_and(Option::is_some) {
+        *lowest += 1;
+    }
+    let all = (*lowest..owners.len()).filter(|at| owners[*at].is_none());
+    let free: Vec<usize> = all.clone().take(count).collect();
     if free.len() < count {
         let what = format!("{}, cpus = {count}", name(index, domain));
         let mut sides = vec![side(index, what, domain.cpus.origin)];
@@ -238,15 +244,13 @@ fn free_cpus(
         );
         return Vec::new();
     }
-    let near = free.iter().copied();
-    let near = near.filter(|at| node.is_some() && host.cpus[*at].node == node);
-    let near: Vec<usize> = near.take(count).collect();
-    let mine = if near.len() == count {
-        near.as_slice()
-    } else {
-        &free[..count]
+    let near = all.filter(|at| node.is_some() && host.cpus[*at].node == node);
+    let near: Vec<usize> = match node {
+        Some(_) => near.take(count).collect(),
+        None => Vec::new(),
     };
-    for slot in mine {
+    let mine = if near.len() == count { near } else { free };
+    for slot in &mine {
         owners[*slot] = Some(index);
     }
     mine.iter()

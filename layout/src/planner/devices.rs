@@ -1,5 +1,6 @@
 //! Which domain drives which device.
 
+use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec;
@@ -12,6 +13,9 @@ use crate::host::{HostMap, Origin};
 use crate::request::SystemRequest;
 use crate::sort::sort_by_key;
 
+/// The devices of a host by path.
+pub(crate) type Paths<'a> = BTreeMap<&'a str, usize>;
+
 /// For each domain its devices, by index in the host map and in that order.
 pub(crate) fn assign(
     host: &HostMap,
@@ -21,6 +25,16 @@ pub(crate) fn assign(
     let mut assigned: Vec<Vec<usize>> = vec![Vec::new(); request.domains.len()];
     let mut owners: Vec<Option<(usize, Origin)>> = vec![None; host.devices.len()];
     let console = console(host, request, report);
+    let mut paths = Paths::new();
+    if request
+        .domains
+        .iter()
+        .any(|domain| !domain.devices.is_empty())
+    {
+        for (at, device) in host.devices.iter().enumerate() {
+            paths.entry(&device.path).or_insert(at);
+        }
+    }
     for (index, domain) in request.domains.iter().enumerate() {
         for wanted in &domain.devices {
             let own = side(
@@ -28,7 +42,7 @@ pub(crate) fn assign(
                 format!("{}, device {}", name(index, domain), wanted.path),
                 wanted.origin,
             );
-            let Some(device) = find(host, &wanted.path) else {
+            let Some(device) = paths.get(wanted.path.as_str()).copied() else {
                 unknown(host, index, own, &wanted.path, report);
                 continue;
             };
@@ -79,7 +93,7 @@ pub(crate) fn assign(
             [u64::try_from(*device).unwrap_or(u64::MAX), 0, 0]
         });
     }
-    shares::check(host, request, &assigned, console, report);
+    shares::check(host, request, &paths, &assigned, console, report);
     assigned
 }
 

@@ -15,6 +15,7 @@ mod free;
 pub(crate) mod ground;
 mod guest;
 mod home;
+mod index;
 mod links;
 mod modules;
 mod nodes;

@@ -7,10 +7,12 @@ use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 
+use super::devices::Paths;
+use super::index::Index;
 use super::report::{Report, host_side, name, side};
-use crate::address::{MachineRange, MfnRange};
+use crate::address::MfnRange;
 use crate::conflict::Code;
-use crate::host::{HostDevice, HostMap};
+use crate::host::HostMap;
 use crate::request::SystemRequest;
 
 /// So many other devices are named in one conflict.
@@ -28,6 +30,7 @@ struct Tie<'a> {
 pub(crate) fn check(
     host: &HostMap,
     request: &SystemRequest,
+    paths: &Paths<'_>,
     assigned: &[Vec<usize>],
     console: Option<usize>,
     report: &mut Report,
@@ -45,10 +48,15 @@ pub(crate) fn check(
             owners[*device] = Some(domain);
         }
     }
-    let devices = || host.devices.iter().enumerate();
+    let pages = host.devices.iter().enumerate().flat_map(|(at, device)| {
+        let ranges = device.ranges.iter();
+        ranges.map(move |range| (at, range.frames_touched()))
+    });
+    let (holders, pages): (Vec<usize>, Vec<MfnRange>) = pages.unzip();
+    let index = Index::new(pages.into_iter());
     let mut by_interrupt: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
     let mut by_group: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
-    for (at, device) in devices() {
+    for (at, device) in host.devices.iter().enumerate() {
         for interrupt in &device.interrupts {
             by_interrupt.entry(*interrupt).or_default().push(at);
         }
@@ -57,9 +65,12 @@ pub(crate) fn check(
         }
     }
     let pages = |device: usize| {
-        let own = &host.devices[device];
-        let near = devices().filter(|(_, other)| share_a_page(own, other));
-        near.map(|(at, _)| at).collect()
+        let own = host.devices[device].ranges.iter();
+        let near = own.flat_map(|range| index.touching(&range.frames_touched()));
+        let mut near: Vec<usize> = near.map(|page| holders[page]).collect();
+        near.sort_unstable();
+        near.dedup();
+        near
     };
     let interrupts = |device: usize| {
         let own = host.devices[device].interrupts.iter();
@@ -97,8 +108,8 @@ pub(crate) fn check(
     ];
     for (index, domain) in request.domains.iter().enumerate() {
         for wanted in &domain.devices {
-            let found = devices().find(|(_, device)| device.path == wanted.path);
-            let Some((device, _)) = found.filter(|(at, _)| owners[*at] == Some(index)) else {
+            let found = paths.get(wanted.path.as_str()).copied();
+            let Some(device) = found.filter(|at| owners[*at] == Some(index)) else {
                 continue;
             };
             for tie in &ties {
@@ -136,14 +147,4 @@ pub(crate) fn check(
             }
         }
     }
-}
-
-fn share_a_page(one: &HostDevice, other: &HostDevice) -> bool {
-    let pages = |device: &HostDevice| -> Vec<MfnRange> {
-        let ranges = device.ranges.iter();
-        ranges.map(MachineRange::frames_touched).collect()
-    };
-    let others = pages(other);
-    let mut pages = pages(one).into_iter();
-    pages.any(|page| others.iter().any(|other| page.overlaps(other)))
 }

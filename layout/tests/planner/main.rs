@@ -2,6 +2,7 @@
 
 mod common;
 mod conflicts;
+mod diagnose;
 mod machines;
 mod nodes;
 mod oracle;

@@ -177,6 +177,14 @@ codes! {
     MpuNotStatic = "mpu-not-static";
     /// A limit outside its range.
     LimitInvalid = "limit-invalid";
+    /// A host whose boot loader fills the memory in.
+    MemoryNotDescribed = "memory-not-described";
+    /// A region that the hardware domain's kernel is to place, and has no room for.
+    ReservedNoRoom = "reserved-no-room";
+    /// An interrupt controller that the hypervisor doesn't drive.
+    ControllerNotDriven = "controller-not-driven";
+    /// A CPU that the hypervisor doesn't know how to start.
+    CpuNotStarted = "cpu-not-started";
     /// A host without RAM or without CPUs.
     HostInvalid = "host-invalid";
     /// A manifest key, or a property of a device tree, that nobody knows.

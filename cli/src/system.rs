@@ -9,6 +9,7 @@ use std::path::Path;
 use layout::{Conflict, HostMap, Outcome, SystemRequest};
 use manifest::plan_json::{digest, plan_json};
 use manifest::toml::{self, HostSpec, LoadError, Loaded, Manifest};
+use manifest::tree::host;
 
 use crate::arch::{Arch, DescriptionForm};
 use crate::args::ManifestArgs;
@@ -106,6 +107,8 @@ impl System {
             .cloned()
             .collect();
         findings.conflicts(&new, &manifest.origins);
+        let homeless = host::without_room(&told.regions, &outcome.plan);
+        findings.conflicts(&homeless, &manifest.origins);
         Ok(Self {
             arch,
             loader: host.loader,

@@ -29,6 +29,8 @@ pub struct Told {
     pub host_tree: Option<Vec<u8>>,
     /// The host.
     pub map: HostMap,
+    /// Regions that the hardware domain's kernel places in its own RAM.
+    pub regions: Vec<host::Dynamic>,
     /// What is asked for.
     pub request: SystemRequest,
     /// What was wrong in either.
@@ -107,6 +109,7 @@ impl Board<'_> {
             places,
             host_tree: Some(host_tree),
             map: host.map,
+            regions: host.dynamic,
             request: system.request,
             problems,
         })
@@ -120,13 +123,15 @@ impl Board<'_> {
             host_tree: nowhere,
             container: None,
         };
-        let map = host::read(&self.tree, &facts, None, &mut Origins::new()).map;
+        let host::Host { map, problems, .. } =
+            host::read(&self.tree, &facts, None, &mut Origins::new());
         let ram: Vec<MachineRange> = map.ram.iter().map(|bank| bank.range).collect();
         let Some(lowest) = ram.iter().copied().min_by_key(MachineRange::start) else {
-            let message = "the host's device tree names no memory";
-            return Err(Diagnostic::error(Code::HostInvalid.as_str(), message).with_help(
-                "if the boot loader fills it in, say so: `memory = [{ start = .., size = .. }]` in [host]",
-            ));
+            let code = Code::MemoryNotDescribed;
+            let told = problems.into_iter().find(|problem| problem.code == code);
+            let (why, help) = told.map_or_else(Default::default, |told| (told.why, told.help));
+            let message = format!("the host's device tree describes no memory: {why}");
+            return Err(Diagnostic::error(code.as_str(), message).with_help(help));
         };
         let (hypervisor, text_offset) = match footprint {
             Footprint::Movable { bytes, text_offset } => (*bytes, *text_offset),
@@ -184,6 +189,7 @@ fn tell_pc(
         places,
         host_tree: None,
         map: host.map,
+        regions: Vec::new(),
         request: system.request,
         problems,
     })

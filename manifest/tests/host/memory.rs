@@ -236,9 +236,8 @@ fn regions_that_a_kernel_places_need_room_in_the_hardware_domain() {
         assert!(!outcome.has_errors(), "{:?}", outcome.conflicts);
         outcome.plan
     };
-    assert_eq!(host.without_room(&plan(None)), []);
-    let [found] = host
-        .without_room(&plan(Some(0x9000_0000)))
+    assert_eq!(host::without_room(&host.dynamic, &plan(None)), []);
+    let [found] = host::without_room(&host.dynamic, &plan(Some(0x9000_0000)))
         .try_into()
         .unwrap();
     assert_eq!(found.code, Code::ReservedNoRoom);

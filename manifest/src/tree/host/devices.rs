@@ -84,9 +84,12 @@ pub fn read(
                 usable: dma::is_usable(node),
                 origin,
             });
-        } else if let Some(mut device) = device(reader, node, architecture, controller) {
-            bridges.join(node, &mut device, &mut devices);
-            devices.push((node.index(), device));
+        } else {
+            let is_bridge = is_host_bridge(node);
+            if let Some(mut device) = device(reader, node, is_bridge, architecture, controller) {
+                bridges.join(node, is_bridge, &mut device, &mut devices);
+                devices.push((node.index(), device));
+            }
         }
     }
     (devices, iommus)
@@ -104,6 +107,7 @@ impl<'t, 'a> Bridges<'t, 'a> {
     fn join(
         &mut self,
         node: Node<'t, 'a>,
+        is_bridge: bool,
         device: &mut HostDevice,
         devices: &mut [(usize, HostDevice)],
     ) {
@@ -114,7 +118,7 @@ impl<'t, 'a> Bridges<'t, 'a> {
                 self.groups.checked_sub(1)
             });
             bridge.group = device.group;
-        } else if is_host_bridge(node) {
+        } else if is_bridge {
             self.last = Some((node, devices.len()));
         }
     }
@@ -127,11 +131,12 @@ fn is_host_bridge(node: Node<'_, '_>) -> bool {
 fn device(
     reader: &mut Reader<'_, '_, '_>,
     node: Node<'_, '_>,
+    is_bridge: bool,
     architecture: Architecture,
     controller: &Found,
 ) -> Option<HostDevice> {
     let mut ranges = reader.registers(node);
-    if is_host_bridge(node) {
+    if is_bridge {
         match address::pci_windows(node) {
             Ok(windows) => ranges.extend(windows),
             Err(why) => reader.problem(
@@ -166,7 +171,7 @@ fn device(
     if does_dma(node, &ranges) {
         let translation = dma::translation(node);
         device.dma = Dma::Possible { mask: u64::MAX };
-        device.dma_windows = dma::windows(node);
+        device.dma_windows = dma::windows(node, is_bridge);
         device.coherent = dma::is_coherent(node, architecture);
         device.behind_iommu = translation.usable;
         device.private_iommu = translation.private;

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 
 use layout::{Architecture, DmaWindow, MachineAddress, MachineRange};
 
-use super::address::{PCI_ADDRESS_CELLS, is_pci};
+use super::address::PCI_ADDRESS_CELLS;
 use crate::tree::blob::{Cells, MAX_DEPTH, Node};
 
 /// The most windows that are told apart. Real boards have up to a dozen; above it a device is taken to reach
@@ -28,21 +28,22 @@ struct Stretch {
 }
 
 /// The windows that the buses above a master leave by their `dma-ranges`, in one. None: all addresses go through as
-/// they are. A level without `dma-ranges`, or with an empty one, changes nothing, as Linux has it.
-pub fn windows(node: Node<'_, '_>) -> Vec<DmaWindow> {
+/// they are. A level without `dma-ranges`, or with an empty one, changes nothing, as Linux has it. A PCI host bridge
+/// stands for the functions below it, so its own count.
+pub fn windows(node: Node<'_, '_>, is_host_bridge: bool) -> Vec<DmaWindow> {
     let mut through: Option<Vec<Stretch>> = None;
-    let mut bus = if is_pci(node) {
+    let mut bus = if is_host_bridge {
         Some(node)
     } else {
         above(node)
     };
     // Interconnects may lead in a circle.
     for _ in 0..MAX_DEPTH {
-        let Some(here) = bus else { break };
+        let Some((here, parent)) = bus.and_then(|here| Some((here, here.parent()?))) else {
+            break;
+        };
         let ranges = here.value("dma-ranges").unwrap_or_default();
-        if !ranges.is_empty()
-            && let Some(parent) = here.parent()
-        {
+        if !ranges.is_empty() {
             let level = stretches(here, parent, ranges);
             let joined = match through {
                 None => level,
@@ -169,7 +170,7 @@ const USABLE: [&str; 12] = [
     "arm,mmu-600",
     "arm,mmu-700",
     "cavium,smmu-v2",
-    "hisilicon,hip06-smmu-v3",
+    "nvidia,smmu-500",
     "riscv,iommu",
     "riscv,pci-iommu",
 ];

@@ -13,7 +13,6 @@ use layout::{
     Code, Conflict, GuestRange, MachineAddress, MachineRange, Origin, Plan, Severity, Side,
 };
 
-use super::Host;
 use crate::tree::blob::{Cells, Node};
 
 /// A region that a kernel places.
@@ -58,7 +57,6 @@ pub(super) fn read(node: Node<'_, '_>, origin: Origin) -> Option<Dynamic> {
 
 impl Dynamic {
     /// Whether some stretch of `ram` holds it where it may lie.
-    #[must_use]
     fn fits(&self, ram: &[GuestRange]) -> bool {
         let everywhere = [MachineRange::saturating(MachineAddress::new(0), u64::MAX)];
         let places = if self.places.is_empty() {
@@ -77,19 +75,17 @@ impl Dynamic {
     }
 }
 
-impl Host {
-    /// What the hardware domain's kernel has no room for in the RAM that the plan gives it. Each region is looked at by
-    /// itself; together with others, or with what the kernel itself takes, it may still not fit.
-    #[must_use]
-    pub fn without_room(&self, plan: &Plan) -> Vec<Conflict> {
-        let Some(domain) = plan.hardware_domain() else {
-            return Vec::new();
-        };
-        let ram = domain.guest_ram();
-        let ram: Vec<GuestRange> = ram.iter().map(|range| range.bytes()).collect();
-        let homeless = self.dynamic.iter().filter(|region| !region.fits(&ram));
-        homeless.map(|region| conflict(region, domain)).collect()
-    }
+/// What the hardware domain's kernel has no room for in the RAM that the plan gives it. Each region is looked at by
+/// itself; together with others, or with what the kernel itself takes, it may still not fit.
+#[must_use]
+pub fn without_room(regions: &[Dynamic], plan: &Plan) -> Vec<Conflict> {
+    let Some(domain) = plan.hardware_domain().filter(|_| !regions.is_empty()) else {
+        return Vec::new();
+    };
+    let ram = domain.guest_ram();
+    let ram: Vec<GuestRange> = ram.iter().map(|range| range.bytes()).collect();
+    let homeless = regions.iter().filter(|region| !region.fits(&ram));
+    homeless.map(|region| conflict(region, domain)).collect()
 }
 
 fn conflict(region: &Dynamic, domain: &layout::DomainPlan) -> Conflict {

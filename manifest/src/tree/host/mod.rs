@@ -19,7 +19,7 @@ mod memory;
 pub(crate) use address::bus_windows;
 pub use cpus::architecture;
 pub(crate) use dma::is_iommu;
-pub use dynamic::Dynamic;
+pub use dynamic::{Dynamic, without_room};
 pub use gic::{Gic, GicVersion, V2mFrame};
 
 use alloc::string::String;

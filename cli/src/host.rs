@@ -3,9 +3,8 @@
 
 use std::path::Path;
 
-use layout::{Architecture, MachineAddress, MachineRange, Origin, RamBank};
+use layout::{Architecture, MachineRange, Origin, RamBank};
 use manifest::capture::{self, Captured};
-use manifest::origin::Origins;
 use manifest::pc;
 use manifest::toml::{HostSource, HostSpec, Manifest, QemuSpec};
 use manifest::tree::blob::Tree;
@@ -63,7 +62,7 @@ impl HostFile {
     pub fn read(path: &Path, bytes: Vec<u8>) -> Result<Self, (Diagnostic, Exit)> {
         // A device tree begins with its magic number.
         if bytes.trim_ascii_start().first() != Some(&b'{') {
-            let architecture = Tree::read(&bytes).map(|tree| architecture(&tree));
+            let architecture = Tree::read(&bytes).map(|tree| host::architecture(&tree));
             return Self::of_tree(path, architecture.unwrap_or_default(), bytes, Vec::new());
         }
         let text = std::str::from_utf8(&bytes).map_err(|error| error.to_string());
@@ -134,17 +133,6 @@ impl HostFile {
         let live = handed.clone();
         Ok(Description::Tree { handed, live })
     }
-}
-
-fn architecture(tree: &Tree<'_>) -> Architecture {
-    let nowhere = MachineRange::saturating(MachineAddress::new(0), 0);
-    let facts = host::BootFacts {
-        hypervisor: nowhere,
-        host_tree: nowhere,
-        container: None,
-    };
-    let read = host::read(tree, &facts, None, &mut Origins::new());
-    read.map.architecture
 }
 
 /// Which architecture a manifest's host has, and the board's file if there is one.

@@ -3,10 +3,12 @@
 
 use std::path::Path;
 
-use layout::{MachineRange, Origin, RamBank};
+use layout::{Architecture, MachineRange, Origin, RamBank};
 use manifest::capture::{self, Captured};
 use manifest::pc;
 use manifest::toml::{HostSource, HostSpec, Manifest, QemuSpec};
+use manifest::tree::blob::Tree;
+use manifest::tree::host;
 
 use crate::arch::{Arch, DescriptionForm};
 use crate::diagnostics::{self, Diagnostic, Side};
@@ -56,14 +58,12 @@ impl HostFile {
     /// The file `path`, which has these bytes.
     ///
     /// # Errors
-    /// It is no description of a machine that the command plans for.
-    pub fn read(path: &Path, bytes: Vec<u8>) -> Result<Self, Diagnostic> {
+    /// It is no description of a machine that the command plans for, with the exit status that says so.
+    pub fn read(path: &Path, bytes: Vec<u8>) -> Result<Self, (Diagnostic, Exit)> {
         // A device tree begins with its magic number.
         if bytes.trim_ascii_start().first() != Some(&b'{') {
-            return Ok(Self {
-                arch: Arch::of_description(DescriptionForm::Tree),
-                described: Described::Tree(bytes, Vec::new()),
-            });
+            let architecture = Tree::read(&bytes).map(|tree| host::architecture(&tree));
+            return Self::of_tree(path, architecture.unwrap_or_default(), bytes, Vec::new());
         }
         let text = std::str::from_utf8(&bytes).map_err(|error| error.to_string());
         let captured = text.and_then(|text| capture::read(text).map_err(|error| error.to_string()));
@@ -76,26 +76,35 @@ impl HostFile {
                 architecture,
                 tree,
                 memory,
-            }) => {
-                let name = architecture.as_str();
-                let arch = Arch::find(name).ok_or_else(|| {
-                    let message = format!(
-                        "{} is of {name}, on which Terrane doesn't run yet",
-                        path.display()
-                    );
-                    Diagnostic::error("not-built-yet", message)
-                })?;
-                Ok(Self {
-                    arch,
-                    described: Described::Tree(tree, memory),
-                })
-            }
+            }) => Self::of_tree(path, architecture, tree, memory),
             Err(reason) => {
                 let message = format!("{} can't be read: {reason}", path.display());
-                Err(Diagnostic::error("host-invalid", message)
-                    .with_help("name what `terrane host capture` wrote, or the hypervisor with the word `capture`"))
+                let found = Diagnostic::error("host-invalid", message).with_help(
+                    "name what `terrane host capture` wrote, or the hypervisor with the word `capture`",
+                );
+                Err((found, Exit::Unreadable))
             }
         }
+    }
+
+    fn of_tree(
+        path: &Path,
+        architecture: Architecture,
+        tree: Vec<u8>,
+        memory: Vec<MachineRange>,
+    ) -> Result<Self, (Diagnostic, Exit)> {
+        let name = architecture.as_str();
+        let Some(arch) = Arch::find(name) else {
+            let message = format!(
+                "{} is of a {name} machine, and Terrane doesn't run there yet",
+                path.display()
+            );
+            return Err((Diagnostic::error("not-built-yet", message), Exit::Conflicts));
+        };
+        Ok(Self {
+            arch,
+            described: Described::Tree(tree, memory),
+        })
     }
 
     /// What it says of its machine, to which the boot loader adds `memory`.
@@ -152,10 +161,10 @@ impl Source {
                     found.sides.push(named_here(place));
                     findings.give_up(found, Exit::Unreadable)
                 })?;
-                let board = HostFile::read(&path.value, bytes).map_err(|mut found| {
+                let board = HostFile::read(&path.value, bytes).map_err(|(mut found, exit)| {
                     let place = findings.place(path.origin, &manifest.origins);
                     found.sides.push(named_here(place));
-                    findings.give_up(found, Exit::Unreadable)
+                    findings.give_up(found, exit)
                 })?;
                 Ok(Self {
                     arch: board.arch,

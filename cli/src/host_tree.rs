@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use layout::RamBank;
+use layout::{MachineRange, RamBank};
 use manifest::tree::blob::{MAX_BYTES, Tree, TreeError};
 use manifest::tree::edit;
 use manifest::tree::writer::TooLarge;
@@ -15,6 +15,8 @@ pub enum EditError {
     Read(TreeError),
     /// It would be larger than the hypervisor reads.
     Write(TooLarge),
+    /// The root has one cell for an address, and memory here takes two.
+    Address(u64),
 }
 
 impl fmt::Display for EditError {
@@ -22,6 +24,12 @@ impl fmt::Display for EditError {
         match self {
             Self::Read(error) => error.fmt(f),
             Self::Write(error) => error.fmt(f),
+            Self::Address(start) => {
+                write!(
+                    f,
+                    "memory from {start:#x} on ends above 4 GiB, and its root's addresses have 32 bits"
+                )
+            }
         }
     }
 }
@@ -61,14 +69,43 @@ pub fn with_memory(blob: &[u8], banks: &[RamBank]) -> Result<Vec<u8>, EditError>
     for bank in banks {
         let tree = Tree::read(&blob).map_err(EditError::Read)?;
         let (address_cells, size_cells) = tree.root().child_cells();
-        let mut reg = cells(bank.range.start().raw(), address_cells);
-        reg.extend(cells(bank.range.size(), size_cells));
+        let mut reg = Vec::new();
+        for (start, size) in entries(&bank.range, address_cells, size_cells)? {
+            reg.extend(cells(start, address_cells));
+            reg.extend(cells(size, size_cells));
+        }
         let name = format!("memory@{:x}", bank.range.start().raw());
         let properties: [(&str, &[u8]); 2] = [("device_type", b"memory\0"), ("reg", &reg)];
         blob = edit::with_properties(&tree, &name, &properties, MAX_BYTES)
             .map_err(EditError::Write)?;
     }
     Ok(blob)
+}
+
+/// A bank as starts and sizes that the root's cells hold: a size of 4 GiB doesn't go into one.
+fn entries(
+    bank: &MachineRange,
+    address_cells: usize,
+    size_cells: usize,
+) -> Result<Vec<(u64, u64)>, EditError> {
+    const IN_ONE_CELL: u64 = 1 << 31;
+    let start = bank.start().raw();
+    if address_cells < 2 && bank.end().raw() > 1 << 32 {
+        return Err(EditError::Address(start));
+    }
+    let most = if size_cells < 2 {
+        IN_ONE_CELL
+    } else {
+        u64::MAX
+    };
+    let mut entries = Vec::new();
+    let mut done = 0;
+    while done < bank.size() {
+        let size = (bank.size() - done).min(most);
+        entries.push((start + done, size));
+        done += size;
+    }
+    Ok(entries)
 }
 
 /// A number in this many cells of 32 bits, the highest first.
@@ -81,7 +118,7 @@ fn cells(number: u64, count: usize) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use layout::{MachineAddress, MachineRange, Origin};
+    use layout::{MachineAddress, Origin};
 
     fn sample() -> Vec<u8> {
         std::fs::read(concat!(
@@ -132,6 +169,18 @@ mod tests {
         assert_eq!(node.value("reg"), Some(reg.as_slice()));
         assert_eq!(node.string("device_type"), Some("memory"));
         assert!(tree.find("/memory@40000000").is_some());
+    }
+
+    #[test]
+    fn a_bank_is_split_where_one_cell_is_too_small_for_it() {
+        let range = |start, size| MachineRange::saturating(MachineAddress::new(start), size);
+        let bank = range(1 << 32, 5 << 30);
+        assert_eq!(entries(&bank, 2, 2), Ok(vec![(1 << 32, 5 << 30)]));
+        let expected = [(4 << 30, 2 << 30), (6 << 30, 2 << 30), (8 << 30, 1 << 30)];
+        assert_eq!(entries(&bank, 2, 1), Ok(expected.to_vec()));
+        assert_eq!(entries(&bank, 1, 1), Err(EditError::Address(1 << 32)));
+        let low = range(2 << 30, 2 << 30);
+        assert_eq!(entries(&low, 1, 1), Ok(vec![(2 << 30, 2 << 30)]));
     }
 
     #[test]

@@ -109,7 +109,7 @@ fn see(args: &InitArgs) -> Result<Seen, (Diagnostic, Exit)> {
     let unreadable = |found| (found, Exit::Unreadable);
     let bytes =
         std::fs::read(path).map_err(|error| unreadable(diagnostics::unreadable(path, &error)))?;
-    let file = HostFile::read(path, bytes).map_err(unreadable)?;
+    let file = HostFile::read(path, bytes)?;
     let arch = file.arch;
     let banks: Vec<RamBank> = args
         .memory

@@ -4,8 +4,9 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::seen::Seen;
+use crate::arch::DescriptionForm;
 
-/// The line before the example guest, which the reader may take the `#` from.
+/// The example guest.
 const GUEST: &str = "\
 # A guest beside it. Take the `# ` off these lines and put its kernel in place.
 # [[domain]]
@@ -37,7 +38,12 @@ pub struct Starter<'a> {
 
 impl fmt::Display for Starter<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let model = self.seen.model.as_deref().unwrap_or("one machine");
+        let unnamed = match (&self.files.host, self.seen.arch.description) {
+            (None, _) => "A QEMU machine",
+            (_, DescriptionForm::Capture) => "A PC",
+            (_, DescriptionForm::Tree) => "A board",
+        };
+        let model = self.seen.model.as_deref().unwrap_or(unnamed);
         // A name from a file may hold a line feed, and what follows it would be no comment.
         let model: String = model.chars().filter(|c| !c.is_control()).collect();
         writeln!(
@@ -48,7 +54,13 @@ impl fmt::Display for Starter<'_> {
         self.host(f)?;
         self.hypervisor(f)?;
         self.hardware(f)?;
-        write!(f, "\n{GUEST}")
+        match self.seen.cpus {
+            0 | 1 => writeln!(
+                f,
+                "\n# A guest beside it needs a CPU of its own, and the description has one CPU that can be used."
+            ),
+            _ => write!(f, "\n{GUEST}"),
+        }
     }
 }
 

@@ -35,6 +35,32 @@ pub enum Command {
     Image(ImageArgs),
     /// Boot it in QEMU; each console line begins with its domain's name
     Run(RunArgs),
+    /// Make a manifest from another tool's configuration
+    #[command(subcommand)]
+    Import(ImportCommand),
+}
+
+/// What can be imported.
+#[derive(Debug, Subcommand)]
+pub enum ImportCommand {
+    /// A configuration of ImageBuilder, Xen's generator of boot scripts; it is read, never run
+    Imagebuilder(ImagebuilderArgs),
+}
+
+/// `terrane import imagebuilder`.
+#[derive(Debug, Args)]
+pub struct ImagebuilderArgs {
+    /// The configuration
+    pub config: PathBuf,
+    /// Write the manifest to a file instead of standard output
+    #[arg(short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// The folder that the configuration's paths count from, as with ImageBuilder's -d [default: its own]
+    #[arg(long, value_name = "DIR")]
+    pub directory: Option<PathBuf>,
+    /// Write diagnostics as JSON, one object a line
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// What every command takes that reads a manifest.

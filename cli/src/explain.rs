@@ -70,6 +70,14 @@ mod tests {
             "cannot-write",
             "terminal",
             "unknown-code",
+            "config-not-literal",
+            "config-invalid",
+            "config-missing",
+            "config-no-word",
+            "config-unread",
+            "xen-host",
+            "xen-no-word",
+            "xen-limit",
         ];
         let missing = own
             .iter()

@@ -15,6 +15,7 @@ mod host;
 mod host_tree;
 mod hypervisor;
 mod image;
+mod import;
 mod plan_text;
 mod qemu;
 mod run;
@@ -27,7 +28,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::Command;
+use args::{Command, ImportCommand};
 use exit::Exit;
 
 fn main() -> ExitCode {
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         Command::Explain(args) => commands::explain(args),
         Command::Image(args) => commands::image(&args),
         Command::Run(args) => commands::run(args),
+        Command::Import(ImportCommand::Imagebuilder(args)) => import::imagebuilder(&args),
     };
     match result {
         Ok(exit) => exit.into(),

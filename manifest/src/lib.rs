@@ -10,6 +10,8 @@ extern crate alloc;
 
 pub mod container;
 pub mod image;
+#[cfg(feature = "std")]
+pub mod imagebuilder;
 mod json;
 #[cfg(feature = "std")]
 pub mod kernel;

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::xen_dts::XenVersion;
+
 /// Plan, check and run systems of direct-mapped domains.
 ///
 /// A manifest describes one machine and its domains. Exit status: 0 good; 1 the manifest has conflicts; 2 a file can't
@@ -94,6 +96,9 @@ pub struct PlanArgs {
     /// The form of the plan
     #[arg(long, value_enum, default_value_t = PlanFormat::Text)]
     pub format: PlanFormat,
+    /// The version of Xen that `--format dts` is for
+    #[arg(long, value_name = "VERSION", default_value_t = XenVersion::DEFAULT)]
+    pub xen: XenVersion,
     /// Write the plan to a file instead of standard output
     #[arg(short, value_name = "FILE")]
     pub output: Option<PathBuf>,
@@ -106,6 +111,8 @@ pub enum PlanFormat {
     Text,
     /// One line, the same that the hypervisor prints with `print-plan`
     Json,
+    /// Device-tree source for Xen: an overlay in its dom0less binding
+    Dts,
 }
 
 /// `terrane explain`.

@@ -23,6 +23,7 @@ mod status;
 mod system;
 mod told;
 mod whose;
+mod xen_dts;
 
 use std::process::ExitCode;
 

@@ -18,7 +18,7 @@ use crate::exit::Exit;
 use crate::findings::Findings;
 use crate::host::{Asking, Host, Loader, Source};
 use crate::hypervisor::{Footprint, Hypervisor};
-use crate::told;
+use crate::{told, xen_dts};
 
 /// What a command does with the system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub enum Purpose {
     Look,
     /// It is booted.
     Boot,
+    /// It is written down for Xen, whose place Terrane's image doesn't take.
+    Xen,
 }
 
 /// A planned system.
@@ -70,23 +72,34 @@ impl System {
             }
         };
         let arch = source.arch;
+        if purpose == Purpose::Xen {
+            xen_dts::check_host(arch.architecture, findings)?;
+        }
         let mut loaded = manifest
             .load_files(arch.architecture)
             .map_err(|error| findings.give_up(container_failed(&error), Exit::Conflicts))?;
         let manifest = loaded.manifest();
         findings.conflicts(&manifest.problems, &manifest.origins);
         let needed = purpose == Purpose::Boot || source.needs_hypervisor();
-        let hypervisor = find_hypervisor(args, arch, needed, findings)?;
+        let hypervisor = match purpose {
+            Purpose::Xen => None,
+            Purpose::Look | Purpose::Boot => find_hypervisor(args, arch, needed, findings)?,
+        };
         let asking = Asking {
             hypervisor: hypervisor.as_ref(),
             more,
             progress: !args.json,
         };
         let host = Host::find(source, &spec, manifest, &asking, findings)?;
-        let footprint = hypervisor
-            .as_ref()
-            .map_or_else(|| Footprint::assumed(arch.image), |image| image.footprint);
-        let told = told::tell(&host, &spec, &footprint, &mut loaded, findings)?;
+        let footprint = match (&hypervisor, purpose) {
+            (_, Purpose::Xen) => xen_dts::FOOTPRINT,
+            (Some(image), _) => image.footprint,
+            (None, _) => Footprint::assumed(arch.image),
+        };
+        let mut told = told::tell(&host, &spec, &footprint, &mut loaded, findings)?;
+        if purpose == Purpose::Xen {
+            xen_dts::prepare(&mut told);
+        }
 
         let outcome = layout::plan(&told.map, &told.request);
         let manifest = loaded.manifest();
@@ -108,6 +121,11 @@ impl System {
             outcome,
             loaded,
         })
+    }
+
+    /// The manifest.
+    pub fn manifest(&self) -> &Manifest {
+        self.loaded.manifest()
     }
 
     /// The domains' names, in the manifest's order.

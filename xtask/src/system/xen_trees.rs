@@ -214,20 +214,37 @@ const CASES: &[Case] = &[
         Refuses,
         "d1 { compatible = \"xen,domain\"; #address-cells = <1>; #size-cells = <1>; MEMORY CPUS KERNEL };",
     ),
+    both(
+        "memory-one-cell",
+        Refuses,
+        "d1 { DOMAIN memory = <0x10000>; CPUS KERNEL };",
+    ),
+    both(
+        "enhanced-without-dom0",
+        Refuses,
+        "d1 { DOMAIN MEMORY CPUS xen,enhanced; KERNEL };",
+    ),
     only_xen(
         "direct-map-without-static-memory",
         Refuses,
         "d1 { DOMAIN MEMORY CPUS direct-map; KERNEL };",
     ),
     only_xen(
-        "memory-one-cell",
+        "kernel-that-is-none",
         Refuses,
-        "d1 { DOMAIN memory = <0x10000>; CPUS KERNEL };",
+        "d1 { DOMAIN MEMORY CPUS module@51000000 { compatible = \"multiboot,kernel\", \"multiboot,module\"; \
+         reg = <0 0x51000000 0 0x1000>; }; };",
     ),
     only_xen(
-        "enhanced-without-dom0",
+        "partial-tree-that-is-none",
         Refuses,
-        "d1 { DOMAIN MEMORY CPUS xen,enhanced; KERNEL };",
+        "d1 { DOMAIN MEMORY CPUS KERNEL module@51000000 { compatible = \"multiboot,device-tree\", \"multiboot,module\"; \
+         reg = <0 0x51000000 0 0x1000>; }; };",
+    ),
+    only_xen(
+        "pool-of-cpus",
+        Accepts,
+        "d1 { DOMAIN MEMORY CPUS domain-cpupool = <1>; KERNEL };",
     ),
     only_xen(
         "more-vcpus-than-cpus",

@@ -6,9 +6,10 @@
 
 use std::path::Path;
 
-use layout::{Conflict, HostMap, Outcome};
+use layout::{Conflict, HostMap, Outcome, SystemRequest};
+use manifest::origin::Origins;
 use manifest::plan_json::{digest, plan_json};
-use manifest::toml::{self, HostSpec, LoadError, Loaded, Manifest};
+use manifest::toml::{self, DomainFiles, HostSpec, LoadError, Loaded, Manifest};
 
 use crate::arch::Arch;
 use crate::args::ManifestArgs;
@@ -29,6 +30,17 @@ pub enum Purpose {
     Boot,
     /// It is written down for Xen, whose place Terrane's image doesn't take.
     Xen,
+}
+
+/// What was asked for, and where.
+#[derive(Clone, Copy)]
+pub struct Said<'a> {
+    /// The request. Modules may be absent from it.
+    pub request: &'a SystemRequest,
+    /// The files of each domain, in the request's order, as far as they are named.
+    pub files: &'a [DomainFiles],
+    /// Where things were said.
+    pub origins: &'a Origins,
 }
 
 /// A planned system.
@@ -98,7 +110,7 @@ impl System {
         };
         let mut told = told::tell(&host, &spec, &footprint, &mut loaded, findings)?;
         if purpose == Purpose::Xen {
-            xen_dts::prepare(&mut told);
+            xen_dts::prepare(&mut told.map, &mut told.request);
         }
 
         let outcome = layout::plan(&told.map, &told.request);
@@ -123,9 +135,14 @@ impl System {
         })
     }
 
-    /// The manifest.
-    pub fn manifest(&self) -> &Manifest {
-        self.loaded.manifest()
+    /// What was asked for.
+    pub fn said(&self) -> Said<'_> {
+        let manifest = self.loaded.manifest();
+        Said {
+            request: &manifest.request,
+            files: &manifest.files,
+            origins: &manifest.origins,
+        }
     }
 
     /// The domains' names, in the manifest's order.

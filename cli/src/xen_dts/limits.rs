@@ -79,7 +79,7 @@ impl Overlay<'_> {
     fn beyond(&mut self, domain: Planned<'_>, what: String, most: String) {
         let place = self
             .findings
-            .place(domain.request.name.origin, &self.manifest.origins);
+            .place(domain.request.name.origin, self.said.origins);
         let message = format!("Xen stops at boot: {what}, and it takes {most}");
         self.findings.add(Diagnostic {
             sides: vec![Side { what, place }],

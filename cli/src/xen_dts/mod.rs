@@ -19,12 +19,12 @@ use layout::{
     Scrub,
 };
 use manifest::image::IMAGE_ALIGNMENT;
-use manifest::toml::{DomainFiles, Manifest};
+use manifest::toml::DomainFiles;
 
 use crate::diagnostics::{Diagnostic, Severity, Side};
 use crate::exit::Exit;
 use crate::findings::Findings;
-use crate::system::System;
+use crate::system::{Said, System};
 
 pub use prepare::{FOOTPRINT, prepare};
 use source::Source;
@@ -96,7 +96,7 @@ pub fn write(system: &System, version: XenVersion, findings: &mut Findings) -> S
     let mut writer = Overlay {
         plan: &system.outcome.plan,
         host: &system.map,
-        manifest: system.manifest(),
+        said: system.said(),
         version,
         findings,
     };
@@ -115,7 +115,7 @@ struct Planned<'a> {
 struct Overlay<'a> {
     plan: &'a Plan,
     host: &'a HostMap,
-    manifest: &'a Manifest,
+    said: Said<'a>,
     version: XenVersion,
     findings: &'a mut Findings,
 }
@@ -161,12 +161,12 @@ impl<'a> Overlay<'a> {
     }
 
     fn planned(&self) -> impl Iterator<Item = Planned<'a>> + use<'a> {
-        let manifest = self.manifest;
+        let said = self.said;
         self.plan.domains.iter().filter_map(|plan| {
             Some(Planned {
                 plan,
-                request: manifest.request.domains.get(plan.index)?,
-                files: manifest.files.get(plan.index),
+                request: said.request.domains.get(plan.index)?,
+                files: said.files.get(plan.index),
             })
         })
     }
@@ -274,7 +274,7 @@ impl<'a> Overlay<'a> {
     }
 
     fn warn(&mut self, domain: Planned<'_>, origin: Origin, what: &str, why: &str) {
-        let origins = &self.manifest.origins;
+        let origins = self.said.origins;
         let place = self.findings.place(origin, origins);
         let place = place.or_else(|| self.findings.place(domain.request.name.origin, origins));
         let version = self.version;
@@ -295,7 +295,7 @@ impl<'a> Overlay<'a> {
 
     /// Where the manifest says it, for a comment.
     fn said_at(&self, origin: Origin) -> String {
-        let place = self.manifest.origins.describe(origin);
+        let place = self.said.origins.describe(origin);
         place.map_or_else(String::new, |place| format!(" ({place})"))
     }
 }

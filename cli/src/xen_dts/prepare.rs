@@ -1,11 +1,11 @@
 //! What the planner is told of Xen: how much it takes, and what it leaves where the boot loader put it.
 
 use layout::{
-    BootKind, DomainRequest, MachineAddress, MachineRange, MemoryRequest, Origin, Reserved,
+    BootKind, DomainRequest, HostMap, MachineAddress, MachineRange, MemoryRequest, Origin,
+    Reserved, SystemRequest,
 };
 
 use crate::hypervisor::Footprint;
-use crate::told::Told;
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -24,20 +24,19 @@ const FIXED: u64 = 8 * MIB;
 
 /// Turns a request to Terrane into one to Xen: no domain is given memory that holds Xen, the host's tree or a module when
 /// Xen starts, and what Xen takes is left.
-pub fn prepare(told: &mut Told) {
-    let ram: u64 = told.map.ram.iter().map(|bank| bank.range.size()).sum();
-    let domains = told.request.domains.iter().map(|domain| pool(domain, ram));
-    told.request.hypervisor.image_bytes =
-        domains.fold(ram / PART_OF_RAM + FIXED, u64::saturating_add);
-    for domain in &mut told.request.domains {
+pub fn prepare(map: &mut HostMap, request: &mut SystemRequest) {
+    let ram: u64 = map.ram.iter().map(|bank| bank.range.size()).sum();
+    let domains = request.domains.iter().map(|domain| pool(domain, ram));
+    request.hypervisor.image_bytes = domains.fold(ram / PART_OF_RAM + FIXED, u64::saturating_add);
+    for domain in &mut request.domains {
         domain.keep_modules = true;
     }
     // Terrane moves itself and copies the tree; Xen reads both where they are. A range that the manifest names is compared
     // with them by the planner in any case.
-    let boot = told.map.boot.iter();
+    let boot = map.boot.iter();
     let stays = boot.filter(|boot| boot.kind != BootKind::Container && !boot.range.is_empty());
     let named = |range: &MachineRange| {
-        let domains = told.request.domains.iter();
+        let domains = request.domains.iter();
         let mut ranges = domains.flat_map(|domain| &domain.static_mem);
         ranges.any(|named| {
             let named = MachineRange::saturating(MachineAddress::new(named.start), named.size);
@@ -53,7 +52,7 @@ pub fn prepare(told: &mut Told) {
             origin: Origin::NONE,
         })
         .collect();
-    told.map.reserved.extend(kept);
+    map.reserved.extend(kept);
 }
 
 /// What Xen sets aside for a domain's second stage, and for the domain itself (xen/arch/arm/dom0less-build.c,

@@ -7,6 +7,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use manifest::imagebuilder::{self, Finding, Reading};
+use manifest::tree::blob::MAX_BYTES;
 
 use crate::args::ImagebuilderArgs;
 use crate::diagnostics::{self, Diagnostic, Place, Severity, Side, Stream};
@@ -53,7 +54,7 @@ fn convert(args: &ImagebuilderArgs, findings: &mut Findings) -> Result<String, E
         .as_deref()
         .unwrap_or_else(|| folder_of(&args.config));
     let seen_from = args.output.as_deref().map_or(folder, folder_of);
-    let file = |path: &str| fs::read(folder.join(path)).ok();
+    let file = |path: &str| tree_file(&folder.join(path));
     let reading = Reading {
         name: &name,
         folder: &seen(folder, seen_from),
@@ -65,6 +66,13 @@ fn convert(args: &ImagebuilderArgs, findings: &mut Findings) -> Result<String, E
     }
     findings.add_source(name, text);
     imported.manifest.ok_or(Exit::Conflicts)
+}
+
+/// A device tree. What is larger than one may have no end, as a pipe.
+fn tree_file(path: &Path) -> Option<Vec<u8>> {
+    let data = fs::metadata(path).ok()?;
+    let fits = data.is_file() && data.len() <= u64::try_from(MAX_BYTES).ok()?;
+    if fits { fs::read(path).ok() } else { None }
 }
 
 fn folder_of(file: &Path) -> &Path {

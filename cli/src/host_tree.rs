@@ -121,6 +121,7 @@ mod tests {
             &sample(),
             &[RamBank {
                 range,
+                node: None,
                 origin: Origin::NONE,
             }],
         )

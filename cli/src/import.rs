@@ -3,7 +3,7 @@
 //! The translation is `manifest`'s; this knows the files and what is said about them.
 
 use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use manifest::imagebuilder::{self, Finding, Reading};
@@ -13,32 +13,17 @@ use crate::args::ImagebuilderArgs;
 use crate::diagnostics::{self, Diagnostic, Place, Severity, Side, Stream};
 use crate::exit::Exit;
 use crate::findings::Findings;
-use crate::status;
+use crate::output;
 
 /// `terrane import imagebuilder`.
 pub fn imagebuilder(args: &ImagebuilderArgs) -> io::Result<Exit> {
     let mut findings = Findings::default();
-    let exit = convert(args, &mut findings);
+    let manifest = convert(args, &mut findings);
     findings.emit(args.json, Stream::Stderr)?;
-    let manifest = match exit {
-        Ok(manifest) => manifest,
-        Err(exit) => return Ok(exit),
-    };
-    match &args.output {
-        None => io::stdout().write_all(manifest.as_bytes())?,
-        Some(path) => {
-            if let Err(error) = fs::write(path, manifest) {
-                let mut findings = Findings::default();
-                findings.add(diagnostics::unwritable(path, &error));
-                findings.emit(args.json, Stream::Stderr)?;
-                return Ok(Exit::Unreadable);
-            }
-            if !args.json {
-                status::step("Wrote", path.display());
-            }
-        }
+    match manifest {
+        Ok(manifest) => output::put(manifest.as_bytes(), args.output.as_deref()),
+        Err(exit) => Ok(exit),
     }
-    Ok(Exit::Good)
 }
 
 fn convert(args: &ImagebuilderArgs, findings: &mut Findings) -> Result<String, Exit> {

@@ -6,7 +6,9 @@
 mod arch;
 mod args;
 mod boot;
+mod capture;
 mod commands;
+mod completions;
 mod diagnostics;
 mod exit;
 mod explain;
@@ -16,14 +18,19 @@ mod host_tree;
 mod hypervisor;
 mod image;
 mod import;
+mod init;
+mod man;
+mod output;
 mod plan_text;
 mod qemu;
 mod run;
+mod schema;
 mod status;
 mod system;
 mod told;
 mod whose;
 mod xen_dts;
+mod xen_tree;
 
 use std::process::ExitCode;
 
@@ -40,6 +47,11 @@ fn main() -> ExitCode {
         Command::Image(args) => commands::image(&args),
         Command::Run(args) => commands::run(args),
         Command::Import(ImportCommand::Imagebuilder(args)) => import::imagebuilder(&args),
+        Command::Init(args) => init::init(&args),
+        Command::Host(command) => capture::host(&command),
+        Command::Schema(args) => schema::schema(&args),
+        Command::Completions(args) => completions::completions(&args),
+        Command::Man(args) => man::man(&args),
     };
     match result {
         Ok(exit) => exit.into(),

@@ -11,7 +11,7 @@ use manifest::origin::Origins;
 use manifest::plan_json::{digest, plan_json};
 use manifest::toml::{self, DomainFiles, HostSpec, LoadError, Loaded, Manifest};
 
-use crate::arch::Arch;
+use crate::arch::{Arch, DescriptionForm};
 use crate::args::ManifestArgs;
 use crate::boot::Places;
 use crate::diagnostics::{self, Diagnostic, Place, Severity, Side};
@@ -19,6 +19,7 @@ use crate::exit::Exit;
 use crate::findings::Findings;
 use crate::host::{Asking, Host, Loader, Source};
 use crate::hypervisor::{Footprint, Hypervisor};
+use crate::xen_tree::{Form, XenTree, files_unknown};
 use crate::{told, xen_dts};
 
 /// What a command does with the system.
@@ -59,8 +60,16 @@ pub struct System {
     pub map: HostMap,
     /// The plan and its conflicts.
     pub outcome: Outcome,
-    /// The manifest's files, and the container that they make.
-    loaded: Loaded,
+    /// What it was planned from.
+    basis: Basis,
+}
+
+/// What a system was planned from.
+enum Basis {
+    /// A manifest's files, and the container that they make.
+    Files(Box<Loaded>),
+    /// A device tree, which names no files.
+    Tree(SystemRequest, Origins),
 }
 
 impl System {
@@ -75,6 +84,9 @@ impl System {
         more: &[String],
         findings: &mut Findings,
     ) -> Result<Self, Exit> {
+        if let Some(tree) = tree_of(&args.manifest, findings)? {
+            return Self::plan_tree(&tree, args, purpose, findings);
+        }
         let manifest = load(&args.manifest, findings)?;
         let (spec, source) = match host_of(&manifest, findings) {
             Ok(found) => found,
@@ -103,17 +115,14 @@ impl System {
             progress: !args.json,
         };
         let host = Host::find(source, &spec, manifest, &asking, findings)?;
-        let footprint = match (&hypervisor, purpose) {
-            (_, Purpose::Xen) => xen_dts::FOOTPRINT,
-            (Some(image), _) => image.footprint,
-            (None, _) => Footprint::assumed(arch.image),
-        };
+        let footprint = footprint(hypervisor.as_ref(), arch, purpose);
         let mut told = told::tell(&host, &spec, &footprint, &mut loaded, findings)?;
         if purpose == Purpose::Xen {
             xen_dts::prepare(&mut told.map, &mut told.request);
         }
 
-        let outcome = layout::plan(&told.map, &told.request);
+        let mut outcome = layout::plan(&told.map, &told.request);
+        layout::diagnose(&told.map, &told.request, &mut outcome);
         let manifest = loaded.manifest();
         findings.conflicts(&told.problems, &manifest.origins);
         let new: Vec<Conflict> = outcome
@@ -131,32 +140,72 @@ impl System {
             host_tree: told.host_tree,
             map: told.map,
             outcome,
-            loaded,
+            basis: Basis::Files(Box::new(loaded)),
+        })
+    }
+
+    /// Plans the system of a device tree for Xen.
+    fn plan_tree(
+        tree: &XenTree,
+        args: &ManifestArgs,
+        purpose: Purpose,
+        findings: &mut Findings,
+    ) -> Result<Self, Exit> {
+        // Xen has the binding on Arm; its RISC-V port starts no domain yet.
+        let arch = Arch::of_description(DescriptionForm::Tree);
+        let hypervisor = match purpose {
+            Purpose::Xen => None,
+            Purpose::Look => find_hypervisor(args, arch, false, findings)?,
+            Purpose::Boot => find_hypervisor(args, arch, true, findings)?,
+        };
+        let footprint = footprint(hypervisor.as_ref(), arch, purpose);
+        let planned = tree.plan(&footprint, purpose, findings)?;
+        let has_kernel = |domain: &layout::DomainRequest| domain.kernel.is_some();
+        if purpose == Purpose::Boot {
+            findings.add(files_unknown(Severity::Error));
+        } else if planned.request.domains.iter().any(has_kernel) {
+            findings.add(files_unknown(Severity::Warning));
+        }
+        Ok(Self {
+            arch,
+            loader: Loader::Board,
+            hypervisor,
+            places: planned.places,
+            host_tree: None,
+            map: planned.map,
+            outcome: planned.outcome,
+            basis: Basis::Tree(planned.request, planned.origins),
         })
     }
 
     /// What was asked for.
     pub fn said(&self) -> Said<'_> {
-        let manifest = self.loaded.manifest();
-        Said {
-            request: &manifest.request,
-            files: &manifest.files,
-            origins: &manifest.origins,
+        match &self.basis {
+            Basis::Files(loaded) => {
+                let manifest = loaded.manifest();
+                Said {
+                    request: &manifest.request,
+                    files: &manifest.files,
+                    origins: &manifest.origins,
+                }
+            }
+            Basis::Tree(request, origins) => Said {
+                request,
+                files: &[],
+                origins,
+            },
         }
     }
 
     /// The domains' names, in the manifest's order.
     pub fn domains(&self) -> Vec<String> {
-        let domains = &self.loaded.manifest().request.domains;
-        domains
-            .iter()
-            .map(|domain| domain.name.value.clone())
-            .collect()
+        let domains = self.said().request.domains.iter();
+        domains.map(|domain| domain.name.value.clone()).collect()
     }
 
     /// The domain that has the console: the hardware domain, else the first.
     pub fn focus(&self) -> usize {
-        let domains = &self.loaded.manifest().request.domains;
+        let domains = &self.said().request.domains;
         domains
             .iter()
             .position(|domain| domain.identity().is_hardware())
@@ -174,7 +223,7 @@ impl System {
     /// It can't be made.
     pub fn container(&self) -> Result<Vec<u8>, Diagnostic> {
         let digest = digest(&self.json());
-        self.loaded
+        self.loaded()?
             .container(Some(&digest))
             .map_err(|error| container_failed(&error))
     }
@@ -184,9 +233,43 @@ impl System {
     /// # Errors
     /// It can't be made.
     pub fn container_without_digest(&self) -> Result<Vec<u8>, Diagnostic> {
-        self.loaded
+        self.loaded()?
             .container(None)
             .map_err(|error| container_failed(&error))
+    }
+
+    fn loaded(&self) -> Result<&Loaded, Diagnostic> {
+        match &self.basis {
+            Basis::Files(loaded) => Ok(loaded),
+            Basis::Tree(..) => Err(files_unknown(Severity::Error)),
+        }
+    }
+}
+
+/// What stands where the hypervisor is loaded.
+fn footprint(hypervisor: Option<&Hypervisor>, arch: &Arch, purpose: Purpose) -> Footprint {
+    match (hypervisor, purpose) {
+        (_, Purpose::Xen) => xen_dts::FOOTPRINT,
+        (Some(image), _) => image.footprint,
+        (None, _) => Footprint::assumed(arch.image),
+    }
+}
+
+/// The device tree that is named in place of a TOML file, if it is one.
+fn tree_of(path: &Path, findings: &mut Findings) -> Result<Option<XenTree>, Exit> {
+    let bytes = std::fs::metadata(path).and_then(|metadata| {
+        // A pipe can be read once, and is TOML.
+        if metadata.is_file() {
+            std::fs::read(path)
+        } else {
+            Ok(Vec::new())
+        }
+    });
+    // What can't be read is said by the reader of TOML.
+    match Form::of(path, bytes.unwrap_or_default()) {
+        Form::Other => Ok(None),
+        _ if !path.exists() => Ok(None),
+        form => XenTree::read(path, form, findings).map(Some),
     }
 }
 
@@ -198,13 +281,6 @@ fn host_of(manifest: &Manifest, findings: &mut Findings) -> Result<(HostSpec, So
 
 fn load(path: &Path, findings: &mut Findings) -> Result<Manifest, Exit> {
     let name = path.display().to_string();
-    let extension = path.extension().and_then(|extension| extension.to_str());
-    if let Some("dtb" | "dts") = extension {
-        let message = "the command doesn't plan from a device tree in Xen's binding yet";
-        let found = Diagnostic::error("not-built-yet", message)
-            .with_help("describe the system in TOML; the hypervisor boots such a tree as it is");
-        return Err(findings.give_up(found, Exit::Conflicts));
-    }
     match toml::load(path) {
         Ok(manifest) => {
             findings.add_source(name, manifest.text.clone());
@@ -260,7 +336,7 @@ pub fn container_failed(error: &toml::BuildError) -> Diagnostic {
 
 /// Whether a conflict is only what follows from a problem that has been shown: what couldn't be
 /// read is absent to the planner.
-fn follows(conflict: &Conflict, problems: &[Conflict]) -> bool {
+pub fn follows(conflict: &Conflict, problems: &[Conflict]) -> bool {
     use layout::Code::{CpusZero, KernelMissing, MemoryZero, NameEmpty};
     let domains = || conflict.sides.iter().filter_map(|side| side.domain);
     let known = |domain| {

@@ -100,6 +100,9 @@ pub struct HostMap {
 pub struct RamBank {
     /// Where.
     pub range: MachineRange,
+    /// Its NUMA node (device tree: `numa-node-id`; ACPI: the SRAT's proximity domain); `None` if
+    /// the firmware doesn't say.
+    pub node: Option<u32>,
     /// Who says so.
     pub origin: Origin,
 }
@@ -125,13 +128,24 @@ pub enum Dma {
     None,
     /// It can, or nobody knows that it can't.
     Possible {
-        /// The highest address that it reaches; `u64::MAX` if nothing is known of a limit.
+        /// The highest address that it can put on its bus; `u64::MAX` if nothing is known of a
+        /// limit. Bus addresses are machine addresses unless [`HostDevice::dma_windows`] says
+        /// otherwise.
         mask: u64,
     },
 }
 
+/// A part of a device's bus through which it reaches memory.
+#[derive(Clone, core::marker::Copy, PartialEq, Eq, Debug)]
+pub struct DmaWindow {
+    /// The first address on the device's bus.
+    pub bus: u64,
+    /// The machine addresses that it stands for, in the same order.
+    pub machine: MachineRange,
+}
+
 /// A device.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct HostDevice {
     /// The firmware's path, which is how a manifest names it.
     pub path: String,
@@ -141,16 +155,72 @@ pub struct HostDevice {
     pub interrupts: Vec<u32>,
     /// Whether it does DMA.
     pub dma: Dma,
-    /// Whether an IOMMU could translate its DMA: it stands before the device and isn't
-    /// bypassed.
+    /// Through which machine memory its bus addresses reach (device tree: the `dma-ranges` of
+    /// all its parents in one). Empty: every bus address is the machine address.
+    pub dma_windows: Vec<DmaWindow>,
+    /// Whether its DMA and the CPUs' caches agree without maintenance (device tree:
+    /// `dma-coherent`; always so on x86).
+    pub coherent: bool,
+    /// Devices of the same number can't be told apart by what isolates them: functions of one
+    /// PCI device, or functions behind a bridge without access control. `None`: it stands alone.
+    pub group: Option<u32>,
+    /// Whether an IOMMU could translate its DMA: a [usable](Iommu::usable) one stands before the
+    /// device and isn't bypassed.
     pub behind_iommu: bool,
+    /// Whether an IOMMU stands before it that only its own driver can use: one stage of
+    /// translation, none for a hypervisor.
+    pub private_iommu: bool,
     /// Who says so.
     pub origin: Origin,
+}
+
+/// Which interrupt controller, by name only, so that messages can say it.
+#[derive(Clone, core::marker::Copy, PartialEq, Eq, Debug, Hash, Default)]
+pub enum ControllerKind {
+    /// The host describes none.
+    #[default]
+    None,
+    /// Arm's, version 2 (GIC-400 and its like).
+    GicV2,
+    /// Arm's, version 3 or 4.
+    GicV3,
+    /// Arm's, of another version.
+    GicOther,
+    /// RISC-V's first, for wired interrupts.
+    Plic,
+    /// RISC-V's for wired interrupts, of its advanced interrupt architecture.
+    Aplic,
+    /// RISC-V's for message-signalled interrupts.
+    Imsic,
+    /// A PC's.
+    IoApic,
+    /// One that none of these names fits.
+    Other,
+}
+
+impl ControllerKind {
+    /// The name that messages use.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::GicV2 => "GICv2",
+            Self::GicV3 => "GICv3",
+            Self::GicOther => "GIC",
+            Self::Plic => "PLIC",
+            Self::Aplic => "APLIC",
+            Self::Imsic => "IMSIC",
+            Self::IoApic => "I/O APIC",
+            Self::Other => "interrupt controller",
+        }
+    }
 }
 
 /// The interrupt controller.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Controller {
+    /// Which.
+    pub kind: ControllerKind,
+
     /// Its registers.
     pub ranges: Vec<MachineRange>,
     /// How many CPUs its layout covers (redistributors on GICv3, 8 on GICv2): a domain with
@@ -163,6 +233,7 @@ pub struct Controller {
 impl Default for Controller {
     fn default() -> Self {
         Self {
+            kind: ControllerKind::None,
             ranges: Vec::new(),
             max_cpus: u32::MAX,
             origin: Origin::NONE,
@@ -175,6 +246,8 @@ impl Default for Controller {
 pub struct HostCpu {
     /// The number that the hardware knows it by (MPIDR affinity, APIC ID, hart ID).
     pub hardware_id: u64,
+    /// Its NUMA node; see [`RamBank::node`].
+    pub node: Option<u32>,
     /// Who says so.
     pub origin: Origin,
 }
@@ -186,6 +259,10 @@ pub struct Iommu {
     pub path: String,
     /// Its registers.
     pub ranges: Vec<MachineRange>,
+    /// Whether it has a second stage that could translate for a guest (SMMUv2 and v3, AMD-Vi,
+    /// VT-d, the RISC-V IOMMU). The IOMMUs of one driver's own (Rockchip, Exynos, MediaTek, DART
+    /// and their like) have none.
+    pub usable: bool,
     /// Who says so.
     pub origin: Origin,
 }

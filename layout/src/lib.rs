@@ -10,11 +10,13 @@ extern crate alloc;
 
 pub mod address;
 pub mod conflict;
+pub mod diagnose;
 pub mod domain;
 pub mod host;
 pub mod need;
 pub mod plan;
 pub mod planner;
+pub mod reach;
 pub mod request;
 mod sort;
 
@@ -23,16 +25,18 @@ pub use address::{
     MachineAddress, MachineRange, Mfn, MfnRange,
 };
 pub use conflict::{Code, Conflict, Severity, Side};
+pub use diagnose::diagnose;
 pub use domain::{Capabilities, DirectMap, Identity, Kind, MemoryFeature, PopulateRule};
 pub use host::{
-    Architecture, BootKind, BootRange, Controller, Dma, HostCpu, HostDevice, HostMap, Iommu,
-    Located, Origin, RamBank, Reserved,
+    Architecture, BootKind, BootRange, Controller, ControllerKind, Dma, DmaWindow, HostCpu,
+    HostDevice, HostMap, Iommu, Located, Origin, RamBank, Reserved,
 };
 pub use plan::{
     Bank, Copy, DomainPlan, HypervisorPlan, Item, Outcome, Owned, Owner, Placement, Plan, Refusal,
 };
 pub use planner::plan;
 pub use request::{
-    DeviceRequest, DomainRequest, HypervisorRequest, KernelRequest, Limits, MemoryRequest,
-    ModuleRequest, OnConflict, OnStop, OnStrayAccess, Policies, Scrub, StaticRange, SystemRequest,
+    DeviceRequest, DomainRequest, EventChannelRequest, HypervisorRequest, KernelRequest, Limits,
+    MemoryRequest, ModuleRequest, OnConflict, OnStop, OnStrayAccess, Policies, Scrub, ShareRole,
+    SharedMemoryRequest, StaticRange, SystemRequest,
 };

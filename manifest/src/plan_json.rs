@@ -222,8 +222,8 @@ mod tests {
             ranges: vec![range(0x1000, 0x200), range(0x1000_0000_0000, 1)],
             interrupts: vec![33, 34],
             dma: Dma::Possible { mask: u64::MAX },
-            behind_iommu: false,
             origin: layout::Origin::NONE,
+            ..HostDevice::default()
         };
         let plan = Plan {
             architecture: Architecture::Aarch64,

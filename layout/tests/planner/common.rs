@@ -18,13 +18,14 @@ pub fn virt(memory: u64, cpus: u32) -> HostMap {
         ranges: vec![bytes(start, size)],
         interrupts: vec![interrupt],
         dma,
-        behind_iommu: false,
         origin: Origin(100),
+        ..HostDevice::default()
     };
     let master = Dma::Possible { mask: u64::MAX };
     HostMap {
         architecture: Architecture::Aarch64,
         ram: vec![RamBank {
+            node: None,
             range: bytes(GIB, memory),
             origin: Origin(1),
         }],
@@ -36,12 +37,14 @@ pub fn virt(memory: u64, cpus: u32) -> HostMap {
             device("/pcie@10000000", 0x40_1000_0000, 0x1000_0000, 35, master),
         ],
         controller: Controller {
+            kind: ControllerKind::GicV3,
             ranges: vec![bytes(0x800_0000, 0x1_0000), bytes(0x80a_0000, 0xf6_0000)],
             max_cpus: 123,
             origin: Origin(2),
         },
         cpus: (0..cpus)
             .map(|id| HostCpu {
+                node: None,
                 hardware_id: id.into(),
                 origin: Origin(3),
             })

@@ -125,6 +125,7 @@ fn a_hypervisor_in_the_middle_moves_to_an_end() {
 fn memory_below_is_kept() {
     let mut host = virt(2 * GIB, 2);
     host.ram.push(RamBank {
+        node: None,
         range: bytes(0x8_8000_0000, 6 * GIB),
         origin: Origin(1),
     });
@@ -136,6 +137,7 @@ fn memory_below_is_kept() {
     high.direct_map = Some(true.into());
     let mut host_cpus = host.clone();
     host_cpus.cpus.push(HostCpu {
+        node: None,
         hardware_id: 2,
         origin: Origin(3),
     });

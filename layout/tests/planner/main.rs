@@ -2,8 +2,11 @@
 
 mod common;
 mod conflicts;
+mod diagnose;
 mod machines;
+mod nodes;
 mod oracle;
 mod pc;
 mod properties;
+mod reach;
 mod scale;

@@ -73,6 +73,7 @@ impl Machine {
         for (gap, count) in &self.regions {
             at += gap * CELL;
             host.ram.push(RamBank {
+                node: None,
                 range: bytes(at, count * CELL),
                 origin: Origin(1),
             });
@@ -80,6 +81,7 @@ impl Machine {
         }
         let modules = bytes(MODULES, GIB);
         host.ram.push(RamBank {
+            node: None,
             range: modules,
             origin: Origin(1),
         });

@@ -9,6 +9,7 @@ use crate::common::*;
 pub fn q35(memory: u64, cpus: u32) -> HostMap {
     let below = memory.min(2 * GIB);
     let bank = |start, size| RamBank {
+        node: None,
         range: bytes(start, size),
         origin: Origin(1),
     };
@@ -27,8 +28,8 @@ pub fn q35(memory: u64, cpus: u32) -> HostMap {
         ranges: vec![bytes(start, size)],
         interrupts: vec![],
         dma,
-        behind_iommu: false,
         origin: Origin(100),
+        ..HostDevice::default()
     };
     let master = Dma::Possible { mask: u64::MAX };
     HostMap {
@@ -50,12 +51,14 @@ pub fn q35(memory: u64, cpus: u32) -> HostMap {
             function("pci:0000:00:03.0", 0xfea0_0000, 0x10_0000, master),
         ],
         controller: Controller {
+            kind: ControllerKind::IoApic,
             ranges: vec![bytes(0xfec0_0000, 4096), bytes(0xfee0_0000, 4096)],
             max_cpus: u32::MAX,
             origin: Origin(3),
         },
         cpus: (0..cpus)
             .map(|id| HostCpu {
+                node: None,
                 hardware_id: id.into(),
                 origin: Origin(4),
             })
@@ -303,9 +306,9 @@ fn two_kernels_for_one_place() {
     );
     second.direct_map = Some(true.into());
     let outcome = planned(&host, &pc_system(vec![first, second]));
-    assert_eq!(codes(&outcome), ["no-low-memory", "kernel-bounds"]);
+    assert_eq!(codes(&outcome), ["kernel-same-address", "no-low-memory"]);
     assert_eq!(outcome.plan.domains.len(), 1);
-    let conflict = &outcome.conflicts[1];
+    let conflict = &outcome.conflicts[0];
     assert!(conflict.sides.len() >= 2, "{conflict:?}");
     assert!(
         conflict.sides.iter().any(|side| side.domain == Some(0)),

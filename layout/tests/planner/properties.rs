@@ -50,6 +50,7 @@ fn hosts() -> impl Strategy<Value = HostMap> {
                 let mut host = virt(256 * MIB, cpus);
                 host.architecture = architecture;
                 let bank = |range| RamBank {
+                    node: None,
                     range,
                     origin: Origin(1),
                 };

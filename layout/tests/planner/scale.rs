@@ -16,6 +16,7 @@ fn large() -> (HostMap, SystemRequest) {
     for piece in 0..pieces {
         let size = (1 + piece * 7919 % 64) * 2 * MIB + piece % 3 * 4 * KIB;
         host.ram.push(RamBank {
+            node: None,
             range: bytes(at, size),
             origin: Origin(1),
         });
@@ -51,6 +52,7 @@ fn a_thousand_domains_on_ten_thousand_pieces() {
 fn the_largest_machine_costs_no_more_than_a_small_one() {
     let mut host = virt(2 * GIB, 2);
     host.ram.push(RamBank {
+        node: None,
         range: bytes(1 << 44, 1 << 47),
         origin: Origin(1),
     });

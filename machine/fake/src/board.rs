@@ -271,9 +271,7 @@ fn plan(specs: &[DomainSpec], scrub: Scrub) -> (HostMap, Plan) {
             path: format!("/device@{index}"),
             ranges: [MachineRange::saturating(device, FRAME_SIZE)].into(),
             interrupts: Vec::new(),
-            dma: layout::Dma::None,
-            behind_iommu: false,
-            origin: layout::Origin::NONE,
+            ..HostDevice::default()
         });
         let gfn = Gfn::new(if spec.direct_map {
             ram.start().raw()

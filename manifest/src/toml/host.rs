@@ -90,6 +90,7 @@ impl Reader<'_> {
                 let range = reader.machine_range(&said, list.span())?;
                 Some(RamBank {
                     range,
+                    node: None,
                     origin: said.origin,
                 })
             })

@@ -103,6 +103,7 @@ fn pieces_too_small_for_a_kernel() {
 fn a_guest_beyond_its_layout() {
     let mut host = virt(2 * GIB, 2);
     host.ram.push(RamBank {
+        node: None,
         range: bytes(1 << 40, 2 << 40),
         origin: Origin(1),
     });

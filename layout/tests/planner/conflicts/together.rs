@@ -11,14 +11,17 @@ fn modules_that_go_round_in_a_circle() {
     host.boot.clear();
     host.ram = vec![
         RamBank {
+            node: None,
             range: bytes(0x4000_0000, 4 * MIB),
             origin: Origin(1),
         },
         RamBank {
+            node: None,
             range: bytes(0x5000_0000, 4 * MIB),
             origin: Origin(1),
         },
         RamBank {
+            node: None,
             range: bytes(0x6000_0000, 4 * MIB),
             origin: Origin(1),
         },

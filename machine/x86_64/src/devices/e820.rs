@@ -114,6 +114,7 @@ pub fn describe(entries: &[Entry], map: &mut HostMap) {
             if !range.is_empty() {
                 map.ram.push(RamBank {
                     range,
+                    node: None,
                     origin: Origin::NONE,
                 });
             }

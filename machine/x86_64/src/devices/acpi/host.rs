@@ -23,6 +23,7 @@ pub fn describe(madt: &Madt, map: &mut HostMap) {
     let enabled = madt.processors.iter().filter(|cpu| cpu.enabled);
     map.cpus.extend(enabled.map(|cpu| HostCpu {
         hardware_id: u64::from(cpu.apic_id),
+        node: None,
         origin: Origin::NONE,
     }));
     let chips = madt.io_apics.iter().map(|chip| u64::from(chip.address));
@@ -38,6 +39,7 @@ pub fn describe_iommus(table: &[u8], map: &mut HostMap) {
         map.iommus.push(Iommu {
             path: name(amd, base),
             ranges: alloc::vec![page_range(base, bytes)],
+            usable: true,
             origin: Origin::NONE,
         });
     }

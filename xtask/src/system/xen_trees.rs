@@ -123,7 +123,7 @@ const CASES: &[Case] = &[
         "xen,xen-bootargs = \"OPTIONS dom0_mem=128M dom0_max_vcpus=1\"; xen,dom0-bootargs = \"end=hang\"; KERNEL \
          d1 { DOMAIN MEMORY CPUS OTHER };",
     ),
-    both("no-domain", Refuses, ""),
+    only_xen("no-domain", Refuses, ""),
     both("no-memory", Refuses, "d1 { DOMAIN CPUS KERNEL };"),
     both("no-cpus", Refuses, "d1 { DOMAIN MEMORY KERNEL };"),
     both(
@@ -144,7 +144,12 @@ const CASES: &[Case] = &[
     both(
         "memory-too-small",
         Refuses,
-        "d1 { DOMAIN memory = <0 0x40>; CPUS KERNEL };",
+        "d1 { DOMAIN memory = <0 4>; CPUS KERNEL };",
+    ),
+    only_xen(
+        "memory-of-two-mebibytes",
+        Refuses,
+        "d1 { DOMAIN memory = <0 0x800>; CPUS KERNEL };",
     ),
     both(
         "memory-together-larger-than-the-host",
@@ -186,7 +191,7 @@ const CASES: &[Case] = &[
         Refuses,
         "d1 { DOMAIN MEMORY CPUS sve = <128>; KERNEL };",
     ),
-    both(
+    only_xen(
         "unknown-class",
         Refuses,
         "d1 { compatible = \"xen,domains\"; #address-cells = <2>; #size-cells = <2>; MEMORY CPUS KERNEL };",
@@ -197,7 +202,7 @@ const CASES: &[Case] = &[
         "d1 { DOMAIN MEMORY CPUS module@90000000 { compatible = \"multiboot,kernel\", \"multiboot,module\"; \
          reg = <0 0x90000000 0 SIZE>; }; };",
     ),
-    both(
+    only_xen(
         "module-empty",
         Refuses,
         "d1 { DOMAIN MEMORY CPUS module@50000000 { compatible = \"multiboot,kernel\", \"multiboot,module\"; \

@@ -122,7 +122,7 @@ fn access_control(registers: &impl Registers) -> u32 {
     const MOST: usize = 1024;
     let mut at = FIRST;
     for _ in 0..MOST {
-        let is_place = (FIRST..=LAST).contains(&at) && at % 4 == 0;
+        let is_place = (FIRST..=LAST).contains(&at) && at.is_multiple_of(4);
         let Some(offset) = u16::try_from(at).ok().filter(|_| is_place) else {
             return 0;
         };

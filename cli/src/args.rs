@@ -10,6 +10,7 @@ use crate::completions::CompletionsArgs;
 use crate::init::InitArgs;
 use crate::man::ManArgs;
 use crate::schema::SchemaArgs;
+use crate::xen_dts::XenVersion;
 
 /// Plan, check and run systems of direct-mapped domains.
 ///
@@ -52,6 +53,32 @@ pub enum Command {
     Completions(CompletionsArgs),
     /// Write the manual pages
     Man(ManArgs),
+    /// Make a manifest from another tool's configuration
+    #[command(subcommand)]
+    Import(ImportCommand),
+}
+
+/// What can be imported.
+#[derive(Debug, Subcommand)]
+pub enum ImportCommand {
+    /// A configuration of ImageBuilder, Xen's generator of boot scripts; it is read, never run
+    Imagebuilder(ImagebuilderArgs),
+}
+
+/// `terrane import imagebuilder`.
+#[derive(Debug, Args)]
+pub struct ImagebuilderArgs {
+    /// The configuration
+    pub config: PathBuf,
+    /// Write the manifest to a file instead of standard output
+    #[arg(short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// The folder that the configuration's paths count from, as with ImageBuilder's -d [default: its own]
+    #[arg(long, value_name = "DIR")]
+    pub directory: Option<PathBuf>,
+    /// Write diagnostics as JSON, one object a line
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// What every command takes that reads a manifest.
@@ -85,6 +112,9 @@ pub struct PlanArgs {
     /// The form of the plan
     #[arg(long, value_enum, default_value_t = PlanFormat::Text)]
     pub format: PlanFormat,
+    /// The version of Xen that `--format dts` is for
+    #[arg(long, value_name = "VERSION", default_value_t = XenVersion::DEFAULT)]
+    pub xen: XenVersion,
     /// Write the plan to a file instead of standard output
     #[arg(short, value_name = "FILE")]
     pub output: Option<PathBuf>,
@@ -97,6 +127,8 @@ pub enum PlanFormat {
     Text,
     /// One line, the same that the hypervisor prints with `print-plan`
     Json,
+    /// Device-tree source for Xen: an overlay in its dom0less binding
+    Dts,
 }
 
 /// `terrane explain`.

@@ -15,7 +15,7 @@ use crate::exit::Exit;
 use crate::findings::Findings;
 use crate::host::Loader;
 use crate::system::{Purpose, System};
-use crate::{explain, image, plan_text, qemu, run, status, whose};
+use crate::{explain, image, plan_text, qemu, run, status, whose, xen_dts};
 
 /// `terrane check`.
 pub fn check(args: &CheckArgs) -> io::Result<Exit> {
@@ -42,19 +42,25 @@ pub fn check(args: &CheckArgs) -> io::Result<Exit> {
 /// `terrane plan`.
 pub fn plan(args: &PlanArgs) -> io::Result<Exit> {
     let mut findings = Findings::default();
-    let system = System::plan(&args.manifest, Purpose::Look, &[], &mut findings);
-    let exit = verdict(&system, &findings);
-    findings.emit(args.manifest.json, Stream::Stderr)?;
-    let Ok(system) = system else { return Ok(exit) };
+    let purpose = match args.format {
+        PlanFormat::Dts => Purpose::Xen,
+        PlanFormat::Text | PlanFormat::Json => Purpose::Look,
+    };
+    let system = System::plan(&args.manifest, purpose, &[], &mut findings);
     // With conflicts there is a plan only if the hypervisor would go on.
-    let goes_on = system.outcome.plan.hypervisor.on_conflict == OnConflict::SkipDomain;
-    if exit != Exit::Good && !goes_on {
-        return Ok(exit);
-    }
-    let text = match args.format {
+    let good = verdict(&system, &findings) == Exit::Good;
+    let goes_on = |system: &&System| {
+        good || system.outcome.plan.hypervisor.on_conflict == OnConflict::SkipDomain
+    };
+    let planned = system.as_ref().ok().filter(goes_on);
+    let text = planned.map(|system| match args.format {
         PlanFormat::Text => plan_text::render(&system.outcome.plan, &system.map),
         PlanFormat::Json => system.json() + "\n",
-    };
+        PlanFormat::Dts => xen_dts::write(system, args.xen, &mut findings),
+    });
+    let exit = verdict(&system, &findings);
+    findings.emit(args.manifest.json, Stream::Stderr)?;
+    let Some(text) = text else { return Ok(exit) };
     match &args.output {
         None => io::stdout().write_all(text.as_bytes())?,
         Some(path) => {

@@ -74,6 +74,14 @@ mod tests {
             "host-unknown",
             "terminal",
             "unknown-code",
+            "config-not-literal",
+            "config-invalid",
+            "config-missing",
+            "config-no-word",
+            "config-unread",
+            "xen-host",
+            "xen-no-word",
+            "xen-limit",
         ];
         let missing = own
             .iter()

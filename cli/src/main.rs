@@ -17,6 +17,7 @@ mod host;
 mod host_tree;
 mod hypervisor;
 mod image;
+mod import;
 mod init;
 mod man;
 mod output;
@@ -28,13 +29,14 @@ mod status;
 mod system;
 mod told;
 mod whose;
+mod xen_dts;
 mod xen_tree;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::Command;
+use args::{Command, ImportCommand};
 use exit::Exit;
 
 fn main() -> ExitCode {
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
         Command::Explain(args) => commands::explain(args),
         Command::Image(args) => commands::image(&args),
         Command::Run(args) => commands::run(args),
+        Command::Import(ImportCommand::Imagebuilder(args)) => import::imagebuilder(&args),
         Command::Init(args) => init::init(&args),
         Command::Host(command) => capture::host(&command),
         Command::Schema(args) => schema::schema(&args),

@@ -7,8 +7,9 @@
 use std::path::Path;
 
 use layout::{Conflict, HostMap, Outcome, SystemRequest};
+use manifest::origin::Origins;
 use manifest::plan_json::{digest, plan_json};
-use manifest::toml::{self, HostSpec, LoadError, Loaded, Manifest};
+use manifest::toml::{self, DomainFiles, HostSpec, LoadError, Loaded, Manifest};
 use manifest::tree::host;
 
 use crate::arch::{Arch, DescriptionForm};
@@ -19,8 +20,8 @@ use crate::exit::Exit;
 use crate::findings::Findings;
 use crate::host::{Asking, Host, Loader, Source};
 use crate::hypervisor::{Footprint, Hypervisor};
-use crate::told;
 use crate::xen_tree::{Form, XenTree, files_unknown};
+use crate::{told, xen_dts};
 
 /// What a command does with the system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +30,19 @@ pub enum Purpose {
     Look,
     /// It is booted.
     Boot,
+    /// It is written down for Xen, whose place Terrane's image doesn't take.
+    Xen,
+}
+
+/// What was asked for, and where.
+#[derive(Clone, Copy)]
+pub struct Said<'a> {
+    /// The request. Modules may be absent from it.
+    pub request: &'a SystemRequest,
+    /// The files of each domain, in the request's order, as far as they are named.
+    pub files: &'a [DomainFiles],
+    /// Where things were said.
+    pub origins: &'a Origins,
 }
 
 /// A planned system.
@@ -47,11 +61,16 @@ pub struct System {
     pub map: HostMap,
     /// The plan and its conflicts.
     pub outcome: Outcome,
-    /// The domains' names, in the manifest's order.
-    names: Vec<String>,
-    focus: usize,
-    /// The manifest's files, and the container that they make; a device tree names none.
-    loaded: Option<Loaded>,
+    /// What it was planned from.
+    basis: Basis,
+}
+
+/// What a system was planned from.
+enum Basis {
+    /// A manifest's files, and the container that they make.
+    Files(Box<Loaded>),
+    /// A device tree, which names no files.
+    Tree(SystemRequest, Origins),
 }
 
 impl System {
@@ -78,23 +97,30 @@ impl System {
             }
         };
         let arch = source.arch;
+        if purpose == Purpose::Xen {
+            xen_dts::check_host(arch.architecture, findings)?;
+        }
         let mut loaded = manifest
             .load_files(arch.architecture)
             .map_err(|error| findings.give_up(container_failed(&error), Exit::Conflicts))?;
         let manifest = loaded.manifest();
         findings.conflicts(&manifest.problems, &manifest.origins);
         let needed = purpose == Purpose::Boot || source.needs_hypervisor();
-        let hypervisor = find_hypervisor(args, arch, needed, findings)?;
+        let hypervisor = match purpose {
+            Purpose::Xen => None,
+            Purpose::Look | Purpose::Boot => find_hypervisor(args, arch, needed, findings)?,
+        };
         let asking = Asking {
             hypervisor: hypervisor.as_ref(),
             more,
             progress: !args.json,
         };
         let host = Host::find(source, &spec, manifest, &asking, findings)?;
-        let footprint = hypervisor
-            .as_ref()
-            .map_or_else(|| Footprint::assumed(arch.image), |image| image.footprint);
-        let told = told::tell(&host, &spec, &footprint, &mut loaded, findings)?;
+        let footprint = footprint(hypervisor.as_ref(), arch, purpose);
+        let mut told = told::tell(&host, &spec, &footprint, &mut loaded, findings)?;
+        if purpose == Purpose::Xen {
+            xen_dts::prepare(&mut told.map, &mut told.request);
+        }
 
         let mut outcome = layout::plan(&told.map, &told.request);
         layout::diagnose(&told.map, &told.request, &mut outcome);
@@ -117,9 +143,7 @@ impl System {
             host_tree: told.host_tree,
             map: told.map,
             outcome,
-            names: names(&manifest.request),
-            focus: focus(&manifest.request),
-            loaded: Some(loaded),
+            basis: Basis::Files(Box::new(loaded)),
         })
     }
 
@@ -132,11 +156,13 @@ impl System {
     ) -> Result<Self, Exit> {
         // Xen has the binding on Arm; its RISC-V port starts no domain yet.
         let arch = Arch::of_description(DescriptionForm::Tree);
-        let hypervisor = find_hypervisor(args, arch, purpose == Purpose::Boot, findings)?;
-        let footprint = hypervisor
-            .as_ref()
-            .map_or_else(|| Footprint::assumed(arch.image), |image| image.footprint);
-        let planned = tree.plan(&footprint, findings)?;
+        let hypervisor = match purpose {
+            Purpose::Xen => None,
+            Purpose::Look => find_hypervisor(args, arch, false, findings)?,
+            Purpose::Boot => find_hypervisor(args, arch, true, findings)?,
+        };
+        let footprint = footprint(hypervisor.as_ref(), arch, purpose);
+        let planned = tree.plan(&footprint, purpose, findings)?;
         let has_kernel = |domain: &layout::DomainRequest| domain.kernel.is_some();
         if purpose == Purpose::Boot {
             findings.add(files_unknown(Severity::Error));
@@ -151,20 +177,42 @@ impl System {
             host_tree: None,
             map: planned.map,
             outcome: planned.outcome,
-            names: names(&planned.request),
-            focus: focus(&planned.request),
-            loaded: None,
+            basis: Basis::Tree(planned.request, planned.origins),
         })
+    }
+
+    /// What was asked for.
+    pub fn said(&self) -> Said<'_> {
+        match &self.basis {
+            Basis::Files(loaded) => {
+                let manifest = loaded.manifest();
+                Said {
+                    request: &manifest.request,
+                    files: &manifest.files,
+                    origins: &manifest.origins,
+                }
+            }
+            Basis::Tree(request, origins) => Said {
+                request,
+                files: &[],
+                origins,
+            },
+        }
     }
 
     /// The domains' names, in the manifest's order.
     pub fn domains(&self) -> Vec<String> {
-        self.names.clone()
+        let domains = self.said().request.domains.iter();
+        domains.map(|domain| domain.name.value.clone()).collect()
     }
 
     /// The domain that has the console: the hardware domain, else the first.
     pub fn focus(&self) -> usize {
-        self.focus
+        let domains = &self.said().request.domains;
+        domains
+            .iter()
+            .position(|domain| domain.identity().is_hardware())
+            .unwrap_or(0)
     }
 
     /// The plan as one line of JSON.
@@ -194,19 +242,20 @@ impl System {
     }
 
     fn loaded(&self) -> Result<&Loaded, Diagnostic> {
-        let loaded = self.loaded.as_ref();
-        loaded.ok_or_else(|| files_unknown(Severity::Error))
+        match &self.basis {
+            Basis::Files(loaded) => Ok(loaded),
+            Basis::Tree(..) => Err(files_unknown(Severity::Error)),
+        }
     }
 }
 
-fn names(request: &SystemRequest) -> Vec<String> {
-    let domains = request.domains.iter();
-    domains.map(|domain| domain.name.value.clone()).collect()
-}
-
-fn focus(request: &SystemRequest) -> usize {
-    let is_hardware = |domain: &layout::DomainRequest| domain.identity().is_hardware();
-    request.domains.iter().position(is_hardware).unwrap_or(0)
+/// What stands where the hypervisor is loaded.
+fn footprint(hypervisor: Option<&Hypervisor>, arch: &Arch, purpose: Purpose) -> Footprint {
+    match (hypervisor, purpose) {
+        (_, Purpose::Xen) => xen_dts::FOOTPRINT,
+        (Some(image), _) => image.footprint,
+        (None, _) => Footprint::assumed(arch.image),
+    }
 }
 
 /// The device tree that is named in place of a TOML file, if it is one.

@@ -18,6 +18,8 @@ use crate::diagnostics::{Diagnostic, Place, Severity, Side};
 use crate::exit::Exit;
 use crate::findings::Findings;
 use crate::hypervisor::Footprint;
+use crate::system::Purpose;
+use crate::xen_dts;
 
 /// What a file that is named as a manifest is.
 pub enum Form {
@@ -62,6 +64,8 @@ pub struct Planned {
     pub map: HostMap,
     /// What is asked for.
     pub request: SystemRequest,
+    /// Where it was said.
+    pub origins: Origins,
     /// The plan and its conflicts.
     pub outcome: Outcome,
 }
@@ -102,7 +106,12 @@ impl XenTree {
     ///
     /// # Errors
     /// There is no memory to plan with.
-    pub fn plan(&self, footprint: &Footprint, findings: &mut Findings) -> Result<Planned, Exit> {
+    pub fn plan(
+        &self,
+        footprint: &Footprint,
+        purpose: Purpose,
+        findings: &mut Findings,
+    ) -> Result<Planned, Exit> {
         let tree = Tree::read(&self.blob).map_err(|_| Exit::Unreadable)?;
         let places =
             places(&tree, footprint).map_err(|found| findings.give_up(found, Exit::Conflicts))?;
@@ -113,11 +122,14 @@ impl XenTree {
         };
         let mut origins = Origins::detailed();
         let modules = Modules::Absolute;
-        let system = system::read(&tree, modules, &tree, &assumed_header, &mut origins);
+        let mut system = system::read(&tree, modules, &tree, &assumed_header, &mut origins);
         let console = system.request.hypervisor.console.as_ref();
         let console = console.map(|console| console.value.as_str());
         let mut host = host::read(&tree, &facts, console, &mut origins);
         host.map.reserved.extend(system.reserved);
+        if purpose == Purpose::Xen {
+            xen_dts::prepare(&mut host.map, &mut system.request);
+        }
         let outcome = layout::plan(&host.map, &system.request);
         match &self.source {
             Some(source) => source.locate(&mut origins),
@@ -136,6 +148,7 @@ impl XenTree {
             places,
             map: host.map,
             request: system.request,
+            origins,
             outcome,
         })
     }

@@ -14,6 +14,8 @@ pub mod container;
 #[cfg(feature = "std")]
 pub mod dts;
 pub mod image;
+#[cfg(feature = "std")]
+pub mod imagebuilder;
 mod json;
 #[cfg(feature = "std")]
 pub mod kernel;

@@ -25,7 +25,8 @@ use layout::{Code, Conflict, SystemRequest};
 use toml::de::DeTable;
 
 use crate::origin::{LineColumn, Origins};
-use reader::{Reader, line_column, value};
+pub(crate) use reader::line_column;
+use reader::{Reader, value};
 
 /// The version of the manifest's keys that this reads.
 pub const VERSION: u32 = 1;

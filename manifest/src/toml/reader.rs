@@ -311,7 +311,7 @@ fn article(noun: &str) -> &'static str {
 }
 
 /// Line and column of a byte, both from 1.
-pub(super) fn line_column(text: &str, offset: usize) -> LineColumn {
+pub(crate) fn line_column(text: &str, offset: usize) -> LineColumn {
     let before = text.get(..offset).unwrap_or(text);
     let line = before.matches('\n').count() + 1;
     let column = before.chars().rev().take_while(|&c| c != '\n').count() + 1;

@@ -184,6 +184,11 @@ impl Running {
 
     /// The console's next lines up to one that contains `marker`, that one included, and the time since the start.
     pub fn until(&mut self, marker: &str) -> Result<(Vec<String>, Duration)> {
+        self.until_one_of(&[marker])
+    }
+
+    /// The same up to a line that contains any of `markers`.
+    pub fn until_one_of(&mut self, markers: &[&str]) -> Result<(Vec<String>, Duration)> {
         let mut lines: Vec<String> = Vec::new();
         loop {
             match self
@@ -191,7 +196,7 @@ impl Running {
                 .recv_timeout(LIMIT.saturating_sub(self.begun.elapsed()))
             {
                 Ok(line) => {
-                    let found = line.contains(marker);
+                    let found = markers.iter().any(|marker| line.contains(marker));
                     lines.push(line);
                     if found {
                         return Ok((lines, self.begun.elapsed()));
@@ -204,7 +209,8 @@ impl Running {
                         "ended"
                     };
                     let last = lines.split_off(lines.len().saturating_sub(3)).join(" | ");
-                    bail!("the machine {why} before it said `{marker}`; its last words: {last}");
+                    let markers = markers.join("` or `");
+                    bail!("the machine {why} before it said `{markers}`; its last words: {last}");
                 }
             }
         }

@@ -5,7 +5,7 @@
 
 mod arm64;
 mod exits;
-mod machine;
+pub mod machine;
 mod measure;
 mod memory;
 mod pc;

@@ -98,7 +98,8 @@ pub fn busybox(arch: Arch) -> Result<PathBuf> {
     Ok(folder.join("busybox"))
 }
 
-/// Debian's Xen 4.20, fetched if it isn't in the cache: what the benchmark measures beside us.
+/// Debian's Xen 4.20, fetched if it isn't in the cache: what the benchmark measures beside us, and whose word on trees the
+/// tests compare with ours.
 pub fn xen(arch: Arch) -> Result<PathBuf> {
     let name = format!("xen-4.20-{}", arch.debian());
     let folder = entry(&name)?;
@@ -128,6 +129,9 @@ pub fn fetch(arch: Arch) -> Result<()> {
     kernel(arch, Kernel::Bookworm)?;
     kernel(arch, Kernel::Trixie)?;
     busybox(arch)?;
+    if arch == Arch::Aarch64 {
+        xen(arch)?;
+    }
     Ok(())
 }
 

@@ -161,6 +161,13 @@ fn packages(archs: &[Arch], purpose: Purpose) -> Result<Option<Step>> {
             reasons.push("what makes and boots discs: GRUB for BIOS and UEFI, OVMF".to_owned());
             names.extend(DISC);
         }
+        let compiler = ["dtc", "fdtoverlay"]
+            .iter()
+            .all(|name| run::works(name, &["--version"]));
+        if matches!(purpose, Purpose::Test) && archs.contains(&Arch::Aarch64) && !compiler {
+            reasons.push("the device-tree compiler".to_owned());
+            names.push("device-tree-compiler");
+        }
         if !fs::exists(fetch::KEYRING).unwrap_or(false) {
             reasons.push("Debian's archive keyring".to_owned());
             names.push("debian-archive-keyring");

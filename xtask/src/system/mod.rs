@@ -19,6 +19,9 @@ mod power;
 mod probe;
 mod qemu;
 mod wrong_input;
+mod xen;
+mod xen_plan;
+mod xen_trees;
 
 use std::collections::VecDeque;
 use std::fs;
@@ -113,6 +116,8 @@ pub fn run(arch: Arch, full: bool, filter: &str) -> Result<Tally> {
     scenarios.extend(iso::scenarios(arch));
     scenarios.extend(matrix::scenarios(arch, full));
     scenarios.extend(wrong_input::scenarios(arch));
+    scenarios.extend(xen_trees::scenarios(arch));
+    scenarios.extend(xen_plan::scenarios(arch));
     scenarios.retain(|scenario| scenario.name.contains(filter));
     step(format_args!(
         "{} system tests, {}",

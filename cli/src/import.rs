@@ -1,0 +1,100 @@
+//! `terrane import`: a manifest from another tool's configuration.
+//!
+//! The translation is `manifest`'s; this knows the files and what is said about them.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use manifest::imagebuilder::{self, Finding, Reading};
+use manifest::tree::blob::MAX_BYTES;
+
+use crate::args::ImagebuilderArgs;
+use crate::diagnostics::{self, Diagnostic, Place, Severity, Side, Stream};
+use crate::exit::Exit;
+use crate::findings::Findings;
+use crate::output;
+
+/// `terrane import imagebuilder`.
+pub fn imagebuilder(args: &ImagebuilderArgs) -> io::Result<Exit> {
+    let mut findings = Findings::default();
+    let manifest = convert(args, &mut findings);
+    findings.emit(args.json, Stream::Stderr)?;
+    match manifest {
+        Ok(manifest) => output::put(manifest.as_bytes(), args.output.as_deref()),
+        Err(exit) => Ok(exit),
+    }
+}
+
+fn convert(args: &ImagebuilderArgs, findings: &mut Findings) -> Result<String, Exit> {
+    let text = fs::read_to_string(&args.config).map_err(|error| {
+        findings.give_up(
+            diagnostics::unreadable(&args.config, &error),
+            Exit::Unreadable,
+        )
+    })?;
+    let name = args.config.display().to_string();
+    let folder = args
+        .directory
+        .as_deref()
+        .unwrap_or_else(|| folder_of(&args.config));
+    let seen_from = args.output.as_deref().map_or(folder, folder_of);
+    let file = |path: &str| tree_file(&folder.join(path));
+    let reading = Reading {
+        name: &name,
+        folder: &seen(folder, seen_from),
+        file: &file,
+    };
+    let imported = imagebuilder::import(&text, &reading);
+    for finding in imported.findings {
+        findings.add(diagnostic(&name, finding));
+    }
+    findings.add_source(name, text);
+    imported.manifest.ok_or(Exit::Conflicts)
+}
+
+/// A device tree. What is larger than one may have no end, as a pipe.
+fn tree_file(path: &Path) -> Option<Vec<u8>> {
+    let data = fs::metadata(path).ok()?;
+    let fits = data.is_file() && data.len() <= u64::try_from(MAX_BYTES).ok()?;
+    if fits { fs::read(path).ok() } else { None }
+}
+
+fn folder_of(file: &Path) -> &Path {
+    file.parent().unwrap_or(Path::new(""))
+}
+
+/// `folder` as a manifest in the folder `from` names it: relative if it lies in or below that, else absolute.
+fn seen(folder: &Path, from: &Path) -> PathBuf {
+    let real = |path: &Path| {
+        let path = if path.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            path
+        };
+        path.canonicalize()
+    };
+    match (real(folder), real(from)) {
+        (Ok(folder), Ok(from)) => match folder.strip_prefix(&from) {
+            Ok(below) => below.to_owned(),
+            Err(_) => folder,
+        },
+        _ => folder.to_owned(),
+    }
+}
+
+fn diagnostic(name: &str, finding: Finding) -> Diagnostic {
+    Diagnostic {
+        code: finding.code.as_str().to_owned(),
+        severity: match finding.severity {
+            layout::Severity::Error => Severity::Error,
+            layout::Severity::Warning => Severity::Warning,
+        },
+        message: finding.why,
+        sides: vec![Side {
+            what: finding.what,
+            place: Some(Place::at(name.to_owned(), finding.start, finding.span)),
+        }],
+        help: Some(finding.help).filter(|help| !help.is_empty()),
+    }
+}

@@ -78,7 +78,7 @@ fn domain(host: &HostMap, index: u64) -> DomainRequest {
     let size = (32 + index * 31 % 160) * MIB;
     let mut domain = DomainRequest {
         name: format!("guest{index}").into(),
-        direct_map: Some((index % 2 == 0).into()),
+        direct_map: Some(index.is_multiple_of(2).into()),
         cpus: 1.into(),
         memory: MemoryRequest::Size(size).into(),
         kernel: Some(KernelRequest {
@@ -96,7 +96,7 @@ fn domain(host: &HostMap, index: u64) -> DomainRequest {
     };
     domain.limits.max_grant_frames = 1;
     let at = usize::try_from(index).unwrap_or(0);
-    if index % 5 == 0 {
+    if index.is_multiple_of(5) {
         domain.memory_below = Some(((1 << 40) + (200 + index) * GIB / 4).into());
     }
     if index % 10 == 2 {
@@ -114,7 +114,7 @@ fn domain(host: &HostMap, index: u64) -> DomainRequest {
             domain.memory_below = None;
         }
     }
-    if index % 4 == 0
+    if index.is_multiple_of(4)
         && let Some(device) = host.devices.get(at)
     {
         domain.devices = vec![DeviceRequest {
@@ -123,7 +123,7 @@ fn domain(host: &HostMap, index: u64) -> DomainRequest {
             origin: Origin::NONE,
         }];
     }
-    if index % 7 == 0 {
+    if index.is_multiple_of(7) {
         domain.affinity = Some(vec![u32::try_from(index).unwrap_or(0)].into());
     }
     domain

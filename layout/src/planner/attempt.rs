@@ -5,6 +5,7 @@
 //! chosen for it, and what is scarce because only low addresses are reached is kept from those
 //! who can do without. Whoever finds nothing so is served last, from whatever there is.
 
+use alloc::rc::Rc;
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -33,7 +34,7 @@ pub(crate) fn owned(
     let scarce = if prefer { scarce(task.wants) } else { None };
     let kept = kept_for_rests(task.wants, &all, scarce);
     let mut free = FreeList::new(&sets::subtract(&all, &kept));
-    let mut held: Vec<MfnRange> = Vec::new();
+    let mut held: Option<Vec<MfnRange>> = None;
     let mut again: Vec<(usize, bool)> = Vec::new();
     for (turn, &at) in (0..).zip(order) {
         let want = &task.wants[at];
@@ -45,13 +46,14 @@ pub(crate) fn owned(
         free.raise(limit);
         // Those with a lower limit came before.
         if let Some(scarce) = scarce
-            && held.is_empty()
+            && held.is_none()
             && want.reach.is_none()
             && scarce.last().is_some_and(|last| last.end() < limit)
         {
             let available: Vec<MfnRange> = free.extents().collect();
-            held = sets::intersect(&available, scarce);
-            held.iter().for_each(|piece| free.cut(*piece));
+            let pieces = sets::intersect(&available, scarce);
+            pieces.iter().for_each(|piece| free.cut(*piece));
+            held = Some(pieces);
         }
         // Boot loaders put modules low: they stay where they are if others come from above.
         // Below a limit the upper end would cut through an extent that goes on.
@@ -73,7 +75,9 @@ pub(crate) fn owned(
         }
     }
     free.raise(Mfn::MAX);
-    held.into_iter().for_each(|piece| free.give(piece));
+    held.into_iter()
+        .flatten()
+        .for_each(|piece| free.give(piece));
     for (at, high) in again {
         owned[at] = without_preference(&mut free, &task.wants[at], high);
     }
@@ -89,11 +93,13 @@ pub(crate) fn owned(
 }
 
 /// Where a domain would rather have its RAM, the best first.
-fn preferences(want: &Want<'_>) -> Vec<Vec<MfnRange>> {
+fn preferences(want: &Want<'_>) -> Vec<Rc<[MfnRange]>> {
     match (&want.reach, &want.node) {
         (None, None) => Vec::new(),
-        (Some(only), None) | (None, Some(only)) => vec![only.to_vec()],
-        (Some(reach), Some(node)) => vec![sets::intersect(reach, node), reach.to_vec()],
+        (Some(only), None) | (None, Some(only)) => vec![Rc::clone(only)],
+        (Some(reach), Some(node)) => {
+            vec![sets::intersect(reach, node).into(), Rc::clone(reach)]
+        }
     }
 }
 

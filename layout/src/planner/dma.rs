@@ -99,6 +99,9 @@ fn untranslated(host: &HostMap, devices: &[&HostDevice]) -> String {
     }
 }
 
+/// What some devices reach, and the usable RAM in that, if it is some and not all.
+type Class = (Vec<MachineRange>, Option<Rc<[MfnRange]>>);
+
 /// For each direct-mapped domain the usable RAM that all of its devices reach; `None` if that is
 /// all of it, or if a device reaches none: then no placement helps.
 pub(crate) fn reaches(
@@ -106,7 +109,7 @@ pub(crate) fn reaches(
     request: &SystemRequest,
     assigned: &[Vec<usize>],
 ) -> Vec<Option<Rc<[MfnRange]>>> {
-    let mut known: Vec<(Vec<MachineRange>, Option<Vec<MfnRange>>)> = Vec::new();
+    let mut known: Vec<Class> = Vec::new();
     let domains = request.domains.iter().enumerate();
     let reaches = domains.map(|(index, domain)| {
         if !domain.identity().is_direct_mapped() {
@@ -122,26 +125,22 @@ pub(crate) fn reaches(
             let class = known.iter().position(|(other, _)| *other == machine);
             let class = class.unwrap_or_else(|| {
                 let limited = limited(ground, &machine);
-                known.push((machine, limited));
+                known.push((machine, limited.map(Rc::from)));
                 known.len() - 1
             });
             if !classes.contains(&class) {
                 classes.push(class);
             }
         }
-        let limited = classes
-            .iter()
-            .filter_map(|class| known[*class].1.as_deref());
-        let all = limited.fold(None, |all: Option<Vec<MfnRange>>, reach| {
-            let both = all.as_deref().map(|all| sets::intersect(all, reach));
+        let limited = classes.iter().filter_map(|class| known[*class].1.as_ref());
+        limited.fold(None, |all: Option<Rc<[MfnRange]>>, reach| {
+            let Some(all) = all else {
+                return Some(Rc::clone(reach));
+            };
+            let both = sets::intersect(&all, reach);
             // Devices of which one reaches nothing that the other does can't all be served.
-            Some(match both {
-                Some(both) if both.is_empty() => return all,
-                Some(both) => both,
-                None => reach.to_vec(),
-            })
-        });
-        all.map(Rc::from)
+            Some(if both.is_empty() { all } else { both.into() })
+        })
     });
     reaches.collect()
 }

@@ -3,7 +3,7 @@
 //! Neither is built yet, so a domain that asks for one is refused in any case; what is wrong with
 //! it is said all the same.
 
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec;
@@ -20,6 +20,7 @@ use crate::request::{
     DomainRequest, EventChannelRequest, MemoryRequest, ShareRole, SharedMemoryRequest,
     SystemRequest,
 };
+use crate::sort::sort_by_key;
 
 /// So many ends are named in one conflict.
 const MOST_NAMED: usize = 8;
@@ -34,17 +35,22 @@ pub(crate) fn check(
     statics: &[Vec<MfnRange>],
     report: &mut Report,
 ) {
-    let mut shares: BTreeMap<&str, Vec<End<'_>>> = BTreeMap::new();
+    let mut ids: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut shares: Vec<Vec<End<'_>>> = Vec::new();
     for (index, domain) in request.domains.iter().enumerate() {
         for end in &domain.shared_memory {
-            shares.entry(&end.id).or_default().push((index, end));
+            let at = *ids.entry(&end.id).or_insert(shares.len());
+            match shares.get_mut(at) {
+                Some(ends) => ends.push((index, end)),
+                None => shares.push(vec![(index, end)]),
+            }
             check_range(ground, request, index, end, statics, report);
         }
         check_apart(index, domain, report);
         not_built(index, domain, report);
     }
-    for (id, ends) in &shares {
-        check_ends(request, id, ends, report);
+    for (id, at) in ids {
+        check_ends(request, id, &shares[at], report);
     }
     check_channels(request, report);
 }
@@ -288,10 +294,9 @@ fn channel_side(request: &SystemRequest, index: usize, end: &EventChannelRequest
 
 fn check_channels(request: &SystemRequest, report: &mut Report) {
     for (index, domain) in request.domains.iter().enumerate() {
-        let mut ports = BTreeSet::new();
+        let most = domain.limits.max_event_channels;
         for end in &domain.event_channels {
             let own = channel_side(request, index, end);
-            let most = domain.limits.max_event_channels;
             if end.port == 0 || end.port > most {
                 let why = format!("the domain's ports are 1 to {most}");
                 let help = match end.port {
@@ -301,22 +306,20 @@ fn check_channels(request: &SystemRequest, report: &mut Report) {
                 let sides = vec![own.clone()];
                 report.error(Code::EventChannelPort, &[index], sides, why, help);
             }
-            if !ports.insert(end.port) {
-                let first = domain.event_channels.iter().find(|it| it.port == end.port);
-                let mut sides: Vec<Side> = first
-                    .map(|first| channel_side(request, index, first))
-                    .into_iter()
-                    .collect();
-                sides.push(own.clone());
-                let why = format!("port {} has two ends already", end.port);
-                let free = (1..=most).find(|port| {
-                    let mut all = domain.event_channels.iter();
-                    all.all(|it| it.port != *port)
-                });
-                let help = free.map_or_else(String::new, |port| format!("port = {port}"));
-                report.error(Code::EventChannelPort, &[index], sides, why, help);
-            }
             check_peer(request, index, end, own, report);
+        }
+        let mut order: Vec<usize> = (0..domain.event_channels.len()).collect();
+        sort_by_key(&mut order, |at| {
+            [u64::from(domain.event_channels[*at].port), 0, 0]
+        });
+        for pair in order.windows(2) {
+            let [first, again] = [pair[0], pair[1]].map(|at| &domain.event_channels[at]);
+            if first.port == again.port {
+                let sides = [first, again].map(|end| channel_side(request, index, end));
+                let why = format!("port {} has two ends", first.port);
+                let help = String::from("another port for one of them");
+                report.error(Code::EventChannelPort, &[index], sides.into(), why, help);
+            }
         }
     }
 }

@@ -311,8 +311,9 @@ impl Check<'_> {
                 format!("there is no RAM at {}", first.bytes())
             };
             let mut sides = vec![self.side(one), ground.ram_side(Some(one.range.bytes()))];
-            let last = missing.last().unwrap_or(first);
-            let both = one.range.start() < first.start() && last.end() < one.range.end();
+            let (start, end) = (one.range.start().raw(), one.range.end().raw());
+            let is_ram = |frame: u64| sets::covers(&ground.ram, &sets::frames(frame, frame + 1));
+            let both = is_ram(start) && is_ram(end - 1);
             if both {
                 let end = one.range.bytes().end().raw() - 1;
                 let end = MachineRange::saturating(MachineAddress::new(end), 1);

@@ -9,6 +9,8 @@
 extern crate alloc;
 
 pub mod container;
+#[cfg(feature = "std")]
+pub mod dts;
 pub mod image;
 mod json;
 #[cfg(feature = "std")]

@@ -93,6 +93,7 @@ pub struct Origins {
     files: Vec<String>,
     positions: Vec<Position>,
     is_detailed: bool,
+    trees: Option<String>,
 }
 
 impl Origins {
@@ -115,6 +116,17 @@ impl Origins {
     #[must_use]
     pub fn is_detailed(&self) -> bool {
         self.is_detailed
+    }
+
+    /// Says which file the nodes are in: host's and system's tree are one.
+    pub fn name_trees(&mut self, file: String) {
+        self.trees = Some(file);
+    }
+
+    /// The file that the nodes are in, if it is known.
+    #[must_use]
+    pub fn trees(&self) -> Option<&str> {
+        self.trees.as_deref()
     }
 
     /// Puts better positions in place of those for which `better` knows one: a file's name, a place in its text and the

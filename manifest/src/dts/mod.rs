@@ -119,7 +119,8 @@ pub fn is_source(bytes: &[u8]) -> bool {
 }
 
 /// Files beside the one that names them.
-struct Beside;
+#[derive(Debug, Clone, Copy)]
+pub struct Beside;
 
 impl Files for Beside {
     fn open(&mut self, from: &str, name: &str) -> Result<(String, Vec<u8>), String> {

@@ -430,4 +430,10 @@ fn domain_origins(read: &mut DomainRequest, said: &DomainRequest) {
     for (read, said) in read.devices.iter_mut().zip(&said.devices) {
         read.origin = said.origin;
     }
+    for (read, said) in read.shared_memory.iter_mut().zip(&said.shared_memory) {
+        read.origin = said.origin;
+    }
+    for (read, said) in read.event_channels.iter_mut().zip(&said.event_channels) {
+        read.origin = said.origin;
+    }
 }

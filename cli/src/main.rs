@@ -22,6 +22,7 @@ mod status;
 mod system;
 mod told;
 mod whose;
+mod xen_tree;
 
 use std::process::ExitCode;
 

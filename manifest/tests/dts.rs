@@ -59,7 +59,7 @@ impl Piece {
             Self::Wide(numbers) => {
                 out.push_str("/bits/ 64 <");
                 for number in numbers {
-                    let _ = write!(out, "{number:#x}\n");
+                    let _ = writeln!(out, "{number:#x}");
                 }
                 out.push('>');
             }
@@ -137,14 +137,7 @@ fn unlike<T>(list: Vec<(String, T)>, mark: char) -> Vec<(String, T)> {
 fn node() -> impl Strategy<Value = TestNode> {
     let properties = || {
         let property = ("[a-z,#?.+-]{0,8}", prop::collection::vec(piece(), 0..4));
-        prop::collection::vec(property, 0..5).prop_map(|list| {
-            let list = unlike(list, 'p').into_iter();
-            list.map(|(name, pieces)| {
-                // A property without pieces is a flag.
-                (name, pieces)
-            })
-            .collect::<Vec<_>>()
-        })
+        prop::collection::vec(property, 0..5).prop_map(|list| unlike(list, 'p'))
     };
     let leaf = properties().prop_map(|properties| TestNode {
         name: String::new(),

@@ -84,7 +84,7 @@ pub struct ImagebuilderArgs {
 /// What every command takes that reads a manifest.
 #[derive(Debug, Args)]
 pub struct ManifestArgs {
-    /// The manifest: a TOML file
+    /// The manifest: a TOML file, or a device tree for Xen (.dtb, .dts)
     pub manifest: PathBuf,
     /// The hypervisor's image [default: $TERRANE_HYPERVISOR, else target/terrane/ARCH/
     /// here or above, else beside this program]

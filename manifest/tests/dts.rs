@@ -1,5 +1,5 @@
 //! Device tree source against trees that are known: any tree printed and read again, and dtc's output and verdict where dtc
-//! is installed (or named by `TERRANE_DTC`). Board trees are those of `TERRANE_BOARD_TREES`.
+//! is installed. Board trees are those of `TERRANE_BOARD_TREES`: a hundred of them, or all if dtc is named by `TERRANE_DTC`.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -137,10 +137,7 @@ fn unlike<T>(list: Vec<(String, T)>, mark: char) -> Vec<(String, T)> {
 fn node() -> impl Strategy<Value = TestNode> {
     let properties = || {
         let property = ("[a-z,#?.+-]{0,8}", prop::collection::vec(piece(), 0..4));
-        prop::collection::vec(property, 0..5).prop_map(|list| {
-            let list = unlike(list, 'p').into_iter();
-            list.collect::<Vec<_>>()
-        })
+        prop::collection::vec(property, 0..5).prop_map(|list| unlike(list, 'p'))
     };
     let leaf = properties().prop_map(|properties| TestNode {
         name: String::new(),
@@ -279,7 +276,7 @@ fn trees(folder: &Path, found: &mut Vec<PathBuf>) {
 }
 
 #[test]
-fn what_dtc_writes_of_boards_is_the_same_tree() {
+fn dtc_reads_the_same_of_boards() {
     let Some(dtc) = dtc() else { return };
     let mut paths = Vec::new();
     let own = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/trees");
@@ -287,33 +284,40 @@ fn what_dtc_writes_of_boards_is_the_same_tree() {
     if let Some(folder) = std::env::var_os("TERRANE_BOARD_TREES") {
         trees(Path::new(&folder), &mut paths);
     }
-    for path in &paths {
+    paths.sort();
+    // All of them take their time: that's for whoever names dtc.
+    let step = match std::env::var_os("TERRANE_DTC") {
+        Some(_) => 1,
+        None => paths.len().div_ceil(100),
+    };
+    for path in paths.iter().step_by(step) {
         let blob = std::fs::read(path).unwrap();
         let name = path.display().to_string();
         let text = run(&dtc, ["dtb", "dts"], &blob).expect("dtc takes its own");
+        // Not the blob itself: dtc 1.6 writes a string's NUL as "\0", and a digit may follow.
+        let other = run(&dtc, ["dts", "dtb"], &text).expect("dtc takes its own");
         let source = dts::parse(&name, text, &mut NoFiles)
             .unwrap_or_else(|broken| panic!("{name}: {:#?}", broken.errors));
         let (ours, other) = (
             Tree::read(&source.blob).unwrap(),
-            Tree::read(&blob).unwrap(),
+            Tree::read(&other).unwrap(),
         );
         assert_same(&ours, &other, &name);
     }
-    println!("{} trees", paths.len());
+    println!("{} trees", paths.len().div_ceil(step));
 }
 
 /// Sources of every form that both must take, to the same tree.
-const TAKEN: [&str; 14] = [
+const TAKEN: [&str; 13] = [
     "/dts-v1/; / { p = <1 0x2 010 (1 + 2 * 3) 'a' (-1)>; };",
     "/dts-v1/; / { p = <(1 << 3 | 1) (7 & 3 == 3) (5 > 3 ? 2 : 1) (~0 & 0xff) (!3)>; };",
-    "/dts-v1/; / { p = \"a\\n\\x41\\101\\\"\", [de ad beef 0 1]; };",
     "/dts-v1/; / { p = \"a\\tb\", \"c\", [de ad be ef]; q = [0123 45]; };",
-    "/dts-v1/; / { a: x { }; p = <&a>; };",
+    "/dts-v1/; / { p = <&a>; a: x { }; };",
     "/dts-v1/; / { p = <&a &b &a>; q = &b; a: x { b: y@1 { }; }; };",
     "/dts-v1/; / { p = <&{/x/y}>, &{/x}; x { phandle = <7>; y { }; }; };",
     "/dts-v1/; / { p; q; x { y { z; }; }; }; / { /delete-property/ p; /delete-node/ x; }; / { x { n; }; };",
     "/dts-v1/; / { a: x { p = <1>; q; }; }; &a { p = <2>; r; y { }; }; b: &{/x/y} { s; };",
-    "/dts-v1/; / { /omit-if-no-ref/ a: x { }; /omit-if-no-ref/ b: y { }; p = <&a>; };",
+    "/dts-v1/; / { p = <&a>; /omit-if-no-ref/ a: x { }; /omit-if-no-ref/ b: y { }; };",
     "/dts-v1/; / { a: x { }; y { }; }; /delete-node/ &a; /delete-node/ &{/y};",
     "/dts-v1/; /memreserve/ 0x1000 0x2000; l: /memreserve/ 1 (1+1); / { };",
     "/dts-v1/; /dts-v1/; / { p = /bits/ 8 <1 255>, /bits/ 16 <1 0xffff>, /bits/ 64 <(1 << 40)>; };",
@@ -343,12 +347,10 @@ fn dtc_agrees() {
     let Some(dtc) = dtc() else { return };
     for text in TAKEN {
         let both = (parse(text), run(&dtc, ["dts", "dtb"], text.as_bytes()));
-        // What dtc refuses of these is an odd form of mine, not of the language.
-        let (Ok(ours), Some(other)) = both else {
-            assert!(both.0.is_err() && both.1.is_none(), "{text}");
-            continue;
+        let (Ok(ours), Some(other)) = &both else {
+            panic!("{} and {}: {text}", both.0.is_ok(), both.1.is_some());
         };
-        let (ours, other) = (Tree::read(&ours.blob).unwrap(), Tree::read(&other).unwrap());
+        let (ours, other) = (Tree::read(&ours.blob).unwrap(), Tree::read(other).unwrap());
         assert_same(&ours, &other, text);
     }
     for text in REFUSED {

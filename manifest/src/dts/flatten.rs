@@ -4,7 +4,6 @@
 use std::collections::HashMap;
 
 use super::fault::{Fault, Faults};
-use super::parse::unknown;
 use super::text::Span;
 use super::tree::{Draft, Item, NodeId, Piece, Property, ROOT};
 use crate::tree::blob::MAX_BYTES;
@@ -146,7 +145,7 @@ fn resolve(draft: &mut Draft, order: &[NodeId], phandles: &mut Phandles, faults:
                     continue;
                 };
                 let Some(target) = draft.find(name) else {
-                    let (why, help) = unknown(name, draft);
+                    let (why, help) = draft.unknown(name);
                     faults.add(item.span, "not known", why, help);
                     continue;
                 };

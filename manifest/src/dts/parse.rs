@@ -156,7 +156,7 @@ impl<'s, 'f> Parser<'s, 'f> {
         };
         let id = self.draft.find(&name);
         if id.is_none() {
-            let (why, help) = unknown(&name, &self.draft);
+            let (why, help) = self.draft.unknown(&name);
             self.scanner
                 .faults
                 .add(span, "not known at this point", why, help);
@@ -578,26 +578,4 @@ impl<'s, 'f> Parser<'s, 'f> {
             self.scanner.skip_one();
         }
     }
-}
-
-/// Why a reference leads nowhere, with the nearest that doesn't.
-pub(super) fn unknown(name: &str, draft: &Draft) -> (String, String) {
-    if name.contains('/') {
-        return (format!("there is no node at {name}"), String::new());
-    }
-    // For a person; comparing with very many would take its time.
-    let labels = draft.labels.keys().take(if draft.labels.len() > 10_000 {
-        0
-    } else {
-        usize::MAX
-    });
-    let nearest = labels
-        .filter(|label| label.len().abs_diff(name.len()) <= 3)
-        .map(|label| (strsim::damerau_levenshtein(name, label), label))
-        .min()
-        .filter(|(distance, label)| *distance <= label.len().max(4) / 2);
-    let help = nearest.map_or(String::new(), |(_, label)| {
-        format!("the nearest label is `{label}`")
-    });
-    (format!("there is no label `{name}`"), help)
 }

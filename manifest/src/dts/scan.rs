@@ -132,19 +132,22 @@ impl<'f> Scanner<'f> {
         }
     }
 
-    /// `length` bytes from here.
+    /// `length` bytes from here, or what is left of the file; whole characters.
     pub(super) fn span(&self, length: usize) -> Span {
-        match self.open.last() {
-            Some(frame) => Span {
-                file: frame.file,
-                start: small(frame.at),
-                end: small(frame.at + length),
-            },
+        match self.frame() {
+            Some((text, frame)) => {
+                let mut end = (frame.at + length).min(text.text.len());
+                while !text.text.is_char_boundary(end) {
+                    end += 1;
+                }
+                Span {
+                    file: frame.file,
+                    start: small(frame.at),
+                    end: small(end),
+                }
+            }
             // At the end of everything.
-            None => Span {
-                start: self.last.end.saturating_sub(1).max(self.last.start),
-                ..self.last
-            },
+            None => self.behind(),
         }
     }
 
@@ -158,10 +161,14 @@ impl<'f> Scanner<'f> {
         Span { end, ..start }
     }
 
-    /// The last byte of what was taken last: where something is missing behind it.
+    /// The last character of what was taken last: where something is missing behind it.
     pub(super) fn behind(&self) -> Span {
+        let text = self.texts.files.get(self.last.file as usize);
+        let taken = text.and_then(|text| text.text.get(..self.last.end as usize));
+        let last = taken.and_then(|taken| taken.chars().next_back());
+        let length = small(last.map_or(0, char::len_utf8));
         Span {
-            start: self.last.end.saturating_sub(1),
+            start: self.last.end.saturating_sub(length),
             ..self.last
         }
     }

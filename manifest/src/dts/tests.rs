@@ -361,6 +361,27 @@ fn files_are_included() {
     );
 }
 
+/// Snippets are cut from the text by them.
+#[test]
+fn places_are_whole_characters_of_the_text() {
+    for text in [
+        "/dts-v1/; / { p = ä",
+        "/dts-v1/; / { p = <ä 1>; };",
+        "/dts-v1/; / { ä; };",
+        "/dts-v1/; ä",
+        "/dts-v1/; / { p = [ä",
+        "/dts-v1/; / { p = <1",
+        "/dts-v1/; / { p",
+        "/dts-v1/",
+        "ä",
+    ] {
+        for error in read(text).unwrap_err().errors {
+            let place = error.place;
+            assert!(text.get(place.span.clone()).is_some(), "{text}: {place:?}");
+        }
+    }
+}
+
 #[test]
 fn bounds_hold() {
     let deep = format!("/dts-v1/; / {{ {} }};", "a { ".repeat(50_000));

@@ -260,4 +260,26 @@ impl Draft {
             .flat_map(|name| ["/", name])
             .collect::<String>()
     }
+
+    /// Why a reference leads nowhere, with the nearest that doesn't.
+    pub(super) fn unknown(&self, name: &str) -> (String, String) {
+        if name.contains('/') {
+            return (format!("there is no node at {name}"), String::new());
+        }
+        // For a person; comparing with very many would take its time.
+        let labels = self.labels.keys().take(if self.labels.len() > 10_000 {
+            0
+        } else {
+            usize::MAX
+        });
+        let nearest = labels
+            .filter(|label| label.len().abs_diff(name.len()) <= 3)
+            .map(|label| (strsim::damerau_levenshtein(name, label), label))
+            .min()
+            .filter(|(distance, label)| *distance <= label.len().max(4) / 2);
+        let help = nearest.map_or(String::new(), |(_, label)| {
+            format!("the nearest label is `{label}`")
+        });
+        (format!("there is no label `{name}`"), help)
+    }
 }

@@ -15,7 +15,8 @@ use crate::exit::Exit;
 use crate::findings::Findings;
 use crate::host::Loader;
 use crate::system::{Purpose, System};
-use crate::{explain, image, plan_text, qemu, run, status, whose};
+use crate::view::View;
+use crate::{explain, image, picture, plan_text, qemu, run, status, whose};
 
 /// `terrane check`.
 pub fn check(args: &CheckArgs) -> io::Result<Exit> {
@@ -51,14 +52,28 @@ pub fn plan(args: &PlanArgs) -> io::Result<Exit> {
     if exit != Exit::Good && !goes_on {
         return Ok(exit);
     }
+    let source = system.view_source();
     let text = match args.format {
-        PlanFormat::Text => plan_text::render(&system.outcome.plan, &system.map),
+        PlanFormat::Text => {
+            let width = plan_text::width().filter(|_| args.output.is_none());
+            plan_text::render(source, &View::of(source), width)
+        }
         PlanFormat::Json => system.json() + "\n",
+        PlanFormat::Svg => picture::svg(&View::of(source).grouped()),
+        PlanFormat::Html => picture::html(&View::of(source).grouped()),
     };
     match &args.output {
+        // Colours are for a terminal; `anstream` takes them out elsewhere.
+        None if args.format == PlanFormat::Text => {
+            anstream::stdout().write_all(text.as_bytes())?;
+        }
         None => io::stdout().write_all(text.as_bytes())?,
         Some(path) => {
-            if let Err(error) = fs::write(path, text) {
+            let plain = match args.format {
+                PlanFormat::Text => anstream::adapter::strip_str(&text).to_string(),
+                _ => text,
+            };
+            if let Err(error) = fs::write(path, plain) {
                 return fail(&args.manifest, diagnostics::unwritable(path, &error));
             }
         }
@@ -72,7 +87,7 @@ pub fn explain(args: ExplainArgs) -> io::Result<Exit> {
         let manifest = ManifestArgs {
             manifest: manifest.clone(),
             hypervisor: args.hypervisor,
-            json: false,
+            json: args.json,
         };
         return explain_address(&manifest, address);
     }
@@ -92,10 +107,14 @@ pub fn explain(args: ExplainArgs) -> io::Result<Exit> {
 fn explain_address(args: &ManifestArgs, address: u64) -> io::Result<Exit> {
     let mut findings = Findings::default();
     let system = System::plan(args, Purpose::Look, &[], &mut findings);
-    findings.emit(false, Stream::Stderr)?;
+    findings.emit(args.json, Stream::Stderr)?;
     if let Ok(system) = &system {
-        for line in whose::explain(address, &system.outcome.plan, &system.map) {
-            writeln!(io::stdout(), "{line}")?;
+        let answer = whose::explain(address, &View::of(system.view_source()));
+        if args.json {
+            serde_json::to_writer(io::stdout(), &answer)?;
+            writeln!(io::stdout())?;
+        } else {
+            io::stdout().write_all(answer.to_string().as_bytes())?;
         }
     }
     Ok(verdict(&system, &findings))

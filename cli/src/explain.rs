@@ -70,6 +70,7 @@ mod tests {
             "cannot-write",
             "terminal",
             "unknown-code",
+            "plan-invalid",
         ];
         let missing = own
             .iter()

@@ -8,6 +8,7 @@ mod args;
 mod boot;
 mod commands;
 mod diagnostics;
+mod diff;
 mod exit;
 mod explain;
 mod findings;
@@ -15,12 +16,14 @@ mod host;
 mod host_tree;
 mod hypervisor;
 mod image;
+mod picture;
 mod plan_text;
 mod qemu;
 mod run;
 mod status;
 mod system;
 mod told;
+mod view;
 mod whose;
 
 use std::process::ExitCode;
@@ -35,6 +38,7 @@ fn main() -> ExitCode {
         Command::Check(args) => commands::check(&args),
         Command::Plan(args) => commands::plan(&args),
         Command::Explain(args) => commands::explain(args),
+        Command::Diff(args) => diff::run(&args),
         Command::Image(args) => commands::image(&args),
         Command::Run(args) => commands::run(args),
     };

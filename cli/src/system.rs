@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use layout::{Conflict, HostMap, Outcome};
+use layout::{Conflict, HostMap, Outcome, SystemRequest};
 use manifest::plan_json::{digest, plan_json};
 use manifest::toml::{self, HostSpec, LoadError, Loaded, Manifest};
 
@@ -19,6 +19,7 @@ use crate::findings::Findings;
 use crate::host::{Asking, Host, Loader, Source};
 use crate::hypervisor::{Footprint, Hypervisor};
 use crate::told;
+use crate::view::Source as ViewSource;
 
 /// What a command does with the system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +44,8 @@ pub struct System {
     pub host_tree: Option<Vec<u8>>,
     /// What the planner was told of the host.
     pub map: HostMap,
+    /// What was asked for.
+    pub request: SystemRequest,
     /// The plan and its conflicts.
     pub outcome: Outcome,
     /// The manifest's files, and the container that they make.
@@ -105,6 +108,7 @@ impl System {
             places: told.places,
             host_tree: told.host_tree,
             map: told.map,
+            request: told.request,
             outcome,
             loaded,
         })
@@ -126,6 +130,16 @@ impl System {
             .iter()
             .position(|domain| domain.identity().is_hardware())
             .unwrap_or(0)
+    }
+
+    /// The system as people look at it.
+    pub fn view_source(&self) -> ViewSource<'_> {
+        ViewSource {
+            plan: &self.outcome.plan,
+            host: &self.map,
+            request: &self.request,
+            origins: &self.loaded.manifest().origins,
+        }
     }
 
     /// The plan as one line of JSON.

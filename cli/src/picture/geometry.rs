@@ -6,9 +6,9 @@ use crate::view::{Guest, View};
 /// The width of the addresses left of the machine's column.
 pub const GUTTER: u32 = 148;
 /// The width of a column.
-pub const COLUMN: u32 = 170;
+pub const COLUMN: u32 = 180;
 /// Between two columns: the lines that join them can be seen there.
-pub const BETWEEN: u32 = 46;
+pub const BETWEEN: u32 = 44;
 /// Above the columns: their titles.
 pub const HEADER: u32 = 44;
 /// Below and right of everything.

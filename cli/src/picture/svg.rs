@@ -3,9 +3,7 @@
 use layout::Owner;
 use maud::{Markup, PreEscaped, html};
 
-use super::geometry::{
-    BETWEEN, COLUMN, GUTTER, Geometry, HEADER, LINE, MARGIN, STRIP, fitted,
-};
+use super::geometry::{BETWEEN, COLUMN, GUTTER, Geometry, LINE, MARGIN, STRIP, fitted};
 use super::{Space, details};
 use crate::view::{Guest, Kind, Link, Region, View, about};
 
@@ -16,6 +14,9 @@ pub const STYLE: &str = include_str!("picture.css");
 const PATTERNS: usize = 6;
 /// How many colours domains have; with the patterns 24 pairs before one comes back.
 const COLOURS: usize = 8;
+
+/// With more domains than these their bands are faint until somebody points at one.
+const FEW: usize = 8;
 
 /// The picture as a file.
 pub fn file(view: &View) -> String {
@@ -28,8 +29,9 @@ pub fn file(view: &View) -> String {
 pub fn picture(view: &View, head: &Markup) -> Markup {
     let geometry = Geometry::of(view);
     let (width, height) = (geometry.width, geometry.height);
+    let class = if view.guests.len() > FEW { "map many" } else { "map" };
     html! {
-        svg xmlns="http://www.w3.org/2000/svg" class="map" width=(width) height=(height)
+        svg xmlns="http://www.w3.org/2000/svg" class=(class) width=(width) height=(height)
             viewBox=(format!("0 0 {width} {height}")) role="group" aria-labelledby="map-title" {
             title id="map-title" { "Memory of " (view.machine) }
             (head)
@@ -69,7 +71,7 @@ fn machine(view: &View, geometry: &Geometry) -> Markup {
                     text-anchor="end" { (format!("{:#x}", last.end)) }
             }
             text class="name" x=(GUTTER) y="18" { "Machine" }
-            text class="note" x=(GUTTER) y="34" { (fitted(&view.machine, COLUMN)) title { (view.machine) } }
+            text class="note" x=(GUTTER) y="34" { (about(view.ram)) " of RAM" }
             @for (index, region) in view.host.iter().enumerate() {
                 (block(view, geometry, Space::Machine, index, region))
             }
@@ -87,7 +89,7 @@ fn domain(view: &View, geometry: &Geometry, place: usize, guest: &Guest) -> Mark
                 (fitted(&guest.name, COLUMN - 20))
                 title { (guest.name) }
             }
-            text class="note" x=(x) y="34" { (fitted(&note, COLUMN)) }
+            text class="note" x=(x) y="34" { (fitted(&note, COLUMN + BETWEEN - 6)) }
             @for (index, region) in guest.regions.iter().enumerate() {
                 (block(view, geometry, Space::Domain(place), index, region))
             }
@@ -133,19 +135,16 @@ fn block(
 
 fn lines(space: Space, region: &Region, room: u32) -> Vec<String> {
     let bytes = about(region.size());
+    let width = COLUMN - STRIP - 10;
+    let both = format!("{} {bytes}", region.label);
     let moved = space != Space::Machine && region.is_ram() && region.machine != region.start;
     let lines = match room {
-        0 | 1 => vec![format!("{} {bytes}", region.label)],
-        _ if moved => vec![
-            format!("{} {bytes}", region.label),
-            format!("= {:#x}", region.machine),
-        ],
+        0 | 1 if fitted(&both, width) == both => vec![both],
+        0 | 1 => vec![region.label.clone()],
+        _ if moved => vec![both, format!("= {:#x}", region.machine)],
         _ => vec![region.label.clone(), bytes],
     };
-    lines
-        .iter()
-        .map(|line| fitted(line, COLUMN - STRIP - 10))
-        .collect()
+    lines.iter().map(|line| fitted(line, width)).collect()
 }
 
 /// What joins a domain's column with the machine's, and whether it is registers.
@@ -243,6 +242,3 @@ fn patterns() -> Markup {
         }
     }
 }
-
-/// Half of the room between columns is the most that a focus ring takes.
-const _: () = assert!(BETWEEN > 8 && HEADER > 2 * LINE);

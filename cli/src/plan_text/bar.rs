@@ -32,7 +32,7 @@ pub fn render(view: &View, width: usize) -> String {
         .enumerate()
         .map(|(place, guest)| (place, guest, banks(place, guest)))
         .collect();
-    let beside = (width.saturating_sub(ADDRESSES + COLUMN) / COLUMN).max(FEWEST);
+    let beside = (width.saturating_sub(2 + ADDRESSES + COLUMN) / COLUMN).max(FEWEST);
     let several = guests.len() > beside;
     let mut text = String::new();
     let mut blocks: Vec<&[(usize, &Guest, Vec<Region>)]> = guests.chunks(beside).collect();
@@ -95,7 +95,7 @@ fn render_block(
     while let Some(segment) = segments.next() {
         if segment.gap {
             let bytes = view::about(segment.end - segment.start);
-            let _ = writeln!(text, "  {:<ADDRESSES$}~ {bytes} without RAM", "~");
+            let _ = writeln!(text, "  {:<ADDRESSES$}~ {bytes} without RAM", "");
             continue;
         }
         if several && !ours(segment) {
@@ -143,7 +143,7 @@ fn cell(column: &[Region], segment: &Segment, first: bool) -> String {
         return pad("");
     };
     let label = if first && region.start == segment.start {
-        format!("| {}", region.label)
+        format!("| {}", label(region))
     } else {
         "|".to_owned()
     };
@@ -152,6 +152,17 @@ fn cell(column: &[Region], segment: &Segment, first: bool) -> String {
     // The blank that parts two columns has no colour.
     let inner = padded.strip_suffix(' ').unwrap_or(&padded);
     format!("{style}{inner}{style:#} ")
+}
+
+/// An owner that is no domain has a short name in brackets.
+fn label(region: &Region) -> &str {
+    match region.owner {
+        Some(Owner::Hypervisor) => "(terrane)",
+        Some(Owner::Kept) => "(kept)",
+        Some(Owner::Reserved) if region.label == "reserved" => "(reserved)",
+        Some(Owner::Nobody) => "(nobody's)",
+        _ => &region.label,
+    }
 }
 
 /// The colours of an owner.
@@ -183,4 +194,99 @@ fn pad(label: &str) -> String {
 
 fn trim(line: &mut String) {
     line.truncate(line.trim_end().len());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::view::reach::Reach;
+    use crate::view::Link;
+
+    const MIB: u64 = 1 << 20;
+
+    /// So many domains of 64 MiB each beside each other; every second one sees its RAM at 1 GiB.
+    fn view(domains: u64) -> View {
+        let mut view = View {
+            machine: "test".to_owned(),
+            ram: 0,
+            host: Vec::new(),
+            guests: Vec::new(),
+            reach: Reach {
+                masters: Vec::new(),
+                headline: String::new(),
+                statements: Vec::new(),
+            },
+        };
+        for number in 0..domains {
+            let machine = (4096 + 64 * number) * MIB;
+            let guest = if number % 2 == 0 { machine } else { 1024 * MIB };
+            let place = usize::try_from(number).unwrap();
+            view.host.push(Region {
+                start: machine,
+                end: machine + 64 * MIB,
+                kind: Kind::Ram,
+                owner: Some(Owner::Domain(place)),
+                label: format!("domain-{number}"),
+                machine,
+                why: String::new(),
+                parts: Vec::new(),
+            });
+            view.guests.push(Guest {
+                name: format!("domain-{number}"),
+                direct: number % 2 == 0,
+                ram: 64 * MIB,
+                regions: Vec::new(),
+                banks: vec![Link {
+                    guest,
+                    machine,
+                    size: 64 * MIB,
+                }],
+            });
+        }
+        view
+    }
+
+    fn plain(text: &str) -> String {
+        anstream::adapter::strip_str(text).to_string()
+    }
+
+    #[test]
+    fn one_address_has_one_height() {
+        let text = plain(&render(&view(2), 80));
+        let expected = "\
+\x20 FROM              MACHINE        domain-0       domain-1
+  0x40000000                                      | 0x104000000
+                                                  |
+                    ~ 2.9 GiB without RAM
+  0x100000000       | domain-0     | same
+                    |              |
+  0x104000000       | domain-1
+                    |
+  0x108000000
+";
+        let lines = |text: &str| text.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>();
+        assert_eq!(lines(&text), lines(expected));
+    }
+
+    #[test]
+    fn no_line_is_wider_than_the_terminal_and_every_domain_is_there() {
+        for width in [40, 80, 132, 200] {
+            let text = plain(&render(&view(11), width));
+            let widest = text.lines().map(|line| line.trim_end().chars().count()).max();
+            assert!(widest <= Some(width.max(ADDRESSES + 2 * COLUMN + 2)), "{width}: {text}");
+            for number in 0..11 {
+                assert!(text.contains(&format!("domain-{number}")), "{width}: {number}");
+            }
+        }
+        let narrow = plain(&render(&view(11), 80));
+        assert!(narrow.contains("of others"), "{narrow}");
+    }
+
+    #[test]
+    fn colours_are_for_regions_only() {
+        let text = render(&view(2), 80);
+        assert!(text.contains("\u{1b}["), "{text}");
+        let gap = text.lines().find(|line| line.contains("without RAM")).unwrap();
+        assert!(!gap.contains('\u{1b}'), "{gap}");
+    }
 }

@@ -68,10 +68,11 @@ pub fn grouped(regions: Vec<Region>) -> Vec<Region> {
                 let known = |part| !last.parts.contains(part);
                 let new: Vec<_> = region.parts.iter().filter(|part| known(part)).cloned().collect();
                 last.parts.extend(new);
-                last.label = match last.parts.as_slice() {
-                    [_] => last.label.clone(),
-                    parts => format!("{} devices", parts.len()),
-                };
+                let names: BTreeSet<&str> =
+                    last.parts.iter().map(|part| part.name.as_str()).collect();
+                if names.len() > 1 {
+                    last.label = format!("{} devices", names.len());
+                }
                 if last.why != region.why {
                     last.why = "each for a reason of its own".to_owned();
                 }

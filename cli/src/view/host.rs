@@ -6,11 +6,8 @@ use super::{Kind, Part, Region, Source, flat, shown, why};
 
 /// Regions of the machine, by address, without overlaps.
 pub fn regions(source: Source<'_>) -> Vec<Region> {
-    let mut regions: Vec<Region> = source
-        .plan
-        .owners()
-        .into_iter()
-        .map(|owned| {
+    let mut regions = named(source);
+    regions.extend(source.plan.owners().into_iter().map(|owned| {
             let bytes = owned.frames.bytes();
             let label = match owned.owner {
                 Owner::Domain(index) => source
@@ -24,13 +21,12 @@ pub fn regions(source: Source<'_>) -> Vec<Region> {
                 why: why::ram(source, owned),
                 ..region(&bytes, Kind::Ram, Some(owned.owner), label)
             }
-        })
-        .collect();
+        }));
     for range in &source.host.controller.ranges {
         let label = "interrupt controller".to_owned();
         let origin = source.host.controller.origin;
         regions.push(Region {
-            why: why::described(source, "hardware", origin),
+            why: why::described(source, "the host's", origin),
             ..region(range, Kind::Controller, Some(Owner::Hypervisor), label)
         });
     }
@@ -45,6 +41,20 @@ pub fn regions(source: Source<'_>) -> Vec<Region> {
     }
     regions.extend(outside(source, &regions));
     flat::flatten(regions)
+}
+
+/// RAM that is reserved, by the names that it is reserved under.
+fn named(source: Source<'_>) -> Vec<Region> {
+    let mut named = Vec::new();
+    for reserved in &source.host.reserved {
+        let here = source.plan.reserved.iter();
+        let parts = here.filter_map(|frames| frames.bytes().intersection(&reserved.range));
+        named.extend(parts.map(|range| Region {
+            why: why::described(source, "reserved under this name", reserved.origin),
+            ..region(&range, Kind::Ram, Some(Owner::Reserved), shown(&reserved.name))
+        }));
+    }
+    named
 }
 
 /// What is reserved and isn't RAM: the owners' list has the rest.

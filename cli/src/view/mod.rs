@@ -133,6 +133,8 @@ pub struct Guest {
 pub struct View {
     /// The machine in a few words.
     pub machine: String,
+    /// Its bytes of RAM.
+    pub ram: u64,
     /// Its regions, by address; no two overlap.
     pub host: Vec<Region>,
     /// The domains, in the plan's order.
@@ -149,6 +151,7 @@ impl View {
         let guests = source.plan.domains.iter();
         Self {
             machine: machine(source),
+            ram: ram(source),
             guests: guests.map(|domain| guest::of(source, domain)).collect(),
             reach,
             host,
@@ -188,12 +191,15 @@ fn nobody(owner: Option<Owner>) -> &'static str {
     }
 }
 
+fn ram(source: Source<'_>) -> u64 {
+    source.host.ram.iter().map(|bank| bank.range.size()).sum()
+}
+
 fn machine(source: Source<'_>) -> String {
-    let ram: u64 = source.host.ram.iter().map(|bank| bank.range.size()).sum();
     let cpus = source.host.cpus.len();
     let plural = if cpus == 1 { "" } else { "s" };
     let architecture = source.plan.architecture.as_str();
-    format!("{architecture}, {cpus} CPU{plural}, {} of RAM", size(ram))
+    format!("{architecture}, {cpus} CPU{plural}, {} of RAM", about(ram(source)))
 }
 
 /// A name from outside as it is shown: what a terminal or a page would take for an order is spelled

@@ -86,11 +86,6 @@ fn kept(source: Source<'_>, bytes: &MachineRange) -> String {
 }
 
 fn reserved(source: Source<'_>, bytes: &MachineRange) -> String {
-    let by = source.host.reserved.iter().find(|one| one.range.overlaps(bytes));
-    if let Some(reserved) = by {
-        let reason = format!("reserved as \"{}\"", shown(&reserved.name));
-        return described(source, &reason, reserved.origin);
-    }
     let boot = source.host.boot.iter().find(|one| one.range.overlaps(bytes));
     match boot.map(|boot| boot.kind) {
         Some(BootKind::HostTree) => "the boot loader's device tree lies here".to_owned(),

@@ -22,6 +22,8 @@
     end: BigInt(element.dataset.end),
     text: element.querySelector("title").textContent,
   }));
+  // The machine's come first, as they are read.
+  regions.sort((one, other) => one.column - other.column);
   const byElement = new Map(regions.map((region) => [region.element, region]));
   let current = regions[0];
 

@@ -56,24 +56,24 @@ pub fn plan(args: &PlanArgs) -> io::Result<Exit> {
     let text = match args.format {
         PlanFormat::Text => {
             let width = plan_text::width().filter(|_| args.output.is_none());
-            plan_text::render(source, &View::of(source), width)
+            let text = plan_text::render(source, &View::of(source), width);
+            match width {
+                Some(_) => text,
+                None => plan_text::plain(&text),
+            }
         }
         PlanFormat::Json => system.json() + "\n",
         PlanFormat::Svg => picture::svg(&View::of(source).grouped()),
         PlanFormat::Html => picture::html(&View::of(source).grouped()),
     };
     match &args.output {
-        // Colours are for a terminal; `anstream` takes them out elsewhere.
+        // `anstream` knows which terminals have colours, and who wants none.
         None if args.format == PlanFormat::Text => {
             anstream::stdout().write_all(text.as_bytes())?;
         }
         None => io::stdout().write_all(text.as_bytes())?,
         Some(path) => {
-            let plain = match args.format {
-                PlanFormat::Text => anstream::adapter::strip_str(&text).to_string(),
-                _ => text,
-            };
-            if let Err(error) = fs::write(path, plain) {
+            if let Err(error) = fs::write(path, text) {
                 return fail(&args.manifest, diagnostics::unwritable(path, &error));
             }
         }

@@ -150,13 +150,13 @@ fn what(region: &Region, view: &View) -> String {
         (Kind::Ram, Some(Owner::Hypervisor)) => "the hypervisor's memory".to_owned(),
         (Kind::Ram, Some(Owner::Domain(_))) => format!("RAM of `{}`", view.owner(region.owner)),
         (Kind::Ram, Some(Owner::Kept)) => "RAM with modules that are kept for a restart".to_owned(),
-        (Kind::Ram, Some(Owner::Reserved)) => "RAM that is reserved".to_owned(),
+        (Kind::Ram, Some(Owner::Reserved)) => format!("RAM reserved as {}", region.label),
         (Kind::Ram, _) => "RAM that nobody got".to_owned(),
         (Kind::Device, Some(Owner::Domain(_))) => {
             format!("registers of {}, of `{}`", device(region), view.owner(region.owner))
         }
         (Kind::Device, Some(Owner::Hypervisor)) => {
-            format!("registers of {}, the hypervisor's", device(region))
+            format!("registers of {}, the hypervisor's console", device(region))
         }
         (Kind::Device, _) => format!("registers of {}, which no domain has", device(region)),
         (Kind::Controller, _) => "registers of the interrupt controller".to_owned(),
@@ -213,7 +213,7 @@ impl fmt::Display for Answer {
             let (named, between) = (named(&group.devices), group.in_between);
             writeln!(
                 f,
-                "  DMA: {count} device{plural} {driver} may read and write it, in between: {between} ({named})."
+                "  DMA: {count} device{plural} {driver} may read and write it, with {between} in between ({named})."
             )?;
         }
         for seen in &self.domains {

@@ -65,6 +65,8 @@ pub fn changes(before: &Document, after: &Document) -> Vec<Change> {
     found.range("hypervisor", one.region, other.region);
     found.value(None, "on-conflict", &one.on_conflict, &other.on_conflict);
     found.value(None, "scrub", &one.scrub, &other.scrub);
+    found.owners("device", &devices(before), &devices(after));
+    found.owners("CPU", &cpus(before), &cpus(after));
     for domain in &before.domains {
         match find(after, &domain.name) {
             Some(same) => found.domain(domain, same),
@@ -77,8 +79,6 @@ pub fn changes(before: &Document, after: &Document) -> Vec<Change> {
             found.push(Some(&domain.name), "domain", How::Added, None, new);
         }
     }
-    found.owners("device", &devices(before), &devices(after));
-    found.owners("CPU", &cpus(before), &cpus(after));
     found.0
 }
 
@@ -195,6 +195,10 @@ impl Found {
                 }
                 None => gone.push(*bank),
             }
+        }
+        if let ([one], [other]) = (gone.as_slice(), left.as_slice()) {
+            self.bank(domain, one, other);
+            return;
         }
         for bank in gone {
             self.push(Some(domain), "RAM", How::Removed, Some(piece(&bank)), None);

@@ -217,7 +217,11 @@ fn line(change: &Change) -> String {
     let what = &change.what;
     match (&change.before, &change.after) {
         (Some(before), Some(after)) => {
-            format!("{what} {how}: {} -> {}", shown(before), shown(after))
+            let text = |value: &str| match value {
+                "" => "\"\"".to_owned(),
+                value => shown(value),
+            };
+            format!("{what} {how}: {} -> {}", text(before), text(after))
         }
         (Some(one), None) | (None, Some(one)) => format!("{what} {how}: {}", shown(one)),
         (None, None) => format!("{what} {how}"),

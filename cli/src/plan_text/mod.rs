@@ -45,7 +45,14 @@ pub fn render(source: Source<'_>, view: &View, width: Option<usize>) -> String {
     text
 }
 
-/// How many characters a line of standard output has: the terminal's, else what `COLUMNS` says.
+/// The text without colours, and without the blanks that only they need.
+pub fn plain(text: &str) -> String {
+    let text = anstream::adapter::strip_str(text).to_string();
+    text.lines().fold(String::new(), |plain, line| plain + line.trim_end() + "\n")
+}
+
+/// How many characters a line of standard output has if it is a terminal: what `COLUMNS` says, else
+/// the terminal.
 pub fn width() -> Option<usize> {
     use std::io::IsTerminal as _;
     let stdout = std::io::stdout();
@@ -55,8 +62,9 @@ pub fn width() -> Option<usize> {
     let said = std::env::var("COLUMNS").ok();
     let said = said.and_then(|columns| columns.parse().ok());
     let window = || rustix::termios::tcgetwinsize(&stdout).ok();
-    said.or_else(|| window().map(|window| usize::from(window.ws_col)))
-        .filter(|columns| *columns > 0)
+    let columns = said.or_else(|| window().map(|window| usize::from(window.ws_col)));
+    // A terminal that doesn't know how wide it is says 0.
+    columns.map(|columns| if columns == 0 { WIDTH } else { columns })
 }
 
 /// Who owns which part of RAM, and where it is seen: by machine address.
@@ -99,6 +107,7 @@ fn memory(plan: &Plan, width: Option<usize>) -> String {
         table.row([&span_of(&bytes), &size(bytes.size()), owner, seen, what]);
     }
     table.align_right(1);
+    table.keep_whole(&[0, 1, 3]);
     table.text()
 }
 
@@ -163,6 +172,7 @@ fn placements(plan: &Plan, width: Option<usize>) -> String {
         );
     }
     table.align_right(3);
+    table.keep_whole(&[2, 3]);
     table.text()
 }
 
@@ -190,6 +200,7 @@ fn devices(plan: &Plan, host: &HostMap, width: Option<usize>) -> String {
             ]);
         }
     }
+    table.keep_whole(&[2]);
     table.text()
 }
 

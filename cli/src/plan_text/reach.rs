@@ -34,6 +34,7 @@ pub fn render(view: &View, width: Option<usize>) -> String {
         let between = group.isolation.as_str();
         table.row([&driver, &devices(group), &ranges, &whose, between]);
     }
+    table.keep_whole(&[2]);
     let _ = writeln!(text, "{}", table.text());
     text
 }

@@ -1,6 +1,6 @@
 //! Aligned tables, and paragraphs.
 
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table, presets};
 
 /// A table without lines, its first row a heading.
 pub struct Columns(Table);
@@ -27,6 +27,15 @@ impl Columns {
     pub fn align_right(&mut self, column: usize) {
         if let Some(column) = self.0.column_mut(column) {
             column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+
+    /// Never folds these columns: an address in two lines can't be read.
+    pub fn keep_whole(&mut self, columns: &[usize]) {
+        for column in columns {
+            if let Some(column) = self.0.column_mut(*column) {
+                column.set_constraint(ColumnConstraint::ContentWidth);
+            }
         }
     }
 

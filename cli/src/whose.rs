@@ -113,7 +113,9 @@ fn machine(address: u64, view: &View) -> Machine {
     });
     let reaching = view.reach.touching(address, address.saturating_add(1));
     let dma = reaching.filter(|_| region.is_ram()).map(|group| Masters {
-        driver: group.domain.map(|domain| view.owner(Some(Owner::Domain(domain)))),
+        driver: group
+            .domain
+            .map(|domain| view.owner(Some(Owner::Domain(domain)))),
         devices: group.devices.clone(),
         in_between: group.isolation.as_str(),
     });
@@ -142,7 +144,9 @@ fn seen(address: u64, guest: &Guest) -> Seen {
 
 fn at(regions: &[Region], address: u64) -> Option<&Region> {
     let behind = regions.partition_point(|region| region.end <= address);
-    regions.get(behind).filter(|region| region.contains(address))
+    regions
+        .get(behind)
+        .filter(|region| region.contains(address))
 }
 
 fn what(region: &Region, view: &View) -> String {
@@ -153,7 +157,11 @@ fn what(region: &Region, view: &View) -> String {
         (Kind::Ram, Some(Owner::Reserved)) => format!("RAM reserved as {}", region.label),
         (Kind::Ram, _) => "RAM that nobody got".to_owned(),
         (Kind::Device, Some(Owner::Domain(_))) => {
-            format!("registers of {}, of `{}`", device(region), view.owner(region.owner))
+            format!(
+                "registers of {}, of `{}`",
+                device(region),
+                view.owner(region.owner)
+            )
         }
         (Kind::Device, Some(Owner::Hypervisor)) => {
             format!("registers of {}, the hypervisor's console", device(region))

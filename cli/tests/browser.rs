@@ -31,7 +31,10 @@ fn browser() -> Option<String> {
     let known = ["chromium", "chromium-browser", "google-chrome"];
     let works = |name: &&str| {
         let mut command = Command::new(name);
-        command.arg("--version").stdout(Stdio::null()).stderr(Stdio::null());
+        command
+            .arg("--version")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         command.status().is_ok_and(|status| status.success())
     };
     let found = known.into_iter().find(works).map(str::to_owned);
@@ -85,14 +88,20 @@ impl Folder {
         let address = format!("file://{}", self.path(page).display());
         let output = Command::new(browser)
             .args(FLAGS)
-            .arg(format!("--user-data-dir={}", self.path("profile").display()))
+            .arg(format!(
+                "--user-data-dir={}",
+                self.path("profile").display()
+            ))
             .arg(format!("--window-size={window}"))
             .arg("--enable-logging=stderr")
             .args(["--dump-dom", &address])
             .output()
             .unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
-        let console: Vec<&str> = said.lines().filter(|line| line.contains("CONSOLE")).collect();
+        let console: Vec<&str> = said
+            .lines()
+            .filter(|line| line.contains("CONSOLE"))
+            .collect();
         assert_eq!(console, [""; 0], "the page complains");
         String::from_utf8(output.stdout).unwrap()
     }
@@ -105,7 +114,10 @@ impl Folder {
         let file = Path::new(&folder).join(format!("{name}-{}.png", window.replace(',', "x")));
         let status = Command::new(browser)
             .args(FLAGS)
-            .arg(format!("--user-data-dir={}", self.path("profile").display()))
+            .arg(format!(
+                "--user-data-dir={}",
+                self.path("profile").display()
+            ))
             .arg(format!("--window-size={window}"))
             .arg(format!("--screenshot={}", file.display()))
             .arg(address)
@@ -123,7 +135,10 @@ impl Folder {
                 .split_once("<pre id=\"selftest-result\">")
                 .expect("the script has not come to its end");
             let (result, _) = result.split_once("</pre>").unwrap();
-            let bad: Vec<&str> = result.lines().filter(|line| !line.starts_with("ok: ")).collect();
+            let bad: Vec<&str> = result
+                .lines()
+                .filter(|line| !line.starts_with("ok: "))
+                .collect();
             assert_eq!(bad, [""; 0], "in a window of {window}");
             assert!(result.lines().count() >= 12, "{result}");
             assert!(dom.contains("data-selftest=\"passed\""));
@@ -175,23 +190,38 @@ kernel = "kernel"
     folder.page("hypervisor.bin");
     folder.selftest(&browser, "small");
     let dom = folder.dom(&browser, "page.html#0x48060000", "1280,800");
-    assert!(dom.contains("<title>Terrane plan: aarch64"), "a name was run as a script");
-    assert!(dom.contains("&lt;script&gt;document.title"), "the name is gone");
+    assert!(
+        dom.contains("<title>Terrane plan: aarch64"),
+        "a name was run as a script"
+    );
+    assert!(
+        dom.contains("&lt;script&gt;document.title"),
+        "the name is gone"
+    );
     // As a file of its own the picture is XML, which a browser takes only without a mistake.
     let picture = folder.dom(&browser, "page.svg", "1280,800");
-    assert!(picture.contains("log-23") && !picture.contains("parsererror"), "{picture}");
+    assert!(
+        picture.contains("log-23") && !picture.contains("parsererror"),
+        "{picture}"
+    );
     // The address asked for is found, and its details are shown.
     assert!(dom.contains("1 of 1"), "{dom}");
     let (_, detail) = dom.split_once("<pre id=\"detail\">").unwrap();
     assert!(detail.starts_with("machine: "), "{}", &detail[..80]);
-    assert!(detail.contains("0x48060000-0x4806ffff, 64 KiB"), "{}", &detail[..200]);
+    assert!(
+        detail.contains("0x48060000-0x4806ffff, 64 KiB"),
+        "{}",
+        &detail[..200]
+    );
 }
 
 #[test]
 fn a_board_with_devices() {
     let Some(browser) = browser() else { return };
     let manifest = std::fs::read_to_string(format!("{TESTS}/good/two.toml")).unwrap();
-    let manifest = manifest.replace("../hosts/", "").replace("../files/ramdisk", "kernel");
+    let manifest = manifest
+        .replace("../hosts/", "")
+        .replace("../files/ramdisk", "kernel");
     let folder = Folder::new(&manifest.replace("../files/", ""));
     folder.page("hypervisor.bin");
     folder.selftest(&browser, "virt");

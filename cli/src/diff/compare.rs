@@ -60,7 +60,12 @@ pub struct Handed {
 /// ones.
 pub fn changes(before: &Document, after: &Document) -> Vec<Change> {
     let mut found = Found(Vec::new());
-    found.value(None, "architecture", &before.architecture, &after.architecture);
+    found.value(
+        None,
+        "architecture",
+        &before.architecture,
+        &after.architecture,
+    );
     let (one, other) = (&before.hypervisor, &after.hypervisor);
     found.range("hypervisor", one.region, other.region);
     found.value(None, "on-conflict", &one.on_conflict, &other.on_conflict);
@@ -70,7 +75,13 @@ pub fn changes(before: &Document, after: &Document) -> Vec<Change> {
     for domain in &before.domains {
         match find(after, &domain.name) {
             Some(same) => found.domain(domain, same),
-            None => found.push(Some(&domain.name), "domain", How::Removed, Some(summary(domain)), None),
+            None => found.push(
+                Some(&domain.name),
+                "domain",
+                How::Removed,
+                Some(summary(domain)),
+                None,
+            ),
         }
     }
     for domain in &after.domains {
@@ -115,7 +126,8 @@ impl Found {
 
     fn range(&mut self, what: &str, before: Range, after: Range) {
         if let Some(how) = moved((before.start, before.size), (after.start, after.size)) {
-            let text = |range: Range| format!("{}, {}", span(range.start, range.end()), size(range.size));
+            let text =
+                |range: Range| format!("{}, {}", span(range.start, range.end()), size(range.size));
             self.push(None, what, how, Some(text(before)), Some(text(after)));
         }
     }
@@ -166,7 +178,11 @@ impl Found {
     ) {
         let text = |placement: Placement| {
             let (start, bytes) = (placement.address, placement.size);
-            format!("{}, {}", span(start, start.saturating_add(bytes)), size(bytes))
+            format!(
+                "{}, {}",
+                span(start, start.saturating_add(bytes)),
+                size(bytes)
+            )
         };
         match (before, after) {
             (Some(one), Some(other)) => {
@@ -187,7 +203,8 @@ impl Found {
         let mut gone = Vec::new();
         for bank in before {
             let exact = left.iter().position(|other| other == bank);
-            let alike = |other: &Bank| other.machine == bank.machine || other.address == bank.address;
+            let alike =
+                |other: &Bank| other.machine == bank.machine || other.address == bank.address;
             match exact.or_else(|| left.iter().position(alike)) {
                 Some(index) => {
                     let other = left.remove(index);
@@ -249,7 +266,11 @@ fn total(domain: &Domain) -> String {
 }
 
 fn summary(domain: &Domain) -> String {
-    let direct = if domain.direct_map { "direct-mapped" } else { "not direct-mapped" };
+    let direct = if domain.direct_map {
+        "direct-mapped"
+    } else {
+        "not direct-mapped"
+    };
     format!("{}, {direct}", total(domain))
 }
 
@@ -277,7 +298,10 @@ fn devices(plan: &Document) -> Owners {
                     Some("0xffffffffffffffff") => "DMA".to_owned(),
                     Some(mask) => format!("DMA up to {mask}"),
                 };
-                (device.path.clone(), format!("{}, {reach}", owner(&domain.name)))
+                (
+                    device.path.clone(),
+                    format!("{}, {reach}", owner(&domain.name)),
+                )
             })
         })
         .collect()
@@ -358,6 +382,8 @@ fn owners(plan: &Document) -> Vec<(Range, String)> {
 
 fn owner_at(owners: &[(Range, String)], address: u64) -> &str {
     let behind = owners.partition_point(|(range, _)| range.end() <= address);
-    let here = owners.get(behind).filter(|(range, _)| range.start <= address);
+    let here = owners
+        .get(behind)
+        .filter(|(range, _)| range.start <= address);
     here.map_or("no RAM", |(_, name)| name)
 }

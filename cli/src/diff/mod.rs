@@ -70,7 +70,10 @@ pub fn run(args: &DiffArgs) -> io::Result<Exit> {
     }
     let differs = !found.changes.is_empty()
         || !found.memory.is_empty()
-        || found.conflicts.iter().any(|conflicts| !conflicts.is_empty());
+        || found
+            .conflicts
+            .iter()
+            .any(|conflicts| !conflicts.is_empty());
     Ok(match args.exit_code && differs {
         true => Exit::Conflicts,
         false => Exit::Good,
@@ -118,7 +121,10 @@ fn document(bytes: &[u8]) -> Result<Document, String> {
     let document: Document = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
     match document.version {
         manifest::plan_json::VERSION => Ok(document),
-        other => Err(format!("it has version {other}, this program reads {}", manifest::plan_json::VERSION)),
+        other => Err(format!(
+            "it has version {other}, this program reads {}",
+            manifest::plan_json::VERSION
+        )),
     }
 }
 
@@ -131,7 +137,11 @@ fn difference(before: &Side, after: &Side) -> Difference {
         }
         (None, None) => {}
         (before, _) => {
-            let how = if before.is_some() { How::Removed } else { How::Added };
+            let how = if before.is_some() {
+                How::Removed
+            } else {
+                How::Added
+            };
             changed.push(Change {
                 domain: None,
                 what: "plan".to_owned(),
@@ -182,7 +192,8 @@ fn text(found: &Difference) -> String {
         let name = change.domain.as_deref();
         if heading != Some(name) {
             heading = Some(name);
-            let title = name.map_or_else(|| "Machine".to_owned(), |name| format!("`{}`", shown(name)));
+            let title =
+                name.map_or_else(|| "Machine".to_owned(), |name| format!("`{}`", shown(name)));
             let _ = writeln!(text, "{title}");
         }
         let _ = writeln!(text, "  {}", line(change));
@@ -192,7 +203,11 @@ fn text(found: &Difference) -> String {
     }
     for one in &found.memory {
         let bytes = crate::view::size(one.size);
-        let _ = writeln!(text, "  {}, {bytes}: {} -> {}", one.span, one.before, one.after);
+        let _ = writeln!(
+            text,
+            "  {}, {bytes}: {} -> {}",
+            one.span, one.before, one.after
+        );
     }
     let conflicts = found.conflicts.iter().flatten();
     for (number, one) in conflicts.enumerate() {

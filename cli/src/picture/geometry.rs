@@ -40,11 +40,7 @@ impl Geometry {
         let count = u32::try_from(regions.clone().count()).unwrap_or(u32::MAX);
         // Where there is much to show, size counts less: sixteenths of a pixel for each doubling.
         let step = (1600 / count.max(1)).clamp(4, 64);
-        let scale = Scale::of(
-            regions,
-            |bytes| LEAST + magnitude(bytes) * step / 16,
-            GAP,
-        );
+        let scale = Scale::of(regions, |bytes| LEAST + magnitude(bytes) * step / 16, GAP);
         let columns = u32::try_from(view.guests.len()).unwrap_or(0);
         Self {
             width: GUTTER + COLUMN + columns * (BETWEEN + COLUMN) + MARGIN,

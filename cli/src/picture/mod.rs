@@ -41,13 +41,20 @@ fn details(view: &View, space: Space, region: &Region) -> String {
     let bytes = region.size();
     lines.push(match about(bytes) {
         short if short == size(bytes) => format!("{}, {short}", span(region.start, region.end)),
-        short => format!("{}, {} ({short})", span(region.start, region.end), size(bytes)),
+        short => format!(
+            "{}, {} ({short})",
+            span(region.start, region.end),
+            size(bytes)
+        ),
     });
     if space != Space::Machine && region.is_ram() {
         lines.push(if region.machine == region.start {
             "the same address on the machine".to_owned()
         } else {
-            format!("on the machine {}", span(region.machine, region.machine + bytes))
+            format!(
+                "on the machine {}",
+                span(region.machine, region.machine + bytes)
+            )
         });
     }
     if region.is_ram() || region.kind == Kind::Device {
@@ -85,7 +92,10 @@ fn dma(view: &View, region: &Region) -> String {
     let machine = region.machine;
     let mut drivers: Vec<(Option<usize>, usize)> = Vec::new();
     for group in view.reach.touching(machine, machine + region.size()) {
-        match drivers.iter_mut().find(|(domain, _)| *domain == group.domain) {
+        match drivers
+            .iter_mut()
+            .find(|(domain, _)| *domain == group.domain)
+        {
             Some((_, count)) => *count += group.devices.len(),
             None => drivers.push((group.domain, group.devices.len())),
         }

@@ -29,7 +29,11 @@ pub fn file(view: &View) -> String {
 pub fn picture(view: &View, head: &Markup) -> Markup {
     let geometry = Geometry::of(view);
     let (width, height) = (geometry.width, geometry.height);
-    let class = if view.guests.len() > FEW { "map many" } else { "map" };
+    let class = if view.guests.len() > FEW {
+        "map many"
+    } else {
+        "map"
+    };
     html! {
         svg xmlns="http://www.w3.org/2000/svg" class=(class) width=(width) height=(height)
             viewBox=(format!("0 0 {width} {height}")) role="group" aria-labelledby="map-title" {
@@ -81,7 +85,11 @@ fn machine(view: &View, geometry: &Geometry) -> Markup {
 
 fn domain(view: &View, geometry: &Geometry, place: usize, guest: &Guest) -> Markup {
     let x = Geometry::x(place + 1);
-    let how = if guest.direct { "direct-mapped" } else { "not direct-mapped" };
+    let how = if guest.direct {
+        "direct-mapped"
+    } else {
+        "not direct-mapped"
+    };
     let note = format!("{}, {how}", about(guest.ram));
     html! {
         g class="column" role="list" aria-label=(format!("addresses of {}", guest.name)) {
@@ -99,13 +107,7 @@ fn domain(view: &View, geometry: &Geometry, place: usize, guest: &Guest) -> Mark
 
 /// A region: a pale block with a strip in its owner's colour and pattern, and as many lines of text
 /// as it has room for.
-fn block(
-    view: &View,
-    geometry: &Geometry,
-    space: Space,
-    index: usize,
-    region: &Region,
-) -> Markup {
+fn block(view: &View, geometry: &Geometry, space: Space, index: usize, region: &Region) -> Markup {
     let column = match space {
         Space::Machine => 0,
         Space::Domain(place) => place + 1,
@@ -149,7 +151,10 @@ fn lines(space: Space, region: &Region, room: u32) -> Vec<String> {
 
 /// What joins a domain's column with the machine's, and whether it is registers.
 fn links(guest: &Guest) -> impl Iterator<Item = (Link, bool)> {
-    let registers = guest.regions.iter().filter(|region| region.kind == Kind::Device);
+    let registers = guest
+        .regions
+        .iter()
+        .filter(|region| region.kind == Kind::Device);
     let registers = registers.map(|region| Link {
         guest: region.start,
         machine: region.machine,
@@ -163,7 +168,10 @@ fn links(guest: &Guest) -> impl Iterator<Item = (Link, bool)> {
 fn joined(geometry: &Geometry, place: usize, link: Link, registers: bool) -> Markup {
     let left = GUTTER + COLUMN;
     let right = Geometry::x(place + 1);
-    let (a, b) = (geometry.y(link.machine), geometry.y(link.machine + link.size));
+    let (a, b) = (
+        geometry.y(link.machine),
+        geometry.y(link.machine + link.size),
+    );
     let (c, d) = (geometry.y(link.guest), geometry.y(link.guest + link.size));
     let class = format!(
         "link {}{}",

@@ -6,7 +6,7 @@
 
 use std::fmt::Write as _;
 
-use anstyle::{AnsiColor, Ansi256Color, Color, Style};
+use anstyle::{Ansi256Color, AnsiColor, Color, Style};
 use layout::Owner;
 
 use crate::view::scale::{Scale, Segment, magnitude};
@@ -25,7 +25,12 @@ const COLOURS: [u8; 8] = [117, 215, 151, 223, 183, 229, 110, 181];
 
 /// The bar, for lines of this many characters.
 pub fn render(view: &View, width: usize) -> String {
-    let machine: Vec<Region> = view.host.iter().filter(|one| one.is_ram()).cloned().collect();
+    let machine: Vec<Region> = view
+        .host
+        .iter()
+        .filter(|one| one.is_ram())
+        .cloned()
+        .collect();
     let guests: Vec<(usize, &Guest, Vec<Region>)> = view
         .guests
         .iter()
@@ -170,12 +175,15 @@ fn style(owner: Option<Owner>) -> Style {
     let black = Color::Ansi(AnsiColor::Black);
     let on = |colour: u8| {
         let background = Color::Ansi256(Ansi256Color(colour));
-        Style::new().fg_color(Some(black)).bg_color(Some(background))
+        Style::new()
+            .fg_color(Some(black))
+            .bg_color(Some(background))
     };
     match owner {
-        Some(Owner::Domain(place)) => {
-            on(COLOURS.get(place % COLOURS.len()).copied().unwrap_or_default())
-        }
+        Some(Owner::Domain(place)) => on(COLOURS
+            .get(place % COLOURS.len())
+            .copied()
+            .unwrap_or_default()),
         Some(Owner::Hypervisor) => Style::new().invert(),
         Some(Owner::Kept | Owner::Reserved) => on(250),
         Some(Owner::Nobody) | None => Style::new().dimmed(),
@@ -199,8 +207,8 @@ fn trim(line: &mut String) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::view::reach::Reach;
     use crate::view::Link;
+    use crate::view::reach::Reach;
 
     const MIB: u64 = 1 << 20;
 
@@ -264,7 +272,11 @@ mod tests {
                     |
   0x108000000
 ";
-        let lines = |text: &str| text.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>();
+        let lines = |text: &str| {
+            text.lines()
+                .map(|line| line.trim_end().to_owned())
+                .collect::<Vec<_>>()
+        };
         assert_eq!(lines(&text), lines(expected));
     }
 
@@ -272,10 +284,19 @@ mod tests {
     fn no_line_is_wider_than_the_terminal_and_every_domain_is_there() {
         for width in [40, 80, 132, 200] {
             let text = plain(&render(&view(11), width));
-            let widest = text.lines().map(|line| line.trim_end().chars().count()).max();
-            assert!(widest <= Some(width.max(ADDRESSES + 2 * COLUMN + 2)), "{width}: {text}");
+            let widest = text
+                .lines()
+                .map(|line| line.trim_end().chars().count())
+                .max();
+            assert!(
+                widest <= Some(width.max(ADDRESSES + 2 * COLUMN + 2)),
+                "{width}: {text}"
+            );
             for number in 0..11 {
-                assert!(text.contains(&format!("domain-{number}")), "{width}: {number}");
+                assert!(
+                    text.contains(&format!("domain-{number}")),
+                    "{width}: {number}"
+                );
             }
         }
         let narrow = plain(&render(&view(11), 80));
@@ -286,7 +307,10 @@ mod tests {
     fn colours_are_for_regions_only() {
         let text = render(&view(2), 80);
         assert!(text.contains("\u{1b}["), "{text}");
-        let gap = text.lines().find(|line| line.contains("without RAM")).unwrap();
+        let gap = text
+            .lines()
+            .find(|line| line.contains("without RAM"))
+            .unwrap();
         assert!(!gap.contains('\u{1b}'), "{gap}");
     }
 }

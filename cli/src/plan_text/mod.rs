@@ -38,7 +38,11 @@ pub fn render(source: Source<'_>, view: &View, width: Option<usize>) -> String {
         ),
         ("Devices", devices(plan, host, width)),
     ] {
-        let _ = writeln!(text, "{bold}{title}{bold:#}\n{}\n", body.trim_end_matches('\n'));
+        let _ = writeln!(
+            text,
+            "{bold}{title}{bold:#}\n{}\n",
+            body.trim_end_matches('\n')
+        );
     }
     let _ = writeln!(text, "{bold}What devices can reach{bold:#}");
     text += &reach::render(view, width);
@@ -48,7 +52,8 @@ pub fn render(source: Source<'_>, view: &View, width: Option<usize>) -> String {
 /// The text without colours, and without the blanks that only they need.
 pub fn plain(text: &str) -> String {
     let text = anstream::adapter::strip_str(text).to_string();
-    text.lines().fold(String::new(), |plain, line| plain + line.trim_end() + "\n")
+    text.lines()
+        .fold(String::new(), |plain, line| plain + line.trim_end() + "\n")
 }
 
 /// How many characters a line of standard output has if it is a terminal: what `COLUMNS` says, else
@@ -101,7 +106,10 @@ fn memory(plan: &Plan, width: Option<usize>) -> String {
     }
     rows.sort_by_key(|(range, ..)| range.start());
 
-    let mut table = Columns::new(["MACHINE ADDRESSES", "SIZE", "OWNER", "SEEN AT", "WHAT"], width);
+    let mut table = Columns::new(
+        ["MACHINE ADDRESSES", "SIZE", "OWNER", "SEEN AT", "WHAT"],
+        width,
+    );
     for (range, owner, seen, what) in rows.iter().filter(|(range, ..)| !range.is_empty()) {
         let bytes = range.bytes();
         table.row([&span_of(&bytes), &size(bytes.size()), owner, seen, what]);
@@ -177,7 +185,10 @@ fn placements(plan: &Plan, width: Option<usize>) -> String {
 }
 
 fn devices(plan: &Plan, host: &HostMap, width: Option<usize>) -> String {
-    let mut table = Columns::new(["DOMAIN", "DEVICE", "ADDRESSES", "INTERRUPTS", "DMA"], width);
+    let mut table = Columns::new(
+        ["DOMAIN", "DEVICE", "ADDRESSES", "INTERRUPTS", "DMA"],
+        width,
+    );
     for domain in &plan.domains {
         for device in domain
             .devices

@@ -25,7 +25,13 @@ pub fn render(view: &View, width: Option<usize>) -> String {
     }
     text.push('\n');
     let mut table = Columns::new(
-        ["DRIVER", "DEVICES", "ADDRESSES", "WHOSE MEMORY", "IN BETWEEN"],
+        [
+            "DRIVER",
+            "DEVICES",
+            "ADDRESSES",
+            "WHOSE MEMORY",
+            "IN BETWEEN",
+        ],
         width,
     );
     for group in masters {
@@ -72,7 +78,13 @@ fn range((start, end): &(u64, u64)) -> String {
 fn whose(view: &View, group: &Masters) -> String {
     let owners = group.touched.iter();
     let lines: Vec<String> = owners
-        .map(|one| format!("{}: {}", view.owner(Some(one.owner)), view::about(one.bytes)))
+        .map(|one| {
+            format!(
+                "{}: {}",
+                view.owner(Some(one.owner)),
+                view::about(one.bytes)
+            )
+        })
         .collect();
     lines.join("\n")
 }

@@ -66,7 +66,12 @@ pub fn grouped(regions: Vec<Region>) -> Vec<Region> {
             Some(last) if joins(last, &region) => {
                 last.end = region.end;
                 let known = |part| !last.parts.contains(part);
-                let new: Vec<_> = region.parts.iter().filter(|part| known(part)).cloned().collect();
+                let new: Vec<_> = region
+                    .parts
+                    .iter()
+                    .filter(|part| known(part))
+                    .cloned()
+                    .collect();
                 last.parts.extend(new);
                 let names: BTreeSet<&str> =
                     last.parts.iter().map(|part| part.name.as_str()).collect();

@@ -27,10 +27,17 @@ pub fn of(source: Source<'_>, domain: &DomainPlan) -> Guest {
     }
     if domain.identity.uses_host_layout() {
         let ranges = source.host.controller.ranges.iter();
-        regions.extend(ranges.map(|range| Region {
-            why: "with the host's layout a domain finds its controller where the host has it"
-                .to_owned(),
-            ..host::region(range, Kind::Controller, owner, "interrupt controller".to_owned())
+        regions.extend(ranges.map(|range| {
+            Region {
+                why: "with the host's layout a domain finds its controller where the host has it"
+                    .to_owned(),
+                ..host::region(
+                    range,
+                    Kind::Controller,
+                    owner,
+                    "interrupt controller".to_owned(),
+                )
+            }
         }));
     }
     Guest {

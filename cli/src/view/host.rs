@@ -8,20 +8,20 @@ use super::{Kind, Part, Region, Source, flat, shown, why};
 pub fn regions(source: Source<'_>) -> Vec<Region> {
     let mut regions = named(source);
     regions.extend(source.plan.owners().into_iter().map(|owned| {
-            let bytes = owned.frames.bytes();
-            let label = match owned.owner {
-                Owner::Domain(index) => source
-                    .plan
-                    .domains
-                    .get(index)
-                    .map_or_else(String::new, |domain| shown(&domain.name)),
-                other => super::nobody(Some(other)).to_owned(),
-            };
-            Region {
-                why: why::ram(source, owned),
-                ..region(&bytes, Kind::Ram, Some(owned.owner), label)
-            }
-        }));
+        let bytes = owned.frames.bytes();
+        let label = match owned.owner {
+            Owner::Domain(index) => source
+                .plan
+                .domains
+                .get(index)
+                .map_or_else(String::new, |domain| shown(&domain.name)),
+            other => super::nobody(Some(other)).to_owned(),
+        };
+        Region {
+            why: why::ram(source, owned),
+            ..region(&bytes, Kind::Ram, Some(owned.owner), label)
+        }
+    }));
     for range in &source.host.controller.ranges {
         let label = "interrupt controller".to_owned();
         let origin = source.host.controller.origin;
@@ -33,7 +33,12 @@ pub fn regions(source: Source<'_>) -> Vec<Region> {
     for iommu in &source.host.iommus {
         regions.extend(iommu.ranges.iter().map(|range| Region {
             why: why::described(source, "an IOMMU, hidden from every domain", iommu.origin),
-            ..region(range, Kind::Iommu, Some(Owner::Hypervisor), shown(&iommu.path))
+            ..region(
+                range,
+                Kind::Iommu,
+                Some(Owner::Hypervisor),
+                shown(&iommu.path),
+            )
         }));
     }
     for index in 0..source.host.devices.len() {
@@ -51,7 +56,12 @@ fn named(source: Source<'_>) -> Vec<Region> {
         let parts = here.filter_map(|frames| frames.bytes().intersection(&reserved.range));
         named.extend(parts.map(|range| Region {
             why: why::described(source, "reserved under this name", reserved.origin),
-            ..region(&range, Kind::Ram, Some(Owner::Reserved), shown(&reserved.name))
+            ..region(
+                &range,
+                Kind::Ram,
+                Some(Owner::Reserved),
+                shown(&reserved.name),
+            )
         }));
     }
     named

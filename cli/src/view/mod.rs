@@ -199,7 +199,10 @@ fn machine(source: Source<'_>) -> String {
     let cpus = source.host.cpus.len();
     let plural = if cpus == 1 { "" } else { "s" };
     let architecture = source.plan.architecture.as_str();
-    format!("{architecture}, {cpus} CPU{plural}, {} of RAM", about(ram(source)))
+    format!(
+        "{architecture}, {cpus} CPU{plural}, {} of RAM",
+        about(ram(source))
+    )
 }
 
 /// A name from outside as it is shown: what a terminal or a page would take for an order is spelled
@@ -237,21 +240,19 @@ pub fn size(bytes: u64) -> String {
     }
 }
 
-/// Bytes in a short form, rounded to three digits.
+/// Bytes in a short form, rounded to tenths of its unit below 100.
 pub fn about(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
-    let mut unit = 0;
-    let mut rest = bytes;
-    // Tenths of a unit: integers, so that every machine rounds alike.
-    let mut tenths = u128::from(bytes) * 10;
-    while rest >= 1024 && unit + 1 < UNITS.len() {
-        rest >>= 10;
-        unit += 1;
-        tenths = (u128::from(bytes) * 10) >> (10 * unit);
-    }
+    let bytes = u128::from(bytes);
+    let unit = (0..UNITS.len() - 1)
+        .find(|unit| bytes < 1024 << (10 * unit))
+        .unwrap_or(UNITS.len() - 1);
+    // Integers, so that every machine rounds alike.
+    let one = 1_u128 << (10 * unit);
+    let tenths = (bytes * 10 + one / 2) >> (10 * unit);
     let name = UNITS.get(unit).copied().unwrap_or_default();
     if tenths % 10 == 0 || tenths >= 1000 {
-        format!("{} {name}", tenths / 10)
+        format!("{} {name}", (tenths + 5) / 10)
     } else {
         format!("{}.{} {name}", tenths / 10, tenths % 10)
     }
@@ -268,12 +269,12 @@ mod tests {
     }
 
     #[test]
-    fn short_sizes_are_rounded_down() {
+    fn short_sizes_are_rounded() {
         let shown = [0, 1023, 1024, 1536, 1_788_866_560, 1 << 40, 999 << 20].map(about);
         assert_eq!(
             shown,
             [
-                "0 B", "1023 B", "1 KiB", "1.5 KiB", "1.6 GiB", "1 TiB", "999 MiB"
+                "0 B", "1023 B", "1 KiB", "1.5 KiB", "1.7 GiB", "1 TiB", "999 MiB"
             ]
         );
     }

@@ -75,7 +75,9 @@ impl Reach {
                 domain: device.domain,
                 isolation: device.isolation,
                 devices: vec![path],
-                ranges: machine.map(|one| (one.start().raw(), one.end().raw())).collect(),
+                ranges: machine
+                    .map(|one| (one.start().raw(), one.end().raw()))
+                    .collect(),
                 touched: reached.map(touched).collect(),
             });
         }
@@ -105,6 +107,8 @@ fn touched(reached: &layout::reach::Reached) -> Touched {
     Touched {
         owner: reached.owner,
         bytes: reached.bytes,
-        ranges: ranges.map(|bytes| (bytes.start().raw(), bytes.end().raw())).collect(),
+        ranges: ranges
+            .map(|bytes| (bytes.start().raw(), bytes.end().raw()))
+            .collect(),
     }
 }

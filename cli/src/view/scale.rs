@@ -112,7 +112,11 @@ mod tests {
 
     #[test]
     fn borders_of_all_spaces_count_and_gaps_are_cut() {
-        let regions = [region(0x1000, 0x3000), region(0x2000, 0x3000), region(1 << 40, 2 << 40)];
+        let regions = [
+            region(0x1000, 0x3000),
+            region(0x2000, 0x3000),
+            region(1 << 40, 2 << 40),
+        ];
         let scale = Scale::of(regions.iter(), |bytes| 10 + magnitude(bytes), 5);
         let seen: Vec<(u64, u32, bool)> = scale
             .segments

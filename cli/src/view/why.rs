@@ -45,12 +45,15 @@ fn of_domain(source: Source<'_>, domain: &DomainPlan, bytes: &MachineRange) -> S
     let overlaps = |start: u64, size: u64| {
         start < bytes.end().raw() && bytes.start().raw() < start.saturating_add(size)
     };
-    let named = request.static_mem.iter().find(|one| overlaps(one.start, one.size));
+    let named = request
+        .static_mem
+        .iter()
+        .find(|one| overlaps(one.start, one.size));
     if let Some(named) = named {
         return described(source, "named by `static-mem`", named.origin);
     }
-    let low = source.plan.architecture == layout::Architecture::X86_64
-        && bytes.end().raw() <= 1 << 20;
+    let low =
+        source.plan.architecture == layout::Architecture::X86_64 && bytes.end().raw() <= 1 << 20;
     if low {
         return "RAM below 1 MiB, where a PC's CPUs start".to_owned();
     }
@@ -86,7 +89,11 @@ fn kept(source: Source<'_>, bytes: &MachineRange) -> String {
 }
 
 fn reserved(source: Source<'_>, bytes: &MachineRange) -> String {
-    let boot = source.host.boot.iter().find(|one| one.range.overlaps(bytes));
+    let boot = source
+        .host
+        .boot
+        .iter()
+        .find(|one| one.range.overlaps(bytes));
     match boot.map(|boot| boot.kind) {
         Some(BootKind::HostTree) => "the boot loader's device tree lies here".to_owned(),
         Some(BootKind::Container) => "the boot loader's container lies here".to_owned(),

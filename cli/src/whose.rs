@@ -151,11 +151,7 @@ fn at(regions: &[Region], address: u64) -> Option<&Region> {
 
 fn what(region: &Region, view: &View) -> String {
     match (region.kind, region.owner) {
-        (Kind::Ram, Some(Owner::Hypervisor)) => "the hypervisor's memory".to_owned(),
-        (Kind::Ram, Some(Owner::Domain(_))) => format!("RAM of `{}`", view.owner(region.owner)),
-        (Kind::Ram, Some(Owner::Kept)) => "RAM with modules that are kept for a restart".to_owned(),
-        (Kind::Ram, Some(Owner::Reserved)) => format!("RAM reserved as {}", region.label),
-        (Kind::Ram, _) => "RAM that nobody got".to_owned(),
+        (Kind::Ram, _) => view.ram_words(region),
         (Kind::Device, Some(Owner::Domain(_))) => {
             format!(
                 "registers of {}, of `{}`",

@@ -268,5 +268,5 @@ kernel = "kernel.elf"
     folder.selftest(&browser, "large");
     let dom = folder.dom(&browser, "page.html#guest-38", "1280,800");
     assert!(dom.contains("40 CPUs"), "{dom}");
-    assert!(dom.contains("<pre id=\"detail\">machine: RAM of guest-38\n"));
+    assert!(dom.contains("<pre id=\"detail\">machine: RAM of `guest-38`\n"));
 }

@@ -178,6 +178,20 @@ impl View {
             other => nobody(other).to_owned(),
         }
     }
+
+    /// The machine's RAM in words.
+    pub fn ram_words(&self, region: &Region) -> String {
+        match region.owner {
+            Some(Owner::Hypervisor) => "the hypervisor's memory".to_owned(),
+            Some(Owner::Domain(_)) => format!("RAM of `{}`", self.owner(region.owner)),
+            Some(Owner::Kept) => "RAM with modules that are kept for a restart".to_owned(),
+            Some(Owner::Reserved) if region.label == nobody(region.owner) => {
+                "RAM that is reserved".to_owned()
+            }
+            Some(Owner::Reserved) => format!("RAM reserved as {}", region.label),
+            Some(Owner::Nobody) | None => "RAM that nobody got".to_owned(),
+        }
+    }
 }
 
 /// An owner that isn't a domain, in words.
@@ -251,7 +265,7 @@ pub fn about(bytes: u64) -> String {
     let one = 1_u128 << (10 * unit);
     let tenths = (bytes * 10 + one / 2) >> (10 * unit);
     let name = UNITS.get(unit).copied().unwrap_or_default();
-    if tenths % 10 == 0 || tenths >= 1000 {
+    if tenths.is_multiple_of(10) || tenths >= 1000 {
         format!("{} {name}", (tenths + 5) / 10)
     } else {
         format!("{}.{} {name}", tenths / 10, tenths % 10)

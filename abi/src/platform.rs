@@ -13,7 +13,7 @@ pub const SETTIME64: u32 = 62;
 /// `XENPF_get_dom0_console`: how firmware left the screen.
 pub const GET_CONSOLE: u32 = 64;
 /// The version of the structure that the caller has to name.
-pub const INTERFACE_VERSION: u32 = 0x0300_0000;
+pub const INTERFACE_VERSION: u32 = 0x0300_0001;
 
 /// The head of `struct xen_platform_op`.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]

@@ -56,6 +56,8 @@ pub struct Arch {
     pub description: DescriptionForm,
     /// What a domain finds its hardware by: the plan's `tree` range, as people are told of it.
     pub guest_description: &'static str,
+    /// The machine and the CPU that a starter manifest asks QEMU for.
+    pub starter: (&'static str, &'static str),
     /// Additions to `-machine`.
     pub machines: &'static [MachineWords],
     /// Additions to `-cpu`: features, each unless the manifest says it in either sense.
@@ -77,6 +79,7 @@ static ARCHITECTURES: [Arch; 2] = [
         image: ImageForm::Arm64Image,
         description: DescriptionForm::Tree,
         guest_description: "device tree",
+        starter: ("virt,gic-version=3", "cortex-a57"),
         // EL2, and a tree without random seeds, so that it repeats.
         machines: &[MachineWords {
             family: "virt",
@@ -94,6 +97,7 @@ static ARCHITECTURES: [Arch; 2] = [
         image: ImageForm::Elf,
         description: DescriptionForm::Capture,
         guest_description: "start info, ACPI",
+        starter: ("q35", "EPYC"),
         machines: &[],
         // QEMU's emulated MWAIT raises #GP where Linux uses it. What its emulation lacks it would
         // say in a line each at every start.

@@ -5,6 +5,12 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::capture::HostCommand;
+use crate::completions::CompletionsArgs;
+use crate::init::InitArgs;
+use crate::man::ManArgs;
+use crate::schema::SchemaArgs;
+
 /// Plan, check and run systems of direct-mapped domains.
 ///
 /// A manifest describes one machine and its domains. Exit status: 0 good; 1 the manifest has conflicts; 2 a file can't
@@ -37,6 +43,17 @@ pub enum Command {
     Image(ImageArgs),
     /// Boot it in QEMU; each console line begins with its domain's name
     Run(RunArgs),
+    /// Write a starter manifest that works
+    Init(InitArgs),
+    /// Describe machines
+    #[command(subcommand)]
+    Host(HostCommand),
+    /// Write the manifest's JSON schema, for editors
+    Schema(SchemaArgs),
+    /// Write what a shell completes the command line by
+    Completions(CompletionsArgs),
+    /// Write the manual pages
+    Man(ManArgs),
 }
 
 /// What every command takes that reads a manifest.

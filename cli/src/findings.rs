@@ -61,6 +61,10 @@ impl Findings {
                 *start,
                 span.clone(),
             )),
+            Position::Node { path, .. } if origins.trees().is_some() => {
+                let file = origins.trees().unwrap_or_default();
+                Some(Place::without_lines(format!("{file} {}", in_tree(path))))
+            }
             position => Some(Place::without_lines(position.to_string())),
         }
     }
@@ -92,5 +96,29 @@ impl Findings {
         });
         let form = if json { Form::Json } else { Form::Text };
         diagnostics::emit(&self.diagnostics, &self.sources, form, stream)
+    }
+}
+
+/// "/chosen/net, cells 0 to 3 of xen,static-mem" for "/chosen/net:xen,static-mem[0..16]".
+fn in_tree(path: &str) -> String {
+    let Some((node, property)) = path.split_once(':') else {
+        return path.to_owned();
+    };
+    let Some((name, bytes)) = property.split_once('[') else {
+        return format!("{node}, {property}");
+    };
+    let bytes = bytes.trim_end_matches(']').split_once("..");
+    let bytes = bytes
+        .and_then(|(start, end)| Some((start.parse::<usize>().ok()?, end.parse::<usize>().ok()?)));
+    match bytes {
+        Some((start, end)) if start > 0 && start % 4 == 0 && end > start => {
+            let (first, last) = (start / 4, (end - 1) / 4);
+            if first == last {
+                format!("{node}, cell {first} of {name}")
+            } else {
+                format!("{node}, cells {first} to {last} of {name}")
+            }
+        }
+        _ => format!("{node}, {name}"),
     }
 }

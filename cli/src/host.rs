@@ -3,6 +3,8 @@
 
 use std::path::Path;
 
+use layout::{MachineRange, Origin, RamBank};
+use manifest::capture::{self, Captured};
 use manifest::pc;
 use manifest::toml::{HostSource, HostSpec, Manifest, QemuSpec};
 
@@ -35,17 +37,100 @@ pub enum Description {
     Pc(Box<pc::Description>),
 }
 
-/// A description as the file of a board.
-struct BoardFile {
-    bytes: Vec<u8>,
-    form: DescriptionForm,
+/// A file that describes a machine.
+pub struct HostFile {
+    /// The architecture of its machine.
+    pub arch: &'static Arch,
+    described: Described,
+}
+
+/// What such a file holds.
+enum Described {
+    /// A device tree, and memory for one that names none.
+    Tree(Vec<u8>, Vec<MachineRange>),
+    /// What was found on a PC.
+    Pc(Box<pc::Description>),
+}
+
+impl HostFile {
+    /// The file `path`, which has these bytes.
+    ///
+    /// # Errors
+    /// It is no description of a machine that the command plans for.
+    pub fn read(path: &Path, bytes: Vec<u8>) -> Result<Self, Diagnostic> {
+        // A device tree begins with its magic number.
+        if bytes.trim_ascii_start().first() != Some(&b'{') {
+            return Ok(Self {
+                arch: Arch::of_description(DescriptionForm::Tree),
+                described: Described::Tree(bytes, Vec::new()),
+            });
+        }
+        let text = std::str::from_utf8(&bytes).map_err(|error| error.to_string());
+        let captured = text.and_then(|text| capture::read(text).map_err(|error| error.to_string()));
+        match captured {
+            Ok(Captured::Pc(described)) => Ok(Self {
+                arch: Arch::of_description(DescriptionForm::Capture),
+                described: Described::Pc(described),
+            }),
+            Ok(Captured::Tree {
+                architecture,
+                tree,
+                memory,
+            }) => {
+                let name = architecture.as_str();
+                let arch = Arch::find(name).ok_or_else(|| {
+                    let message = format!(
+                        "{} is of {name}, on which Terrane doesn't run yet",
+                        path.display()
+                    );
+                    Diagnostic::error("not-built-yet", message)
+                })?;
+                Ok(Self {
+                    arch,
+                    described: Described::Tree(tree, memory),
+                })
+            }
+            Err(reason) => {
+                let message = format!("{} can't be read: {reason}", path.display());
+                Err(Diagnostic::error("host-invalid", message)
+                    .with_help("name what `terrane host capture` wrote, or the hypervisor with the word `capture`"))
+            }
+        }
+    }
+
+    /// What it says of its machine, to which the boot loader adds `memory`.
+    ///
+    /// # Errors
+    /// Its tree can't be read.
+    pub fn describe(self, path: &Path, memory: &[RamBank]) -> Result<Description, Diagnostic> {
+        let (tree, found) = match self.described {
+            Described::Pc(described) => return Ok(Description::Pc(described)),
+            Described::Tree(tree, found) => (tree, found),
+        };
+        let found = found.into_iter().map(|range| RamBank {
+            range,
+            node: None,
+            origin: Origin::NONE,
+        });
+        let found: Vec<RamBank> = found.collect();
+        let added = if memory.is_empty() {
+            found.as_slice()
+        } else {
+            memory
+        };
+        let handed = host_tree::with_memory(&tree, added)
+            .and_then(|tree| host_tree::with_container(&tree, 0, 0))
+            .map_err(|error| not_a_tree(path, &error))?;
+        let live = handed.clone();
+        Ok(Description::Tree { handed, live })
+    }
 }
 
 /// Which architecture a manifest's host has, and the board's file if there is one.
 pub struct Source {
     /// The architecture.
     pub arch: &'static Arch,
-    board: Option<BoardFile>,
+    board: Option<HostFile>,
 }
 
 impl Source {
@@ -67,14 +152,14 @@ impl Source {
                     found.sides.push(named_here(place));
                     findings.give_up(found, Exit::Unreadable)
                 })?;
-                // A device tree begins with its magic number.
-                let form = match bytes.trim_ascii_start().first() {
-                    Some(b'{') => DescriptionForm::Capture,
-                    _ => DescriptionForm::Tree,
-                };
+                let board = HostFile::read(&path.value, bytes).map_err(|mut found| {
+                    let place = findings.place(path.origin, &manifest.origins);
+                    found.sides.push(named_here(place));
+                    findings.give_up(found, Exit::Unreadable)
+                })?;
                 Ok(Self {
-                    arch: Arch::of_description(form),
-                    board: Some(BoardFile { bytes, form }),
+                    arch: board.arch,
+                    board: Some(board),
                 })
             }
         }
@@ -137,11 +222,13 @@ impl Host {
             }
             (HostSource::Description(path), board) => {
                 let described = board.ok_or(Exit::Unreadable).and_then(|board| {
-                    of_board(&path.value, &board, spec).map_err(|mut found| {
-                        let place = findings.place(path.origin, &manifest.origins);
-                        found.sides.push(named_here(place));
-                        findings.give_up(found, Exit::Unreadable)
-                    })
+                    board
+                        .describe(&path.value, &spec.memory)
+                        .map_err(|mut found| {
+                            let place = findings.place(path.origin, &manifest.origins);
+                            found.sides.push(named_here(place));
+                            findings.give_up(found, Exit::Unreadable)
+                        })
                 });
                 (Loader::Board, described?)
             }
@@ -187,25 +274,6 @@ fn of_qemu(
         }
     };
     Ok((Loader::Qemu(Box::new(machine)), description))
-}
-
-fn of_board(path: &Path, file: &BoardFile, spec: &HostSpec) -> Result<Description, Diagnostic> {
-    match file.form {
-        DescriptionForm::Tree => {
-            let handed = host_tree::with_memory(&file.bytes, &spec.memory)
-                .and_then(|tree| host_tree::with_container(&tree, 0, 0))
-                .map_err(|error| not_a_tree(path, &error))?;
-            let live = handed.clone();
-            Ok(Description::Tree { handed, live })
-        }
-        DescriptionForm::Capture => captured(&file.bytes)
-            .map(|described| Description::Pc(Box::new(described)))
-            .map_err(|reason| {
-                let message = format!("{} can't be read: {reason}", path.display());
-                Diagnostic::error("host-invalid", message)
-                    .with_help("a PC's description is what the hypervisor prints with `capture`")
-            }),
-    }
 }
 
 fn captured(line: &[u8]) -> Result<pc::Description, String> {

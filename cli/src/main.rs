@@ -6,7 +6,9 @@
 mod arch;
 mod args;
 mod boot;
+mod capture;
 mod commands;
+mod completions;
 mod diagnostics;
 mod diff;
 mod exit;
@@ -16,15 +18,20 @@ mod host;
 mod host_tree;
 mod hypervisor;
 mod image;
+mod init;
+mod man;
+mod output;
 mod picture;
 mod plan_text;
 mod qemu;
 mod run;
+mod schema;
 mod status;
 mod system;
 mod told;
 mod view;
 mod whose;
+mod xen_tree;
 
 use std::process::ExitCode;
 
@@ -41,6 +48,11 @@ fn main() -> ExitCode {
         Command::Diff(args) => diff::run(&args),
         Command::Image(args) => commands::image(&args),
         Command::Run(args) => commands::run(args),
+        Command::Init(args) => init::init(&args),
+        Command::Host(command) => capture::host(&command),
+        Command::Schema(args) => schema::schema(&args),
+        Command::Completions(args) => completions::completions(&args),
+        Command::Man(args) => man::man(&args),
     };
     match result {
         Ok(exit) => exit.into(),

@@ -7,10 +7,11 @@
 use std::path::Path;
 
 use layout::{Conflict, HostMap, Outcome, SystemRequest};
+use manifest::origin::Origins;
 use manifest::plan_json::{digest, plan_json};
 use manifest::toml::{self, HostSpec, LoadError, Loaded, Manifest};
 
-use crate::arch::Arch;
+use crate::arch::{Arch, DescriptionForm};
 use crate::args::ManifestArgs;
 use crate::boot::Places;
 use crate::diagnostics::{self, Diagnostic, Place, Severity, Side};
@@ -20,6 +21,7 @@ use crate::host::{Asking, Host, Loader, Source};
 use crate::hypervisor::{Footprint, Hypervisor};
 use crate::told;
 use crate::view::Source as ViewSource;
+use crate::xen_tree::{Form, XenTree, files_unknown};
 
 /// What a command does with the system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,11 +47,16 @@ pub struct System {
     /// What the planner was told of the host.
     pub map: HostMap,
     /// What was asked for.
-    pub request: SystemRequest,
+    request: SystemRequest,
+    /// Where each was said.
+    origins: Origins,
     /// The plan and its conflicts.
     pub outcome: Outcome,
-    /// The manifest's files, and the container that they make.
-    loaded: Loaded,
+    /// The domains' names, in the manifest's order.
+    names: Vec<String>,
+    focus: usize,
+    /// The manifest's files, and the container that they make; a device tree names none.
+    loaded: Option<Loaded>,
 }
 
 impl System {
@@ -64,6 +71,9 @@ impl System {
         more: &[String],
         findings: &mut Findings,
     ) -> Result<Self, Exit> {
+        if let Some(tree) = tree_of(&args.manifest, findings)? {
+            return Self::plan_tree(&tree, args, purpose, findings);
+        }
         let manifest = load(&args.manifest, findings)?;
         let (spec, source) = match host_of(&manifest, findings) {
             Ok(found) => found,
@@ -91,7 +101,8 @@ impl System {
             .map_or_else(|| Footprint::assumed(arch.image), |image| image.footprint);
         let told = told::tell(&host, &spec, &footprint, &mut loaded, findings)?;
 
-        let outcome = layout::plan(&told.map, &told.request);
+        let mut outcome = layout::plan(&told.map, &told.request);
+        layout::diagnose(&told.map, &told.request, &mut outcome);
         let manifest = loaded.manifest();
         findings.conflicts(&told.problems, &manifest.origins);
         let new: Vec<Conflict> = outcome
@@ -110,26 +121,57 @@ impl System {
             map: told.map,
             request: told.request,
             outcome,
-            loaded,
+            names: names(&manifest.request),
+            focus: focus(&manifest.request),
+            origins: manifest.origins.clone(),
+            loaded: Some(loaded),
+        })
+    }
+
+    /// Plans the system of a device tree for Xen.
+    fn plan_tree(
+        tree: &XenTree,
+        args: &ManifestArgs,
+        purpose: Purpose,
+        findings: &mut Findings,
+    ) -> Result<Self, Exit> {
+        // Xen has the binding on Arm; its RISC-V port starts no domain yet.
+        let arch = Arch::of_description(DescriptionForm::Tree);
+        let hypervisor = find_hypervisor(args, arch, purpose == Purpose::Boot, findings)?;
+        let footprint = hypervisor
+            .as_ref()
+            .map_or_else(|| Footprint::assumed(arch.image), |image| image.footprint);
+        let planned = tree.plan(&footprint, findings)?;
+        let has_kernel = |domain: &layout::DomainRequest| domain.kernel.is_some();
+        if purpose == Purpose::Boot {
+            findings.add(files_unknown(Severity::Error));
+        } else if planned.request.domains.iter().any(has_kernel) {
+            findings.add(files_unknown(Severity::Warning));
+        }
+        Ok(Self {
+            arch,
+            loader: Loader::Board,
+            hypervisor,
+            places: planned.places,
+            host_tree: None,
+            map: planned.map,
+            outcome: planned.outcome,
+            names: names(&planned.request),
+            focus: focus(&planned.request),
+            request: planned.request,
+            origins: planned.origins,
+            loaded: None,
         })
     }
 
     /// The domains' names, in the manifest's order.
     pub fn domains(&self) -> Vec<String> {
-        let domains = &self.loaded.manifest().request.domains;
-        domains
-            .iter()
-            .map(|domain| domain.name.value.clone())
-            .collect()
+        self.names.clone()
     }
 
     /// The domain that has the console: the hardware domain, else the first.
     pub fn focus(&self) -> usize {
-        let domains = &self.loaded.manifest().request.domains;
-        domains
-            .iter()
-            .position(|domain| domain.identity().is_hardware())
-            .unwrap_or(0)
+        self.focus
     }
 
     /// The system as people look at it.
@@ -138,7 +180,7 @@ impl System {
             plan: &self.outcome.plan,
             host: &self.map,
             request: &self.request,
-            origins: &self.loaded.manifest().origins,
+            origins: &self.origins,
         }
     }
 
@@ -153,7 +195,7 @@ impl System {
     /// It can't be made.
     pub fn container(&self) -> Result<Vec<u8>, Diagnostic> {
         let digest = digest(&self.json());
-        self.loaded
+        self.loaded()?
             .container(Some(&digest))
             .map_err(|error| container_failed(&error))
     }
@@ -163,9 +205,42 @@ impl System {
     /// # Errors
     /// It can't be made.
     pub fn container_without_digest(&self) -> Result<Vec<u8>, Diagnostic> {
-        self.loaded
+        self.loaded()?
             .container(None)
             .map_err(|error| container_failed(&error))
+    }
+
+    fn loaded(&self) -> Result<&Loaded, Diagnostic> {
+        let loaded = self.loaded.as_ref();
+        loaded.ok_or_else(|| files_unknown(Severity::Error))
+    }
+}
+
+fn names(request: &SystemRequest) -> Vec<String> {
+    let domains = request.domains.iter();
+    domains.map(|domain| domain.name.value.clone()).collect()
+}
+
+fn focus(request: &SystemRequest) -> usize {
+    let is_hardware = |domain: &layout::DomainRequest| domain.identity().is_hardware();
+    request.domains.iter().position(is_hardware).unwrap_or(0)
+}
+
+/// The device tree that is named in place of a TOML file, if it is one.
+fn tree_of(path: &Path, findings: &mut Findings) -> Result<Option<XenTree>, Exit> {
+    let bytes = std::fs::metadata(path).and_then(|metadata| {
+        // A pipe can be read once, and is TOML.
+        if metadata.is_file() {
+            std::fs::read(path)
+        } else {
+            Ok(Vec::new())
+        }
+    });
+    // What can't be read is said by the reader of TOML.
+    match Form::of(path, bytes.unwrap_or_default()) {
+        Form::Other => Ok(None),
+        _ if !path.exists() => Ok(None),
+        form => XenTree::read(path, form, findings).map(Some),
     }
 }
 
@@ -177,13 +252,6 @@ fn host_of(manifest: &Manifest, findings: &mut Findings) -> Result<(HostSpec, So
 
 fn load(path: &Path, findings: &mut Findings) -> Result<Manifest, Exit> {
     let name = path.display().to_string();
-    let extension = path.extension().and_then(|extension| extension.to_str());
-    if let Some("dtb" | "dts") = extension {
-        let message = "the command doesn't plan from a device tree in Xen's binding yet";
-        let found = Diagnostic::error("not-built-yet", message)
-            .with_help("describe the system in TOML; the hypervisor boots such a tree as it is");
-        return Err(findings.give_up(found, Exit::Conflicts));
-    }
     match toml::load(path) {
         Ok(manifest) => {
             findings.add_source(name, manifest.text.clone());
@@ -239,7 +307,7 @@ pub fn container_failed(error: &toml::BuildError) -> Diagnostic {
 
 /// Whether a conflict is only what follows from a problem that has been shown: what couldn't be
 /// read is absent to the planner.
-fn follows(conflict: &Conflict, problems: &[Conflict]) -> bool {
+pub fn follows(conflict: &Conflict, problems: &[Conflict]) -> bool {
     use layout::Code::{CpusZero, KernelMissing, MemoryZero, NameEmpty};
     let domains = || conflict.sides.iter().filter_map(|side| side.domain);
     let known = |domain| {

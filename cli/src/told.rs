@@ -226,7 +226,8 @@ fn firmwares_own(memory: &[RamBank]) -> impl Iterator<Item = Conflict> {
     })
 }
 
-fn no_room(what: &str) -> Diagnostic {
+/// The finding that the host is too small for what boots it.
+pub fn no_room(what: &str) -> Diagnostic {
     let message = format!("the host's memory has no room for {what}");
     Diagnostic::error("boot-no-room", message)
         .with_help("give the host more memory, or the domains smaller files")

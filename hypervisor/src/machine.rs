@@ -251,7 +251,7 @@ pub trait Machine: Sized + Send + Sync + 'static {
     fn flush_cache(&self, claim: &Claim, offset: u64, bytes: u64, operation: CacheFlush);
 
     /// Maps all frames of the claim from `at` upwards, with the largest pages that fit, in place of
-    /// whatever was there. The caller has checked that the guest range doesn't wrap.
+    /// whatever was there, whose translations no CPU uses any more when it returns. The caller has checked that the guest range doesn't wrap.
     ///
     /// # Errors
     /// [`MapError`]; then nothing has changed.
@@ -263,12 +263,16 @@ pub trait Machine: Sized + Send + Sync + 'static {
         access: Access,
     ) -> Result<(), MapError>;
 
-    /// Takes pages out of stage 2, also ones that aren't there, and waits until no CPU uses the old
-    /// translation.
+    /// Takes pages out of stage 2, also ones that aren't there. CPUs may go on using the old translations until
+    /// [`settle`](Self::settle).
     ///
     /// # Errors
     /// [`MapError::OutOfTables`] if a larger page must be split; then nothing has changed.
     fn unmap(&self, domain: &Self::Domain, pages: GfnRange) -> Result<(), MapError>;
+
+    /// Waits until no CPU uses a translation that [`unmap`](Self::unmap) has taken out. Called once for many of them, before
+    /// a frame that isn't the domain's own changes hands, and before the guest is told that its pages are gone.
+    fn settle(&self, domain: &Self::Domain);
 
     /// Drops every translation of the domain and gives its tables back to the domain's own pool: a
     /// domain that is built anew starts from this.

@@ -84,6 +84,8 @@ codes! {
     OverlapDomainMmio = "overlap-domain-mmio";
     /// Static memory, or a part of it, isn't RAM.
     StaticOutsideRam = "static-outside-ram";
+    /// Static memory begins in one bank of RAM and ends in another, with a hole between.
+    StaticAcrossBanks = "static-across-banks";
     /// Static memory passes 2^64.
     StaticWraps = "static-wraps";
     /// Static memory or a size isn't a multiple of 4 KiB.
@@ -118,6 +120,8 @@ codes! {
     KernelHeader = "kernel-header";
     /// No RAM that the domain could have holds the kernel where it must lie.
     KernelBounds = "kernel-bounds";
+    /// Two direct-mapped domains whose kernels must lie at the same machine addresses.
+    KernelSameAddress = "kernel-same-address";
     /// A direct-mapped domain on a PC that has no RAM below 1 MiB.
     NoLowMemory = "no-low-memory";
     /// A boot module that isn't in RAM, or over something else that boot placed.
@@ -150,12 +154,37 @@ codes! {
     DeviceTwice = "device-twice";
     /// Two owners' devices whose registers lie in one page of 4 KiB.
     DeviceSharesPage = "device-shares-page";
+    /// Two owners' devices that raise one interrupt.
+    DeviceSharesInterrupt = "device-shares-interrupt";
+    /// Two owners' devices that nothing tells apart, such as functions of one PCI device.
+    DeviceSharesGroup = "device-shares-group";
     /// DMA that nothing translates, in a domain that isn't direct-mapped.
     DmaWithoutIommu = "dma-without-iommu";
     /// A device whose DMA doesn't reach all of the domain's memory.
     DmaMask = "dma-mask";
+    /// The ends of shared memory don't agree.
+    SharedMemoryEnds = "shared-memory-ends";
+    /// Shared memory that can't be where it is asked for.
+    SharedMemoryRange = "shared-memory-range";
+    /// The ends of an event channel don't agree.
+    EventChannelEnds = "event-channel-ends";
+    /// An event-channel port that the domain can't have.
+    EventChannelPort = "event-channel-port";
+    /// Cache colouring with `direct-map` or static memory.
+    LlcColorsExclude = "llc-colors-exclude";
+    /// A domain of a machine without a second stage's translation (MPU) that isn't both
+    /// direct-mapped and of static memory.
+    MpuNotStatic = "mpu-not-static";
     /// A limit outside its range.
     LimitInvalid = "limit-invalid";
+    /// A host whose boot loader fills the memory in.
+    MemoryNotDescribed = "memory-not-described";
+    /// A region that the hardware domain's kernel is to place, and has no room for.
+    ReservedNoRoom = "reserved-no-room";
+    /// An interrupt controller that the hypervisor doesn't drive.
+    ControllerNotDriven = "controller-not-driven";
+    /// A CPU that the hypervisor doesn't know how to start.
+    CpuNotStarted = "cpu-not-started";
     /// A host without RAM or without CPUs.
     HostInvalid = "host-invalid";
     /// A manifest key, or a property of a device tree, that nobody knows.

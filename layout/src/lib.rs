@@ -10,6 +10,7 @@ extern crate alloc;
 
 pub mod address;
 pub mod conflict;
+pub mod diagnose;
 pub mod domain;
 pub mod host;
 pub mod need;
@@ -24,6 +25,7 @@ pub use address::{
     MachineAddress, MachineRange, Mfn, MfnRange,
 };
 pub use conflict::{Code, Conflict, Severity, Side};
+pub use diagnose::diagnose;
 pub use domain::{Capabilities, DirectMap, Identity, Kind, MemoryFeature, PopulateRule};
 pub use host::{
     Architecture, BootKind, BootRange, Controller, ControllerKind, Dma, DmaWindow, HostCpu,
@@ -34,6 +36,7 @@ pub use plan::{
 };
 pub use planner::plan;
 pub use request::{
-    DeviceRequest, DomainRequest, HypervisorRequest, KernelRequest, Limits, MemoryRequest,
-    ModuleRequest, OnConflict, OnStop, OnStrayAccess, Policies, Scrub, StaticRange, SystemRequest,
+    DeviceRequest, DomainRequest, EventChannelRequest, HypervisorRequest, KernelRequest, Limits,
+    MemoryRequest, ModuleRequest, OnConflict, OnStop, OnStrayAccess, Policies, Scrub, ShareRole,
+    SharedMemoryRequest, StaticRange, SystemRequest,
 };

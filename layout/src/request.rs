@@ -125,6 +125,47 @@ pub struct DeviceRequest {
     pub origin: Origin,
 }
 
+/// Which end of shared memory a domain is.
+#[derive(Clone, core::marker::Copy, PartialEq, Eq, Debug)]
+pub enum ShareRole {
+    /// The memory is its own. One domain of those that share it.
+    Owner,
+    /// It sees the owner's.
+    Borrower,
+}
+
+/// A domain's end of memory that it shares with others, unchecked.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SharedMemoryRequest {
+    /// The name that all ends have in common.
+    pub id: String,
+    /// The number of bytes.
+    pub size: u64,
+    /// Which end.
+    pub role: ShareRole,
+    /// The machine address of its first byte; `None`: the planner chooses.
+    pub start: Option<u64>,
+    /// Where the domain sees it.
+    pub address: u64,
+    /// Whether the domain can't write it.
+    pub read_only: bool,
+    /// Who asks for it.
+    pub origin: Origin,
+}
+
+/// A domain's end of an event channel that is there from the start, unchecked.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct EventChannelRequest {
+    /// The domain's own port, 1 to [`Limits::max_event_channels`].
+    pub port: u32,
+    /// The name of the domain at the other end.
+    pub peer: String,
+    /// The port there.
+    pub peer_port: u32,
+    /// Who asks for it.
+    pub origin: Origin,
+}
+
 /// What happens to a guest that touches an address that nobody gave it.
 #[derive(Clone, core::marker::Copy, PartialEq, Eq, Debug, Default)]
 pub enum OnStrayAccess {
@@ -226,6 +267,10 @@ pub struct DomainRequest {
     pub policies: Policies,
     /// Whether it gets a virtual PL011.
     pub vpl011: bool,
+    /// Memory shared with other domains.
+    pub shared_memory: Vec<SharedMemoryRequest>,
+    /// Event channels that are there from the start.
+    pub event_channels: Vec<EventChannelRequest>,
     /// The first error that its reader found in it: the planner refuses it for that, so that nothing starts that wasn't
     /// understood.
     pub misread: Option<Code>,

@@ -8,7 +8,11 @@
 
 extern crate alloc;
 
+#[cfg(feature = "std")]
+pub mod capture;
 pub mod container;
+#[cfg(feature = "std")]
+pub mod dts;
 pub mod image;
 mod json;
 #[cfg(feature = "std")]

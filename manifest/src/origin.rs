@@ -43,7 +43,8 @@ pub enum Position {
     Node {
         /// The tree.
         tree: WhichTree,
-        /// The node's path, with a property's name behind a colon where one is meant.
+        /// The node's path, with a property's name behind a colon where one is meant ("/chosen/net:memory"), and
+        /// bytes of its value where these are ("/chosen/net:xen,static-mem[0..8]").
         path: String,
         /// The line of the manifest that the node was made from, where the tree tells it.
         manifest: Option<LineColumn>,
@@ -91,6 +92,8 @@ impl fmt::Display for Position {
 pub struct Origins {
     files: Vec<String>,
     positions: Vec<Position>,
+    is_detailed: bool,
+    trees: Option<String>,
 }
 
 impl Origins {
@@ -98,6 +101,51 @@ impl Origins {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// An empty table that wants properties and cells of device trees too. A hypervisor names nodes only.
+    #[must_use]
+    pub fn detailed() -> Self {
+        Self {
+            is_detailed: true,
+            ..Self::default()
+        }
+    }
+
+    /// Whether properties and cells of device trees are wanted.
+    #[must_use]
+    pub fn is_detailed(&self) -> bool {
+        self.is_detailed
+    }
+
+    /// Says which file the nodes are in: host's and system's tree are one.
+    pub fn name_trees(&mut self, file: String) {
+        self.trees = Some(file);
+    }
+
+    /// The file that the nodes are in, if it is known.
+    #[must_use]
+    pub fn trees(&self) -> Option<&str> {
+        self.trees.as_deref()
+    }
+
+    /// Puts better positions in place of those for which `better` knows one: a file's name, a place in its text and the
+    /// bytes there.
+    pub fn replace(
+        &mut self,
+        mut better: impl FnMut(&Position) -> Option<(String, LineColumn, Range<usize>)>,
+    ) {
+        for position in &mut self.positions {
+            let Some((name, start, span)) = better(position) else {
+                continue;
+            };
+            let known = self.files.iter().position(|file| *file == name);
+            let file = known.unwrap_or_else(|| {
+                self.files.push(name);
+                self.files.len() - 1
+            });
+            *position = Position::Text { file, span, start };
+        }
     }
 
     /// Notes a position and returns its origin.

@@ -1,10 +1,10 @@
 //! The system tree: what is written is read back, Xen's own trees are read, bad ones give problems.
 
 use layout::{
-    Capabilities, Code, DeviceRequest, DomainRequest, GuestAddress, GuestRange, HypervisorRequest,
-    KernelRequest, Kind, Limits, Located, MachineAddress, MachineRange, MemoryRequest,
-    ModuleRequest, OnConflict, OnStop, OnStrayAccess, Origin, Policies, Reserved, Scrub,
-    StaticRange, SystemRequest,
+    Capabilities, Code, DeviceRequest, DomainRequest, EventChannelRequest, GuestAddress,
+    GuestRange, HypervisorRequest, KernelRequest, Kind, Limits, Located, MachineAddress,
+    MachineRange, MemoryRequest, ModuleRequest, OnConflict, OnStop, OnStrayAccess, Origin,
+    Policies, Reserved, Scrub, ShareRole, SharedMemoryRequest, StaticRange, SystemRequest,
 };
 use proptest::prelude::*;
 use terrane_manifest::origin::Origins;
@@ -136,6 +136,36 @@ fn device() -> impl Strategy<Value = DeviceRequest> {
     })
 }
 
+fn shared() -> impl Strategy<Value = SharedMemoryRequest> {
+    let numbers = (any::<u64>(), any::<Option<u64>>(), any::<u64>());
+    ("[a-z]{1,8}", numbers, any::<(bool, bool)>()).prop_map(
+        |(id, (size, start, address), (owner, read_only))| SharedMemoryRequest {
+            id,
+            size,
+            role: if owner {
+                ShareRole::Owner
+            } else {
+                ShareRole::Borrower
+            },
+            start,
+            address,
+            read_only,
+            origin: Origin::NONE,
+        },
+    )
+}
+
+fn channel() -> impl Strategy<Value = EventChannelRequest> {
+    (any::<u32>(), "[a-z]{1,8}", any::<u32>()).prop_map(|(port, peer, peer_port)| {
+        EventChannelRequest {
+            port,
+            peer,
+            peer_port,
+            origin: Origin::NONE,
+        }
+    })
+}
+
 prop_compose! {
     fn domain()(
         name in "[a-z][a-z0-9-]{0,20}",
@@ -152,6 +182,8 @@ prop_compose! {
         devices in prop::collection::vec(device(), 0..3),
         (max_event_channels, max_grant_frames) in any::<(u32, u32)>(),
         policies in policies(),
+        shared_memory in prop::collection::vec(shared(), 0..3),
+        event_channels in prop::collection::vec(channel(), 0..3),
     ) -> DomainRequest {
         let (kernel, ramdisk, partial_tree) = modules;
         let mut domain = DomainRequest {
@@ -179,6 +211,8 @@ prop_compose! {
             limits: Limits { max_event_channels, max_grant_frames },
             policies,
             vpl011,
+            shared_memory,
+            event_channels,
             misread: None,
         };
         domain.tree_bytes = guest::budget(&Tree::read(HOST).unwrap(), &domain);
@@ -230,6 +264,14 @@ fn without_origins(mut request: SystemRequest) -> SystemRequest {
             .devices
             .iter_mut()
             .for_each(|device| device.origin = Origin::NONE);
+        domain
+            .shared_memory
+            .iter_mut()
+            .for_each(|shared| shared.origin = Origin::NONE);
+        domain
+            .event_channels
+            .iter_mut()
+            .for_each(|channel| channel.origin = Origin::NONE);
         domain
             .kernel
             .iter_mut()
@@ -479,6 +521,12 @@ fn all_problems_at_once() {
         chosen.node("shared", |shared| {
             shared.string("compatible", "xen,domain-shared-memory-v1")
         });
+        chosen.node("channel", |channel| {
+            channel.string("compatible", "xen,evtchn-v1");
+            channel.cells("terrane,port", &[1]);
+            channel.string("terrane,peer", "domU1");
+            channel.cells("terrane,peer-port", &[1]);
+        });
     });
     let host = Tree::read(HOST).unwrap();
     let mut origins = Origins::new();
@@ -489,16 +537,261 @@ fn all_problems_at_once() {
         Code::ValueInvalid,
         Code::DeviceUnknown,
         Code::ValueInvalid,
-        Code::NotBuiltYet,
+        Code::WrongType,
+        Code::KeyMissing,
+        Code::TreeInvalid,
+        Code::LlcColorsExclude,
         Code::ValueInvalid,
         Code::KeyMissing,
         Code::WrongType,
         Code::WrongType,
-        Code::NotBuiltYet,
     ];
     assert_eq!(codes(&system), expected);
-    let side = &system.problems[4].sides[0];
+    let side = &system.problems[7].sides[0];
     assert_eq!(side.domain, Some(0));
     let at = origins.describe(side.origin).unwrap();
     assert_eq!(at, "system tree /chosen/domU1 (manifest 12:3)");
+}
+
+/// The codes of a domain with these properties beside its two that must be there.
+fn of_domain(more: impl FnOnce(&mut Writer)) -> Vec<Code> {
+    codes(&read(
+        &tree(|chosen| {
+            chosen.cells("#address-cells", &[2]);
+            chosen.cells("#size-cells", &[2]);
+            chosen.node("domU1", |domain| {
+                domain.string("compatible", "xen,domain");
+                domain.cells("#address-cells", &[2]);
+                domain.cells("#size-cells", &[2]);
+                domain.numbers("memory", &[0x2_0000]);
+                domain.cells("cpus", &[1]);
+                more(domain);
+            });
+        }),
+        Modules::Absolute,
+    ))
+}
+
+#[test]
+fn xens_words_and_numbers_have_their_ranges() {
+    let string = |name: &str, value: &str| of_domain(|domain| domain.string(name, value));
+    let cell = |name: &str, value: u32| of_domain(|domain| domain.cells(name, &[value]));
+    let flag = |name: &str| of_domain(|domain| domain.flag(name));
+    assert_eq!(string("xen,enhanced", "no-xenstore"), []);
+    assert_eq!(string("xen,enhanced", "disabled"), []);
+    // XenStore needs a dom0.
+    assert_eq!(string("xen,enhanced", "enabled"), [Code::ValueInvalid]);
+    assert_eq!(flag("xen,enhanced"), [Code::ValueInvalid]);
+    assert_eq!(string("xen,enhanced", "on"), [Code::ValueInvalid]);
+    assert_eq!(string("passthrough", "enabled"), []);
+    assert_eq!(string("passthrough", "yes"), [Code::ValueInvalid]);
+    assert_eq!(cell("nr_spis", 988), []);
+    assert_eq!(cell("nr_spis", 989), [Code::ValueInvalid]);
+    assert_eq!(cell("max_grant_version", 1), []);
+    assert_eq!(cell("max_grant_version", 2), [Code::NotBuiltYet]);
+    assert_eq!(cell("max_grant_version", 3), [Code::ValueInvalid]);
+    assert_eq!(cell("max_maptrack_frames", 1024), []);
+    assert_eq!(cell("max_maptrack_frames", u32::MAX), [Code::ValueInvalid]);
+    assert_eq!(cell("xen,domain-p2m-mem-mb", 8), []);
+    assert_eq!(cell("sve", 0), []);
+    assert_eq!(cell("sve", 128), [Code::NotBuiltYet]);
+    assert_eq!(flag("sve"), [Code::NotBuiltYet]);
+    assert_eq!(string("llc-colors", "0-3"), [Code::NotBuiltYet]);
+    assert_eq!(string("v8r_el1_msa", "mmu"), []);
+    assert_eq!(string("v8r_el1_msa", "mpu"), [Code::MpuNotStatic]);
+    assert_eq!(string("xen,sci_type", "none"), []);
+    assert_eq!(string("xen,sci_type", "scmi_smc"), [Code::NotBuiltYet]);
+    assert_eq!(cell("#xen,static-mem-address-cells", 2), []);
+    assert_eq!(
+        cell("#xen,static-mem-address-cells", 1),
+        [Code::ValueInvalid]
+    );
+}
+
+#[test]
+fn what_excludes_each_other_is_refused() {
+    let with_static = |name: &'static str, value: &'static str, direct: bool| {
+        of_domain(|domain| {
+            domain.string(name, value);
+            domain.numbers("xen,static-mem", &[0x7000_0000, 0x800_0000]);
+            if direct {
+                domain.flag("direct-map");
+            }
+        })
+    };
+    let colours = with_static("llc-colors", "0-3", true);
+    assert_eq!(colours, [Code::LlcColorsExclude]);
+    let mpu = |direct| with_static("v8r_el1_msa", "mpu", direct);
+    assert_eq!(mpu(false), [Code::MpuNotStatic]);
+    // Right, and not for this machine.
+    assert_eq!(mpu(true), [Code::NotBuiltYet]);
+}
+
+#[test]
+fn a_property_that_nobody_knows_is_named_with_the_nearest() {
+    let bytes = tree(|chosen| {
+        chosen.flag("xen,xen-bootarg");
+        chosen.flag("linux,anything");
+        chosen.node("domU1", |domain| {
+            domain.string("compatible", "xen,domain");
+            domain.numbers("memroy", &[0x2_0000]);
+            domain.cells("cpus", &[1]);
+            domain.flag("vendor,anything");
+        });
+    });
+    let system = read(&bytes, Modules::Absolute);
+    let told: Vec<_> = system
+        .problems
+        .iter()
+        .map(|problem| (problem.sides[0].what.as_str(), problem.help.as_str()))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            (
+                "xen,xen-bootarg",
+                "the nearest property that is known is `xen,xen-bootargs`"
+            ),
+            ("memroy", "the nearest property that is known is `memory`"),
+        ]
+    );
+    assert_eq!(codes(&system), [Code::UnknownKey; 2]);
+}
+
+#[test]
+fn links_of_xens_binding_are_read() {
+    let bytes = tree(|chosen| {
+        chosen.cells("#address-cells", &[1]);
+        chosen.cells("#size-cells", &[1]);
+        chosen.node("module@50000000", |module| {
+            module.strings("compatible", &["multiboot,kernel", "multiboot,module"]);
+            module.cells("reg", &[0x5000_0000, 0x100_0000]);
+        });
+        chosen.node("channel", |channel| {
+            channel.string("compatible", "xen,evtchn-v1");
+            channel.cells("phandle", &[1]);
+            channel.cells("xen,evtchn", &[10, 2]);
+        });
+        chosen.node("domU1", |domain| {
+            domain.string("compatible", "xen,domain");
+            domain.cells("#address-cells", &[1]);
+            domain.cells("#size-cells", &[1]);
+            domain.cells("cpus", &[1]);
+            domain.node("channel", |channel| {
+                channel.string("compatible", "xen,evtchn-v1");
+                channel.cells("phandle", &[2]);
+                channel.cells("xen,evtchn", &[11, 1]);
+            });
+            domain.node("lost", |channel| {
+                channel.string("compatible", "xen,evtchn-v1");
+                channel.cells("xen,evtchn", &[12, 7]);
+            });
+            for (name, value) in [
+                ("placed", [0x7000_0000, 0x6000_0000, 0x1000].as_slice()),
+                ("free", &[0x6000_1000, 0x1000]),
+                ("wrong", &[0x6000_1000]),
+            ] {
+                domain.node(name, |shared| {
+                    shared.string("compatible", "xen,domain-shared-memory-v1");
+                    shared.string("xen,shm-id", name);
+                    shared.cells("xen,shared-mem", value);
+                });
+            }
+        });
+    });
+    let system = read(&bytes, Modules::Absolute);
+    assert_eq!(codes(&system), [Code::EventChannelEnds, Code::WrongType]);
+    let ends = |domain: usize| {
+        let channels = &system.request.domains[domain].event_channels;
+        let ends = channels
+            .iter()
+            .map(|end| (end.port, end.peer.as_str(), end.peer_port));
+        ends.collect::<Vec<_>>()
+    };
+    assert_eq!(ends(0), [(10, "domU1", 11)]);
+    assert_eq!(ends(1), [(11, "dom0", 10)]);
+    let shared: Vec<_> = system.request.domains[1]
+        .shared_memory
+        .iter()
+        .map(|it| (it.id.as_str(), it.start, it.address, it.size, it.role))
+        .collect();
+    let borrower = ShareRole::Borrower;
+    assert_eq!(
+        shared,
+        [
+            ("placed", Some(0x7000_0000), 0x6000_0000, 0x1000, borrower),
+            ("free", None, 0x6000_1000, 0x1000, borrower),
+        ]
+    );
+}
+
+#[test]
+fn details_name_properties_and_bytes() {
+    let bytes = tree(|chosen| {
+        chosen.cells("#address-cells", &[1]);
+        chosen.cells("#size-cells", &[1]);
+        chosen.node("domU1", |domain| {
+            domain.string("compatible", "xen,domain");
+            domain.cells("cpus", &[1]);
+            domain.cells(
+                "xen,static-mem",
+                &[0x7000_0000, 0x1000, 0x7100_0000, 0x1000],
+            );
+        });
+    });
+    let (host, tree) = (Tree::read(HOST).unwrap(), Tree::read(&bytes).unwrap());
+    let mut origins = Origins::detailed();
+    let system = system::read(&tree, Modules::Absolute, &host, &header, &mut origins);
+    let domain = &system.request.domains[0];
+    let at = |origin| origins.describe(origin).unwrap();
+    assert_eq!(
+        at(domain.cpus.origin),
+        "system tree /chosen/domU1:cpus[0..4]"
+    );
+    assert_eq!(
+        at(domain.static_mem[1].origin),
+        "system tree /chosen/domU1:xen,static-mem[8..16]"
+    );
+}
+
+#[test]
+fn a_device_that_xen_hides_must_be_somebodys() {
+    let mut writer = Writer::new();
+    writer.node("", |root| {
+        root.node("nic@1000", |nic| nic.flag("xen,passthrough"));
+        root.node("chosen", |_| {});
+    });
+    let host = writer.finish(&[], 4096).unwrap();
+    let host = Tree::read(&host).unwrap();
+    let read_beside = |bytes: &[u8]| {
+        let tree = Tree::read(bytes).unwrap();
+        let origins = &mut Origins::new();
+        codes(&system::read(
+            &tree,
+            Modules::Absolute,
+            &host,
+            &header,
+            origins,
+        ))
+    };
+    let with = |device: Option<&str>| {
+        tree(|chosen| {
+            chosen.node("domU1", |domain| {
+                domain.string("compatible", "xen,domain");
+                domain.cells("cpus", &[1]);
+                domain.cells("#address-cells", &[1]);
+                domain.cells("#size-cells", &[1]);
+                domain.node("module@1000", |module| {
+                    module.strings("compatible", &["multiboot,device-tree", "multiboot,module"]);
+                    module.cells("reg", &[0x5000_0000, 0x1000]);
+                });
+                if let Some(path) = device {
+                    domain.node("device", |node| node.string("terrane,device", path));
+                }
+            });
+        })
+    };
+    assert_eq!(read_beside(&with(Some("/nic@1000"))), []);
+    // The partial tree's warning, and the device that nobody has.
+    assert_eq!(read_beside(&with(None)), [Code::NotBuiltYet; 2]);
 }

@@ -12,6 +12,8 @@ pub enum Arch {
 }
 
 impl Arch {
+    /// All of them.
+    pub const ALL: &[Self] = &[Self::Aarch64, Self::X86_64];
     /// Its name, as in `--arch` and in the build products' path.
     pub const fn name(self) -> &'static str {
         match self {

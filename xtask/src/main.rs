@@ -26,9 +26,6 @@ use crate::fetch::guests::{self, Kernel};
 use crate::install::Purpose;
 use crate::test::Part;
 
-/// The architectures that `test` takes without `--arch`: those on which all of its scenarios pass every time.
-const TESTED: &[Arch] = &[Arch::Aarch64];
-
 /// Build, try, test and measure Terrane.
 #[derive(Parser)]
 #[command(name = "cargo xtask")]
@@ -61,7 +58,7 @@ enum Task {
     ///
     /// The closing line counts them: `N passed, N failed`.
     Test {
-        /// Only this architecture, in place of all that are tested
+        /// Only this architecture, in place of all
         #[arg(long)]
         arch: Option<Arch>,
         /// Every combination of the matrix in place of every pair
@@ -81,6 +78,9 @@ enum Task {
     Bench {
         #[arg(long, default_value = "aarch64")]
         arch: Arch,
+        /// Time the planner on a large machine instead, on this workstation
+        #[arg(long)]
+        planner: bool,
         /// One JSON object in place of the table
         #[arg(long)]
         json: bool,
@@ -130,11 +130,14 @@ fn run(task: Task) -> Result<u8> {
             part,
             filter,
         } => {
-            let archs = arch.map_or(TESTED.to_vec(), |arch| vec![arch]);
+            let archs = arch.map_or(Arch::ALL.to_vec(), |arch| vec![arch]);
             install::ensure(&archs, Purpose::Test, yes)?;
             Ok(u8::from(!test::test(&archs, part, full, &filter)?))
         }
-        Task::Bench { arch, json, yes } => {
+        Task::Bench { planner: true, .. } => bench::planner().map(|()| 0),
+        Task::Bench {
+            arch, json, yes, ..
+        } => {
             install::ensure(&[arch], Purpose::Run, yes)?;
             bench::bench(arch, json).map(|()| 0)
         }

@@ -118,6 +118,7 @@ impl<M: Machine> System<M> {
             self.machine
                 .unmap(&holder.machine, page)
                 .map_err(|_| Status::GeneralError)?;
+            self.machine.settle(&holder.machine);
         }
         mappings.take(handle);
         self.release_grant(mapping.grant, mappings);

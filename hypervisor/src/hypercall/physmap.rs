@@ -112,6 +112,7 @@ impl<M: Machine> Caller<'_, M> {
         }
         let was_home = self.system.is_home(domain, page.start());
         self.system.machine.unmap(&domain.machine, page)?;
+        self.system.machine.settle(&domain.machine);
         given_back.displaced(was_home);
         Ok(0)
     }

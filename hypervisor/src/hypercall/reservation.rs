@@ -44,24 +44,23 @@ impl<M: Machine> Caller<'_, M> {
             return Flow::Done(Err(Errno::Einval));
         }
         let batch_end = request.count.min(done + (BATCH_PAGES >> request.order));
-        for index in done..batch_end {
-            let Some(extent) = self.extent(request.extents, index, request.order) else {
-                return Flow::Done(Ok(index));
-            };
-            let changed = if operation == DECREASE_RESERVATION {
-                self.system.give_back(domain, extent)
-            } else {
-                self.system.populate(domain, extent)
-            };
-            if changed.is_none() {
-                return Flow::Done(Ok(index));
-            }
-        }
-        if batch_end == request.count {
-            return Flow::Done(Ok(batch_end));
+        let mut batch = done..batch_end;
+        let stopped = batch.find(|&index| {
+            let extent = self.extent(request.extents, index, request.order);
+            let changed = extent.and_then(|extent| match operation {
+                DECREASE_RESERVATION => self.system.give_back(domain, extent),
+                _ => self.system.populate(domain, extent),
+            });
+            changed.is_none()
+        });
+        // What CPUs still reach by old translations until here is memory of the domain's own.
+        self.system.machine.settle(&domain.machine);
+        let done = stopped.unwrap_or(batch_end);
+        if stopped.is_some() || done == request.count {
+            return Flow::Done(Ok(done));
         }
         let mut again = *args;
-        again[0] = operation | batch_end << CONTINUATION_SHIFT;
+        again[0] = operation | done << CONTINUATION_SHIFT;
         Flow::Again(again)
     }
 
@@ -73,7 +72,7 @@ impl<M: Machine> Caller<'_, M> {
 }
 
 impl<M: Machine> System<M> {
-    /// Takes pages out of stage 2, if each of them has its home mapped. If the tables are used up
+    /// Takes pages out of stage 2, if each of them has its home mapped; the caller settles. If the tables are used up
     /// the pages stay where they are and count as given back: a guest that gives memory back
     /// doesn't expect to be refused (Linux takes that for a bug).
     fn give_back(&self, domain: &Domain<M>, pages: GfnRange) -> Option<()> {

@@ -50,9 +50,10 @@ pub(crate) fn admit<'a>(
             admitted.push(want.index);
         }
     }
+    admitted.sort_unstable();
     wants
         .into_iter()
-        .filter(|want| admitted.contains(&want.index))
+        .filter(|want| admitted.binary_search(&want.index).is_ok())
         .collect()
 }
 
@@ -152,16 +153,18 @@ fn memory(request: &SystemRequest, index: usize) -> String {
     }
 }
 
-/// There is memory enough, but in pieces that don't hold what must lie in one.
+/// There is memory enough, but in pieces that don't hold what must lie in one. `exhaustive`: no
+/// other arrangement would.
 pub(crate) fn no_contiguous_room(
     ground: &Ground<'_>,
     request: &SystemRequest,
     want: &Want<'_>,
+    exhaustive: bool,
     report: &mut Report,
 ) {
     if want.modules.bounded {
         let direct = want.identity.is_direct_mapped();
-        out_of_bounds(ground, request, want.index, direct, &[], report);
+        out_of_bounds(ground, request, want.index, direct, &[], exhaustive, report);
         return;
     }
     let domain = &request.domains[want.index];
@@ -181,8 +184,14 @@ pub(crate) fn no_contiguous_room(
         side(want.index, what, kernel.origin)
     }));
     sides.push(ground.ram_side(largest.map(|range| range.bytes())));
-    let why = String::from(
-        "what is free lies in pieces that don't hold the kernel, the ramdisk and the device tree",
+    let tried = if exhaustive {
+        "in every arrangement of the domains"
+    } else {
+        "in the best arrangement found; not all of them were tried"
+    };
+    let why = format!(
+        "what is free lies in pieces that don't hold the kernel, the ramdisk and the device tree, \
+         {tried}"
     );
     let help = match largest {
         Some(range) => format!("the largest piece of RAM: {}", as_static(&range)),
@@ -204,7 +213,7 @@ pub(crate) fn modules_dont_fit(
     let direct = domain.identity().is_direct_mapped();
     let holds = |range: &MfnRange| wanted.kernel.lowest(range).is_some();
     if wanted.bounded && direct && !owned.iter().any(holds) {
-        out_of_bounds(ground, request, index, direct, owned, report);
+        out_of_bounds(ground, request, index, direct, owned, true, report);
         return;
     }
     if !could_hold(wanted, owned) {
@@ -243,6 +252,7 @@ fn out_of_bounds(
     index: usize,
     direct: bool,
     owned: &[MfnRange],
+    exhaustive: bool,
     report: &mut Report,
 ) {
     let domain = &request.domains[index];
@@ -286,10 +296,15 @@ fn out_of_bounds(
         sides.push(ground.ram_side(Some(place)));
     }
     let movable = bounds.size() > kernel.memory_size.max(kernel.module.size());
-    let why = if direct {
+    let why = if direct && exhaustive {
         String::from(
             "a direct-mapped kernel's addresses are the machine's, and no RAM that the domain \
              could have holds it there",
+        )
+    } else if direct {
+        String::from(
+            "a direct-mapped kernel's addresses are the machine's, and no RAM that was left for \
+             the domain in the best arrangement found holds it there; not all of them were tried",
         )
     } else {
         String::from("the domain's RAM doesn't hold it there")

@@ -5,9 +5,10 @@ use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 
+use super::nodes::Nodes;
 use super::report::{Report, host_side, name, side};
 use crate::conflict::Code;
-use crate::host::{HostMap, Origin};
+use crate::host::{ControllerKind, HostMap, Origin};
 use crate::request::{DomainRequest, SystemRequest};
 
 /// For each domain its CPUs; empty for one that was refused before or is here.
@@ -17,6 +18,7 @@ use crate::request::{DomainRequest, SystemRequest};
 pub(crate) fn assign(
     host: &HostMap,
     request: &SystemRequest,
+    nodes: &Nodes,
     report: &mut Report,
 ) -> Vec<Vec<u32>> {
     let mut assigned: Vec<Vec<u32>> = vec![Vec::new(); request.domains.len()];
@@ -34,9 +36,17 @@ pub(crate) fn assign(
             }
         }
     }
-    for (index, domain) in request.domains.iter().enumerate() {
-        if domain.affinity.is_none() && !report.is_refused(index) {
-            assigned[index] = free_cpus(host, index, request, &mut owners, report);
+    // No CPU below this one is free.
+    let mut lowest = 0;
+    // Who has a node comes before those to whom it is all one.
+    for with_node in [true, false] {
+        for (index, domain) in request.domains.iter().enumerate() {
+            let node = nodes.id(index);
+            let turn = node.is_some() == with_node;
+            if turn && domain.affinity.is_none() && !report.is_refused(index) {
+                assigned[index] =
+                    free_cpus(host, index, request, node, &mut owners, &mut lowest, report);
+            }
         }
     }
     assigned
@@ -79,7 +89,11 @@ fn count_is_good(
     }
     let covered = host.controller.max_cpus;
     if domain.identity().uses_host_layout() && count > covered {
-        let what = format!("the host's interrupt controller, laid out for {covered} CPUs");
+        let controller = match host.controller.kind {
+            ControllerKind::None | ControllerKind::Other => "interrupt controller",
+            kind => kind.as_str(),
+        };
+        let what = format!("the host's {controller}, laid out for {covered} CPUs");
         report.error(
             Code::CpusBeyondController,
             &[index],
@@ -184,19 +198,23 @@ fn claim(
     true
 }
 
-/// Gives a domain the lowest CPUs that nobody has.
+/// Gives a domain the lowest CPUs that nobody has, of its node if that has enough.
 fn free_cpus(
     host: &HostMap,
     index: usize,
     request: &SystemRequest,
+    node: Option<u32>,
     owners: &mut [Option<usize>],
+    lowest: &mut usize,
     report: &mut Report,
 ) -> Vec<u32> {
     let domain = &request.domains[index];
     let count = usize::try_from(domain.cpus.value).unwrap_or(usize::MAX);
-    let free: Vec<usize> = (0..owners.len())
-        .filter(|at| owners[*at].is_none())
-        .collect();
+    while owners.get(*lowest).is_some_and(Option::is_some) {
+        *lowest += 1;
+    }
+    let all = (*lowest..owners.len()).filter(|at| owners[*at].is_none());
+    let free: Vec<usize> = all.clone().take(count).collect();
     if free.len() < count {
         let what = format!("{}, cpus = {count}", name(index, domain));
         let mut sides = vec![side(index, what, domain.cpus.origin)];
@@ -226,8 +244,13 @@ fn free_cpus(
         );
         return Vec::new();
     }
-    let mine = &free[..count];
-    for slot in mine {
+    let near = all.filter(|at| node.is_some() && host.cpus[*at].node == node);
+    let near: Vec<usize> = match node {
+        Some(_) => near.take(count).collect(),
+        None => Vec::new(),
+    };
+    let mine = if near.len() == count { near } else { free };
+    for slot in &mine {
         owners[*slot] = Some(index);
     }
     mine.iter()

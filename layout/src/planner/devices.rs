@@ -1,18 +1,20 @@
-//! Which domain drives which device, and whether the device's DMA finds the domain's memory.
+//! Which domain drives which device.
 
+use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 
 use super::report::{Report, host_side, name, side};
-use crate::address::{MachineRange, MfnRange};
+use super::shares;
 use crate::conflict::Code;
-use crate::domain::Kind;
-use crate::host::{Dma, HostDevice, HostMap, Origin};
-use crate::plan::DomainPlan;
-use crate::request::{DeviceRequest, SystemRequest};
+use crate::host::{HostMap, Origin};
+use crate::request::SystemRequest;
 use crate::sort::sort_by_key;
+
+/// The devices of a host by path.
+pub(crate) type Paths<'a> = BTreeMap<&'a str, usize>;
 
 /// For each domain its devices, by index in the host map and in that order.
 pub(crate) fn assign(
@@ -23,6 +25,16 @@ pub(crate) fn assign(
     let mut assigned: Vec<Vec<usize>> = vec![Vec::new(); request.domains.len()];
     let mut owners: Vec<Option<(usize, Origin)>> = vec![None; host.devices.len()];
     let console = console(host, request, report);
+    let mut paths = Paths::new();
+    if request
+        .domains
+        .iter()
+        .any(|domain| !domain.devices.is_empty())
+    {
+        for (at, device) in host.devices.iter().enumerate() {
+            paths.entry(&device.path).or_insert(at);
+        }
+    }
     for (index, domain) in request.domains.iter().enumerate() {
         for wanted in &domain.devices {
             let own = side(
@@ -30,7 +42,7 @@ pub(crate) fn assign(
                 format!("{}, device {}", name(index, domain), wanted.path),
                 wanted.origin,
             );
-            let Some(device) = find(host, &wanted.path) else {
+            let Some(device) = paths.get(wanted.path.as_str()).copied() else {
                 unknown(host, index, own, &wanted.path, report);
                 continue;
             };
@@ -81,72 +93,8 @@ pub(crate) fn assign(
             [u64::try_from(*device).unwrap_or(u64::MAX), 0, 0]
         });
     }
-    check_pages(host, request, &assigned, console, report);
-    check_dma(host, request, &assigned, report);
+    shares::check(host, request, &paths, &assigned, console, report);
     assigned
-}
-
-/// Stage 2 maps whole pages: devices of different owners can't share one.
-fn check_pages(
-    host: &HostMap,
-    request: &SystemRequest,
-    assigned: &[Vec<usize>],
-    console: Option<usize>,
-    report: &mut Report,
-) {
-    let mut owners: Vec<Option<usize>> = vec![None; host.devices.len()];
-    for (domain, devices) in assigned.iter().enumerate() {
-        for device in devices {
-            owners[*device] = Some(domain);
-        }
-    }
-    for (index, domain) in request.domains.iter().enumerate() {
-        for wanted in &domain.devices {
-            let Some(device) = find(host, &wanted.path) else {
-                continue;
-            };
-            let others: Vec<usize> = (0..host.devices.len())
-                .filter(|other| owners[*other].is_some() || console == Some(*other))
-                .filter(|other| owners[*other] != Some(index) && owners[device] == Some(index))
-                .filter(|other| share_a_page(&host.devices[device], &host.devices[*other]))
-                .collect();
-            if others.is_empty() {
-                continue;
-            }
-            let own = format!("{}, device {}", name(index, domain), wanted.path);
-            let mut sides = vec![side(index, own, wanted.origin)];
-            sides.extend(others.iter().map(|other| {
-                let device = &host.devices[*other];
-                let holder = owners[*other].map_or_else(
-                    || String::from("the hypervisor"),
-                    |owner| name(owner, &request.domains[owner]),
-                );
-                let what = format!("device {}, which {holder} has", device.path);
-                host_side(what, device.origin)
-            }));
-            let why = String::from("their registers lie in one page, and a page has one owner");
-            let help = if console.is_some_and(|console| others.contains(&console)) {
-                String::from("leave the device out, or choose another console for the hypervisor")
-            } else {
-                let paths: Vec<&str> = others
-                    .iter()
-                    .map(|other| host.devices[*other].path.as_str())
-                    .collect();
-                format!("give {} to the same domain", paths.join(", "))
-            };
-            report.error(Code::DeviceSharesPage, &[index], sides, why, help);
-        }
-    }
-}
-
-fn share_a_page(one: &HostDevice, other: &HostDevice) -> bool {
-    let pages = |device: &HostDevice| -> Vec<MfnRange> {
-        let ranges = device.ranges.iter();
-        ranges.map(MachineRange::frames_touched).collect()
-    };
-    let others = pages(other);
-    let mut pages = pages(one).into_iter();
-    pages.any(|page| others.iter().any(|other| page.overlaps(other)))
 }
 
 /// The console's device, if the request names one and it is there.
@@ -186,144 +134,6 @@ fn unknown(host: &HostMap, index: usize, own: crate::Side, path: &str, report: &
         why,
         nearest(host, path),
     );
-}
-
-/// A domain whose frames aren't at their machine addresses can't tell a device where to go:
-/// without an IOMMU that knows, DMA lands in somebody else's memory.
-fn check_dma(
-    host: &HostMap,
-    request: &SystemRequest,
-    assigned: &[Vec<usize>],
-    report: &mut Report,
-) {
-    for (index, domain) in request.domains.iter().enumerate() {
-        let identity = domain.identity();
-        // PV guests know machine frames; what confines them is a question for when they run.
-        if identity.is_direct_mapped() || identity.kind == Kind::Pv {
-            continue;
-        }
-        let masters: Vec<&HostDevice> = assigned[index]
-            .iter()
-            .map(|at| &host.devices[*at])
-            .filter(|device| device.dma != Dma::None)
-            .collect();
-        let origin = domain
-            .direct_map
-            .map_or(domain.name.origin, |direct| direct.origin);
-        let own = side(
-            index,
-            format!("{}, not direct-mapped", name(index, domain)),
-            origin,
-        );
-        let listed = |free: bool| {
-            let some = masters
-                .iter()
-                .filter(move |device| device.behind_iommu != free);
-            some.map(|device| {
-                host_side(
-                    format!("device {}, which may do DMA", device.path),
-                    device.origin,
-                )
-            })
-        };
-        if listed(true).next().is_some() {
-            let sides: Vec<_> = core::iter::once(own.clone())
-                .chain(listed(true).take(4))
-                .collect();
-            let why = String::from(
-                "the addresses that it tells a device aren't machine addresses, and no IOMMU \
-                 translates them: DMA would reach memory that isn't the domain's",
-            );
-            let help = String::from("direct-map = true");
-            if domain.allow_dma_without_iommu {
-                report.warning(Code::DmaWithoutIommu, sides, why, help);
-            } else {
-                report.error(Code::DmaWithoutIommu, &[index], sides, why, help);
-            }
-        }
-        if listed(false).next().is_some() && !domain.allow_dma_without_iommu {
-            let sides: Vec<_> = core::iter::once(own).chain(listed(false).take(4)).collect();
-            let why = String::from(
-                "an IOMMU could translate its DMA, but no driver for one is built yet",
-            );
-            report.error(
-                Code::NotBuiltYet,
-                &[index],
-                sides,
-                why,
-                String::from("direct-map = true"),
-            );
-        }
-    }
-}
-
-/// Checks what a direct-mapped domain's named devices can address, once its RAM is known.
-/// A device that reaches none of it is an error, one that reaches a part is worth a warning;
-/// the hardware domain's other devices are its driver's concern.
-pub(crate) fn check_reach(
-    host: &HostMap,
-    request: &SystemRequest,
-    plan: &DomainPlan,
-    report: &mut Report,
-) {
-    if !plan.identity.is_direct_mapped() {
-        return;
-    }
-    let index = plan.index;
-    let lowest = plan
-        .banks
-        .iter()
-        .map(|bank| bank.mfn.address().raw())
-        .min()
-        .unwrap_or(0);
-    let highest = plan
-        .banks
-        .iter()
-        .map(|bank| bank.machine().bytes().end().raw() - 1)
-        .max();
-    let highest = highest.unwrap_or(0);
-    for wanted in &request.domains[index].devices {
-        let Some(mask) = mask(host, wanted) else {
-            continue;
-        };
-        if mask >= highest {
-            continue;
-        }
-        let what = format!(
-            "device {}, which reaches addresses up to {mask:#x}",
-            wanted.path
-        );
-        let ram = format!(
-            "{}, RAM from {lowest:#x} to {highest:#x}",
-            name(index, &request.domains[index])
-        );
-        let sides = vec![
-            side(index, what, wanted.origin),
-            side(index, ram, request.domains[index].memory.origin),
-        ];
-        let help = format!("memory-below = {:#x}", mask.saturating_add(1));
-        if mask < lowest {
-            let why = String::from("the device reaches none of the domain's RAM");
-            report.error(Code::DmaMask, &[index], sides, why, help);
-        } else {
-            let why = String::from(
-                "the device reaches a part of the domain's RAM only: its driver must bounce",
-            );
-            report.warning(Code::DmaMask, sides, why, help);
-        }
-    }
-}
-
-fn mask(host: &HostMap, wanted: &DeviceRequest) -> Option<u64> {
-    let device = host
-        .devices
-        .iter()
-        .find(|device| device.path == wanted.path)?;
-    match (wanted.dma_mask, device.dma) {
-        (Some(mask), _) => Some(mask),
-        (None, Dma::Possible { mask }) => Some(mask),
-        (None, Dma::None) => None,
-    }
 }
 
 /// A help that names the device whose path is most like `path`.

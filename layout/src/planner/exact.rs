@@ -20,6 +20,8 @@ use crate::sort::sort_by_key;
 
 /// So many states are kept for one set of placed items.
 const STATES_KEPT: usize = 16;
+/// So many items are put down in all before the search gives up.
+const NODE_BUDGET: usize = 50_000;
 
 /// Something that must lie in one piece.
 enum Item<'a> {
@@ -46,8 +48,18 @@ struct State {
 /// The hypervisor's place, and for each want its frames.
 pub(crate) type Found = (Place, Vec<Option<Vec<MfnRange>>>);
 
-/// Finds places for everything, or `None` if there are none for all.
-pub(crate) fn search(task: &Task<'_>) -> Option<Found> {
+/// What the search came to.
+pub(crate) enum Answer {
+    /// Places for everything.
+    Found(Found),
+    /// There is no way to place everything.
+    None,
+    /// Nobody knows: the budget was spent, or states had to be dropped.
+    GaveUp,
+}
+
+/// Finds places for everything.
+pub(crate) fn search(task: &Task<'_>) -> Answer {
     let mut items = vec![Item::Home(task.home)];
     for (at, want) in task.wants.iter().enumerate() {
         if want.identity.is_direct_mapped() {
@@ -70,11 +82,13 @@ pub(crate) fn search(task: &Task<'_>) -> Option<Found> {
     };
     let mut states: Vec<Vec<State>> = vec![Vec::new(); 1 << items.len()];
     states[0].push(start);
+    let mut nodes = 0;
+    let mut dropped = false;
     for placed in 0..states.len() {
         for state in core::mem::take(&mut states[placed]) {
             if placed == states.len() - 1 {
                 if let Some(found) = fill(task, &state) {
-                    return Some(found);
+                    return Answer::Found(found);
                 }
                 continue;
             }
@@ -83,13 +97,21 @@ pub(crate) fn search(task: &Task<'_>) -> Option<Found> {
                 .enumerate()
                 .filter(|(at, _)| placed >> at & 1 == 0)
             {
+                nodes += 1;
+                if nodes > NODE_BUDGET {
+                    return Answer::GaveUp;
+                }
                 if let Some(next) = put(task.free, &limits, &state, item) {
-                    keep(&mut states[placed | 1 << at], next);
+                    dropped |= !keep(&mut states[placed | 1 << at], next);
                 }
             }
         }
     }
-    None
+    if dropped {
+        Answer::GaveUp
+    } else {
+        Answer::None
+    }
 }
 
 /// Puts an item at the highest place below the frontier.
@@ -125,19 +147,22 @@ fn put(free: &[MfnRange], limits: &[Mfn], state: &State, item: &Item<'_>) -> Opt
     Some(next)
 }
 
-/// Adds a state unless another one is as good in every respect; drops those that it beats.
-fn keep(states: &mut Vec<State>, next: State) {
+/// Adds a state unless another one is as good in every respect; drops those that it beats. `false`
+/// if there was no room for it.
+fn keep(states: &mut Vec<State>, next: State) -> bool {
     let beats = |one: &State, other: &State| {
         let pairs = one.taken_below.iter().zip(&other.taken_below);
         one.frontier >= other.frontier && pairs.into_iter().all(|(one, other)| one <= other)
     };
     if states.iter().any(|state| beats(state, &next)) {
-        return;
+        return true;
     }
     states.retain(|state| !beats(&next, state));
-    if states.len() < STATES_KEPT {
+    let room = states.len() < STATES_KEPT;
+    if room {
         states.push(next);
     }
+    room
 }
 
 /// Gives every domain the frames that it lacks beside its pieces, lowest limit first. A domain

@@ -3,7 +3,7 @@
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
-use super::sets::{SUPERPAGE, align_up, frames};
+use super::sets::{self, SUPERPAGE, align_up, frames};
 use crate::address::{Mfn, MfnRange};
 
 /// Free extents below a limit that only rises. What lies above it waits.
@@ -48,6 +48,20 @@ impl FreeList {
         self.at(*start)
     }
 
+    /// The smallest extent in whose part inside `within` they fit so, with that part.
+    pub(crate) fn smallest_fit_in(
+        &self,
+        count: u64,
+        within: &[MfnRange],
+    ) -> Option<(MfnRange, MfnRange)> {
+        let fits = |part: &MfnRange| Self::key(*part).0 >= count;
+        self.by_size.range((count, 0)..).find_map(|(_, start)| {
+            let extent = self.at(*start)?;
+            let parts = sets::intersect(&[extent], within);
+            Some((extent, parts.into_iter().find(fits)?))
+        })
+    }
+
     /// The extent with the most frames after its first superpage boundary.
     pub(crate) fn largest(&self) -> Option<MfnRange> {
         let (_, start) = self.by_size.last()?;
@@ -59,6 +73,21 @@ impl FreeList {
         self.remove(extent);
         self.insert(MfnRange::between(extent.start(), piece.start()));
         self.insert(MfnRange::between(piece.end(), extent.end()));
+    }
+
+    /// Takes out whatever of `piece` is available.
+    pub(crate) fn cut(&mut self, piece: MfnRange) {
+        loop {
+            let before = self.by_start.range(..(piece.end().raw(), 0)).next_back();
+            let Some(&(start, end)) = before.filter(|(_, end)| *end > piece.start().raw()) else {
+                return;
+            };
+            let extent = frames(start, end);
+            let Some(part) = extent.intersection(&piece) else {
+                return;
+            };
+            self.take(extent, part);
+        }
     }
 
     /// Puts frames in, joined with their neighbours.
@@ -143,6 +172,19 @@ mod tests {
         assert_eq!(free.smallest_fit(0x201), Some(frames(1, 0x401)));
         assert_eq!(free.smallest_fit(0x202), Some(frames(0x800, 0x1000)));
         assert_eq!(free.smallest_fit(0x801), None);
+    }
+
+    #[test]
+    fn a_part_of_an_extent_is_found_and_cut_out() {
+        let mut free = FreeList::new(&[frames(0, 0x400), frames(0x800, 0x1000)]);
+        free.raise(Mfn::MAX);
+        let within = [frames(0x300, 0xc00)];
+        let found = free.smallest_fit_in(0x200, &within);
+        assert_eq!(found, Some((frames(0x800, 0x1000), frames(0x800, 0xc00))));
+        assert_eq!(free.smallest_fit_in(0x401, &within), None);
+        free.cut(within[0]);
+        let left: Vec<_> = free.extents().collect();
+        assert_eq!(left, [frames(0, 0x300), frames(0xc00, 0x1000)]);
     }
 
     #[test]

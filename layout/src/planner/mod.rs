@@ -3,20 +3,27 @@
 //! Every step adds its conflicts to one report and goes on with the domains that are still
 //! good, so that one run finds everything.
 
+mod attempt;
 mod capacity;
 mod copies;
 mod cpus;
 mod devices;
+mod dma;
 mod exact;
+mod fit;
 mod free;
 pub(crate) mod ground;
 mod guest;
 mod home;
+mod index;
+mod links;
 mod modules;
+mod nodes;
 pub(crate) mod place;
 pub(crate) mod report;
 mod roles;
 pub(crate) mod sets;
+mod shares;
 mod statics;
 mod wants;
 
@@ -30,7 +37,7 @@ use crate::conflict::Code;
 use crate::domain::Identity;
 use crate::host::{HostMap, Origin};
 use crate::need;
-use crate::plan::{DomainPlan, HypervisorPlan, Outcome, Placement, Plan};
+use crate::plan::{self, DomainPlan, HypervisorPlan, Outcome, Placement, Plan};
 use crate::request::{DomainRequest, SystemRequest};
 use ground::Ground;
 use home::{Home, Place};
@@ -65,16 +72,21 @@ impl<'a> Planner<'a> {
         let (host, request) = (self.ground.host, self.request);
         self.check_host();
         roles::check(host.architecture, request, &mut self.report);
-        let cpus = cpus::assign(host, request, &mut self.report);
         let devices = devices::assign(host, request, &mut self.report);
+        dma::check(host, request, &devices, &mut self.report);
+        let reach = dma::reaches(&self.ground, request, &devices);
+        let nodes = nodes::choose(&self.ground, request, &reach, &self.report);
+        let cpus = cpus::assign(host, request, &nodes, &mut self.report);
         let wanted = wants::check(&self.ground, request, &mut self.report);
         let statics = statics::check(&self.ground, request, &mut self.report);
+        links::check(&self.ground, request, &statics, &mut self.report);
         let kept = self.kept_modules();
 
         let home = Home::new(&self.ground, request);
         let free = self.unclaimed(&statics, &kept);
         let sources = self.module_sources();
         let wants = wants::collect(&self.ground, request, &wanted, &self.report);
+        let wants = wants::prefer(wants, &reach, &nodes);
         let wants = capacity::admit(
             &self.ground,
             request,
@@ -100,8 +112,13 @@ impl<'a> Planner<'a> {
         self.place_static(&wanted, &statics, &sources, &mut shares);
 
         let mut domains = self.domain_plans(shares, cpus, devices);
+        let taken = || {
+            let banks = domains.iter().flat_map(|domain| &domain.banks);
+            let taken = banks.map(plan::Bank::machine).chain([place.region]);
+            sets::normalise(taken.collect())
+        };
         for domain in &domains {
-            devices::check_reach(host, request, domain, &mut self.report);
+            dma::check_reach(&self.ground, request, domain, &taken, &mut self.report);
         }
         domains.retain(|domain| !self.report.is_refused(domain.index));
         let copies = self.order_copies(&mut domains, place, &kept, &sources);
@@ -187,10 +204,12 @@ impl<'a> Planner<'a> {
         sharing: Option<Sharing>,
     ) -> Vec<Option<Share>> {
         let mut shares = vec![None; self.request.domains.len()];
+        let exhaustive = sharing.as_ref().is_some_and(|it| it.exhaustive);
         let found = sharing.map_or_else(Vec::new, |sharing| sharing.shares);
         for (want, share) in wants.iter().zip(found) {
             if share.is_none() {
-                capacity::no_contiguous_room(&self.ground, self.request, want, &mut self.report);
+                let (ground, report) = (&self.ground, &mut self.report);
+                capacity::no_contiguous_room(ground, self.request, want, exhaustive, report);
             }
             shares[want.index] = share;
         }

@@ -52,6 +52,16 @@ pub(crate) struct Item {
 }
 
 impl Item {
+    /// Where it lies, if its bounds leave no choice.
+    pub(crate) fn only_place(&self) -> Option<GuestRange> {
+        let base = self.bounds.start().raw().saturating_sub(self.offset);
+        let start = align_up(base, self.align).checked_add(self.offset)?;
+        let range = GuestRange::new(GuestAddress::new(start), self.size)?;
+        let next = GuestRange::new(GuestAddress::new(start.checked_add(self.align)?), self.size);
+        let movable = next.is_some_and(|next| self.bounds.covers(&next));
+        (self.bounds.covers(&range) && !movable).then_some(range)
+    }
+
     /// The frames of the item at its lowest place in `extent`, at the same addresses in the guest.
     pub(crate) fn lowest(&self, extent: &MfnRange) -> Option<MfnRange> {
         let from = extent.bytes().start().raw().max(self.bounds.start().raw());

@@ -5,17 +5,21 @@
 //! is split over the largest ones only if there is none. With few domains every order of them
 //! and both ends are tried, and the cheapest outcome is taken; if a domain found no place even
 //! so, [`exact`](super::exact) searches on. With many domains one pass must do.
+//!
+//! What a domain would rather have (RAM that its devices reach, RAM of one NUMA node) is tried
+//! first and given up where it keeps anybody out.
 
+use alloc::boxed::Box;
+use alloc::rc::Rc;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::cmp::Reverse;
 
-use super::free::FreeList;
 use super::home::{Home, Place};
 use super::modules::{self, Layout, Wanted};
-use super::sets::{self, GIGAPAGE, SUPERPAGE, align_down, align_up, frames};
-use super::{exact, guest};
-use crate::address::{FRAME_SHIFT, FRAME_SIZE, Mfn, MfnRange};
+use super::sets::{self, GIGAPAGE, SUPERPAGE, align_down, align_up};
+use super::{attempt, exact, guest};
+use crate::address::{FRAME_SIZE, Mfn, MfnRange};
 use crate::domain::Identity;
 use crate::host::Architecture;
 use crate::plan::Bank;
@@ -33,6 +37,7 @@ const FEW_EXTENTS: usize = 16;
 const PLACES_TRIED: usize = 6;
 
 /// A domain that wants memory anywhere.
+#[derive(Clone)]
 pub(crate) struct Want<'a> {
     /// Its index in the request.
     pub(crate) index: usize,
@@ -44,18 +49,28 @@ pub(crate) struct Want<'a> {
     /// All of them below this one.
     pub(crate) limit: Mfn,
     pub(crate) modules: &'a Wanted,
+    /// The RAM that all of its devices reach, if that isn't all RAM and nothing translates.
+    pub(crate) reach: Option<Rc<[MfnRange]>>,
+    /// The RAM of the NUMA node that was chosen for it.
+    pub(crate) node: Option<Rc<[MfnRange]>>,
 }
 
 impl<'a> Want<'a> {
     /// The kernel, if that must lie at machine addresses of its own choice.
-    fn bounded_kernel(&self) -> Option<&'a modules::Item> {
+    pub(crate) fn bounded_kernel(&self) -> Option<&'a modules::Item> {
         let bounded = self.modules.bounded && self.identity.is_direct_mapped();
         bounded.then_some(&self.modules.kernel)
     }
 
     /// Frames that hold all of its modules.
-    fn core(&self) -> u64 {
+    pub(crate) fn core(&self) -> u64 {
         self.modules.comfortable_bytes().div_ceil(FRAME_SIZE)
+    }
+
+    /// The limit below which everything is that its devices reach.
+    pub(crate) fn soft_limit(&self) -> Mfn {
+        let end = self.reach.as_ref().and_then(|reach| reach.last());
+        end.map_or(self.limit, |last| last.end().min(self.limit))
     }
 }
 
@@ -79,6 +94,8 @@ pub(crate) struct Sharing {
     /// For each want its frames and modules, if there was room.
     pub(crate) shares: Vec<Option<Share>>,
     score: Score,
+    /// Whether every way to share out was looked at: what found no room then finds none.
+    pub(crate) exhaustive: bool,
 }
 
 /// A domain's part.
@@ -93,6 +110,10 @@ pub(crate) struct Share {
 struct Score {
     /// Domains that found no room.
     refused: usize,
+    /// Domains with a device that reaches none of their RAM.
+    cut_off: usize,
+    /// Domains of a size with a device that reaches a part of their RAM.
+    bounced: usize,
     /// Extents of the domains' RAM.
     banks: usize,
     /// Extents that are left over.
@@ -107,26 +128,90 @@ struct Score {
 
 /// Shares the RAM out; `None` if the hypervisor itself finds no room.
 pub(crate) fn share_out(task: &Task<'_>) -> Option<Sharing> {
-    let places = task.home.candidates(task.free);
-    let sized = task
+    let sized = task.wants.iter().filter(|want| want.frames.is_some());
+    let few = sized.count() <= FEW_DOMAINS && task.free.len() <= FEW_EXTENTS;
+    let prefer = task
         .wants
         .iter()
-        .filter(|want| want.frames.is_some())
-        .count();
-    let few = sized <= FEW_DOMAINS && task.free.len() <= FEW_EXTENTS;
-    let orders = orders(task.wants, few);
-    let ends = if few { 1_usize << sized } else { 1 };
+        .any(|want| want.reach.is_some() || want.node.is_some());
+    let mut best = prefer.then(|| try_out(task, few, true)).flatten();
+    if best.as_ref().is_none_or(Sharing::is_incomplete) {
+        let plain = try_out(task, few, false);
+        best = better(best, plain);
+    }
+    if few && task.wants.len() <= FEW_DOMAINS && best.as_ref().is_none_or(Sharing::is_incomplete) {
+        let searched = search(task, prefer, best.as_ref());
+        best = match (best, searched) {
+            (best, Searched::Found(found)) => better(best, Some(*found)),
+            (best, Searched::Nothing { exhaustive }) => {
+                best.map(|best| Sharing { exhaustive, ..best })
+            }
+        };
+    }
+    best
+}
+
+fn better(one: Option<Sharing>, other: Option<Sharing>) -> Option<Sharing> {
+    match (one, other) {
+        (Some(one), Some(other)) if other.score < one.score => Some(other),
+        (Some(one), _) => Some(one),
+        (None, other) => other,
+    }
+}
+
+enum Searched {
+    Found(Box<Sharing>),
+    Nothing { exhaustive: bool },
+}
+
+/// The exact search, first with everybody below what its devices reach.
+fn search(task: &Task<'_>, prefer: bool, best: Option<&Sharing>) -> Searched {
+    let rated = |found| {
+        let (place, owned) = found;
+        rate(task, place, owned, Vec::new())
+    };
+    if prefer {
+        let soft = task.wants.iter().cloned().map(|want| Want {
+            limit: want.soft_limit(),
+            ..want
+        });
+        let wants: Vec<Want<'_>> = soft.collect();
+        let task = Task {
+            wants: &wants,
+            ..*task
+        };
+        if let exact::Answer::Found(found) = exact::search(&task) {
+            let found = rated(found);
+            if best.is_none_or(|best| found.score < best.score) {
+                return Searched::Found(Box::new(found));
+            }
+        }
+    }
+    if best.is_some_and(|best| best.score.refused == 0) {
+        return Searched::Nothing { exhaustive: false };
+    }
+    match exact::search(task) {
+        exact::Answer::Found(found) => Searched::Found(Box::new(rated(found))),
+        exact::Answer::None => Searched::Nothing { exhaustive: true },
+        exact::Answer::GaveUp => Searched::Nothing { exhaustive: false },
+    }
+}
+
+/// The best of many attempts if there are few domains, else of one or few.
+fn try_out(task: &Task<'_>, few: bool, prefer: bool) -> Option<Sharing> {
+    let places = task.home.candidates(task.free);
+    let sized = task.wants.iter().filter(|want| want.frames.is_some());
+    let ends = if few { 1_usize << sized.count() } else { 1 };
+    let orders = orders(task.wants, few, prefer);
     let mut best: Option<Sharing> = None;
-    'search: for place in places.iter().take(PLACES_TRIED) {
+    for place in places.iter().take(PLACES_TRIED) {
         for order in &orders {
             for end in 0..ends {
-                let sharing = attempt(task, *place, order, end);
-                if best.as_ref().is_none_or(|best| sharing.score < best.score) {
-                    best = Some(sharing);
-                }
+                let (owned, left) = attempt::owned(task, *place, order, end, prefer);
+                best = better(best, Some(rate(task, *place, owned, left)));
                 let score = best.as_ref().map(|best| best.score);
                 if score.is_some_and(|score| score.is_ideal(task.wants.len())) {
-                    break 'search;
+                    return best;
                 }
             }
         }
@@ -134,24 +219,22 @@ pub(crate) fn share_out(task: &Task<'_>) -> Option<Sharing> {
             break;
         }
     }
-    let incomplete = best.as_ref().is_none_or(|best| best.score.refused > 0);
-    if incomplete && few && task.wants.len() <= FEW_DOMAINS {
-        let found = exact::search(task).map(|(place, owned)| rate(task, place, owned, Vec::new()));
-        if let Some(found) = found
-            && best
-                .as_ref()
-                .is_none_or(|best| found.score.refused < best.score.refused)
-        {
-            return Some(found);
-        }
-    }
     best
+}
+
+impl Sharing {
+    /// Whether a domain found no room, or none that its devices reach.
+    fn is_incomplete(&self) -> bool {
+        self.score.refused > 0 || self.score.cut_off > 0
+    }
 }
 
 impl Score {
     /// Whether nothing can be better.
     fn is_ideal(&self, domains: usize) -> bool {
         self.refused == 0
+            && self.cut_off == 0
+            && self.bounced == 0
             && self.banks <= domains
             && self.leftovers <= 1
             && self.small == 0
@@ -161,7 +244,14 @@ impl Score {
 
 /// The orders in which to place domains that gave a size. A lower limit always comes first:
 /// whatever such a domain takes, those with a higher one could not have used less.
-fn orders(wants: &[Want<'_>], all: bool) -> Vec<Vec<usize>> {
+fn orders(wants: &[Want<'_>], all: bool, prefer: bool) -> Vec<Vec<usize>> {
+    let limit = |want: &Want<'_>| {
+        if prefer {
+            want.soft_limit()
+        } else {
+            want.limit
+        }
+    };
     let mut first: Vec<usize> = (0..wants.len())
         .filter(|at| wants[*at].frames.is_some())
         .collect();
@@ -170,14 +260,14 @@ fn orders(wants: &[Want<'_>], all: bool) -> Vec<Vec<usize>> {
         let want = &wants[*at];
         let choice = want.bounded_kernel();
         let choice = choice.map_or(u64::MAX, |kernel| kernel.bounds.size());
-        [want.limit.raw(), choice, !want.frames.unwrap_or(0)]
+        [limit(want).raw(), choice, !want.frames.unwrap_or(0)]
     });
     if !all {
         return vec![first];
     }
     let mut orders = Vec::new();
     permute(&mut Vec::new(), &first, &mut orders);
-    orders.retain(|order| order.is_sorted_by_key(|at| wants[*at].limit));
+    orders.retain(|order| order.is_sorted_by_key(|at| limit(&wants[*at])));
     orders
 }
 
@@ -191,165 +281,6 @@ fn permute(chosen: &mut Vec<usize>, left: &[usize], orders: &mut Vec<Vec<usize>>
         permute(chosen, &rest, orders);
         chosen.pop();
     }
-}
-
-/// One way to do it: the region at `place`, the domains in `order`. Bit n of `ends` turns the
-/// n-th domain from its usual end of an extent to the other.
-fn attempt(task: &Task<'_>, place: Place, order: &[usize], ends: usize) -> Sharing {
-    let mut owned: Vec<Option<Vec<MfnRange>>> = task.wants.iter().map(|_| None).collect();
-    let all = sets::subtract(task.free, &[place.region]);
-    let kernels = kernels_of_rests(task.wants, &all);
-    let mut free = FreeList::new(&sets::subtract(&all, &kernels));
-    for (turn, &at) in (0..).zip(order) {
-        let want = &task.wants[at];
-        free.raise(want.limit);
-        // Boot loaders put modules low: they stay where they are if others come from above.
-        // Below a limit the upper end would cut through an extent that goes on.
-        let high =
-            (want.limit == Mfn::MAX) != ends.checked_shr(turn).is_some_and(|bits| bits & 1 == 1);
-        let count = want.frames.unwrap_or(0);
-        owned[at] = match want.bounded_kernel() {
-            Some(kernel) => with_kernel(&mut free, count, high, want.core(), kernel),
-            None => whole(&mut free, count, high),
-        };
-        if owned[at].is_none() {
-            owned[at] = spread(&mut free, count);
-        }
-    }
-    free.raise(Mfn::MAX);
-    kernels.into_iter().for_each(|piece| free.give(piece));
-    let mut left: Vec<MfnRange> = free.extents().collect();
-    for (at, want) in task
-        .wants
-        .iter()
-        .enumerate()
-        .filter(|(_, want)| want.frames.is_none())
-    {
-        let share = largest(sets::below(&left, want.limit), want.most);
-        left = sets::subtract(&left, &share);
-        owned[at] = Some(share);
-    }
-    rate(task, place, owned, left)
-}
-
-/// Who takes the rest comes last, and must find its kernel's place all the same.
-fn kernels_of_rests(wants: &[Want<'_>], free: &[MfnRange]) -> Vec<MfnRange> {
-    let rests = wants.iter().filter(|want| want.frames.is_none());
-    let found = rests.filter_map(|want| {
-        let kernel = want.bounded_kernel()?;
-        let mut free = FreeList::new(free);
-        free.raise(want.limit);
-        around(&mut free, want.core(), false, kernel)
-    });
-    sets::normalise(found.collect())
-}
-
-/// `count` frames in one piece, aligned to superpages at its lower end.
-fn whole(free: &mut FreeList, count: u64, high: bool) -> Option<Vec<MfnRange>> {
-    let extent = free.smallest_fit(count)?;
-    let start = if high {
-        align_down(extent.end().raw() - count, SUPERPAGE)
-    } else {
-        align_up(extent.start().raw(), SUPERPAGE)
-    };
-    let piece = frames(start, start + count);
-    free.take(extent, piece);
-    Some(vec![piece])
-}
-
-/// `count` frames that hold a kernel where it must lie: in one piece, or the modules with the kernel
-/// in one and everything else where there is room.
-fn with_kernel(
-    free: &mut FreeList,
-    count: u64,
-    high: bool,
-    core: u64,
-    kernel: &modules::Item,
-) -> Option<Vec<MfnRange>> {
-    if let Some(piece) = around(free, count, high, kernel) {
-        return Some(vec![piece]);
-    }
-    let first = around(free, core.min(count), high, kernel)?;
-    let left = count - first.frames();
-    let more = whole(free, left, high).or_else(|| spread(free, left));
-    if more.is_none() {
-        free.give(first);
-    }
-    let mut pieces = more?;
-    pieces.push(first);
-    Some(sets::normalise(pieces))
-}
-
-/// `count` frames in one piece that holds a kernel where it must lie, from the smallest extent that
-/// has room for them; begun at a superpage if that can be.
-fn around(free: &mut FreeList, count: u64, high: bool, kernel: &modules::Item) -> Option<MfnRange> {
-    let holds = |piece: &MfnRange| kernel.lowest(piece).is_some();
-    let piece_in = |extent: &MfnRange| {
-        let (first, end) = (extent.start().raw(), extent.end().raw());
-        let last = end.checked_sub(count)?;
-        // The farthest that the piece can reach to either side without leaving the kernel out.
-        let lowest = kernel.lowest(extent)?.end().raw().saturating_sub(count);
-        let highest = kernel
-            .highest(extent, u64::MAX >> FRAME_SHIFT)?
-            .start()
-            .raw();
-        let up = align_down(last.min(highest), SUPERPAGE);
-        let down = align_up(first.max(lowest), SUPERPAGE);
-        let starts = if high { [up, down] } else { [down, up] };
-        let starts = starts
-            .into_iter()
-            .chain([first.max(lowest), last.min(highest)]);
-        let mut pieces = starts.map(|start| frames(start, start.saturating_add(count)));
-        pieces.find(|piece| extent.covers(piece) && holds(piece))
-    };
-    let found = free
-        .extents()
-        .filter_map(|extent| Some((extent, piece_in(&extent)?)));
-    let (extent, piece) = found.min_by_key(|(extent, _)| extent.frames())?;
-    free.take(extent, piece);
-    Some(piece)
-}
-
-/// `count` frames in as few pieces as the free extents allow.
-fn spread(free: &mut FreeList, count: u64) -> Option<Vec<MfnRange>> {
-    let mut pieces = Vec::new();
-    let mut left = count;
-    while left > 0 {
-        let found = free.smallest_fit(left).or_else(|| free.largest());
-        let Some(extent) = found.filter(|_| pieces.len() < MOST_EXTENTS) else {
-            pieces.into_iter().for_each(|piece| free.give(piece));
-            return None;
-        };
-        // An odd beginning is left alone only if the rest suffices.
-        let aligned = align_up(extent.start().raw(), SUPERPAGE);
-        let start = if extent.end().raw().saturating_sub(aligned) >= left {
-            aligned
-        } else {
-            extent.start().raw()
-        };
-        let piece = frames(start, extent.end().raw().min(start.saturating_add(left)));
-        free.take(extent, piece);
-        left -= piece.frames();
-        pieces.push(piece);
-    }
-    Some(sets::normalise(pieces))
-}
-
-/// As many of the extents as a domain can have, the largest; at most `most` frames.
-fn largest(mut extents: Vec<MfnRange>, most: u64) -> Vec<MfnRange> {
-    if extents.len() > MOST_EXTENTS {
-        sort_by_key(&mut extents, |extent| {
-            [!extent.frames(), extent.start().raw(), 0]
-        });
-        extents.truncate(MOST_EXTENTS);
-    }
-    let mut left = most;
-    for extent in &mut extents {
-        let count = extent.frames().min(left);
-        left -= count;
-        *extent = MfnRange::between(extent.start(), extent.start().offset(count));
-    }
-    sets::normalise(extents)
 }
 
 /// Places the modules and counts the costs. `left` is what nobody has.
@@ -367,6 +298,8 @@ fn rate(
     let shares: Vec<Option<Share>> = task.wants.iter().zip(owned).map(share).collect();
     let mut score = Score {
         refused: shares.iter().filter(|share| share.is_none()).count(),
+        cut_off: 0,
+        bounced: 0,
         banks: 0,
         leftovers: left.len(),
         small: 0,
@@ -385,10 +318,19 @@ fn rate(
             score.large.0 += leaves(bank, GIGAPAGE);
         }
     }
+    for (want, share) in task.wants.iter().zip(&shares) {
+        if let (Some(reach), Some(share)) = (&want.reach, share) {
+            let ram = share.banks.iter().map(Bank::machine).collect();
+            let reached = sets::total(&sets::intersect(&sets::normalise(ram), reach));
+            score.cut_off += usize::from(reached == 0);
+            score.bounced += usize::from(want.frames.is_some_and(|all| reached < all));
+        }
+    }
     Sharing {
         home: place,
         shares,
         score,
+        exhaustive: false,
     }
 }
 

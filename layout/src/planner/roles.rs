@@ -1,5 +1,6 @@
 //! Checks of what a domain is: name, kind, roles, limits. Placement isn't touched here.
 
+use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec;
@@ -13,8 +14,10 @@ use crate::request::{DomainRequest, SystemRequest};
 
 pub(crate) fn check(architecture: Architecture, request: &SystemRequest, report: &mut Report) {
     let mut hardware = None;
+    let mut names = BTreeMap::new();
     for (index, domain) in request.domains.iter().enumerate() {
-        check_name(index, request, report);
+        let first = *names.entry(domain.name.value.as_str()).or_insert(index);
+        check_name(first, index, request, report);
         check_kind(architecture, index, domain, report);
         check_limits(index, domain, report);
         if domain.capabilities.value.contains(Capabilities::HARDWARE) {
@@ -26,9 +29,9 @@ pub(crate) fn check(architecture: Architecture, request: &SystemRequest, report:
     }
 }
 
-fn check_name(index: usize, request: &SystemRequest, report: &mut Report) {
+/// `first` is the first domain of the same name.
+fn check_name(first: usize, index: usize, request: &SystemRequest, report: &mut Report) {
     let own = &request.domains[index].name;
-    let mut before = request.domains[..index].iter();
     if own.value.is_empty() {
         report.error(
             Code::NameEmpty,
@@ -37,7 +40,7 @@ fn check_name(index: usize, request: &SystemRequest, report: &mut Report) {
             String::from("logs and commands name a domain by its name, and it has none"),
             format!("name = \"domain{index}\""),
         );
-    } else if let Some(first) = before.position(|other| other.name.value == own.value) {
+    } else if first != index {
         let label = |at: usize| format!("domain {at}, name \"{}\"", own.value);
         let other = &request.domains[first].name;
         report.error(

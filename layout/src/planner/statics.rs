@@ -10,6 +10,7 @@ use alloc::vec::Vec;
 use super::ground::{
     Ground, as_static, hardware_only, largest_free, modules, nearest_free, registers,
 };
+use super::index::Index;
 use super::report::{Report, Size, host_side, name, side};
 use super::sets::{self, SUPERPAGE, align_down, align_up};
 use crate::address::{FRAME_SHIFT, FRAME_SIZE, MachineAddress, MachineRange, MfnRange};
@@ -51,13 +52,25 @@ pub(crate) fn check(
     sort_by_key(&mut named, |one| {
         [one.range.start().raw(), one.range.frames(), 0]
     });
+    if named.is_empty() {
+        return vec![Vec::new(); request.domains.len()];
+    }
     let (vacant, free) = unclaimed(ground, request, &named);
+    let touched = |range: MachineRange| range.frames_touched();
+    let registers: Vec<_> = registers(ground.host).collect();
+    let modules: Vec<_> = modules(request).collect();
+    let reserved = ground.host.reserved.iter();
     let check = Check {
         ground,
         request,
         named: &named,
         vacant,
         free,
+        register_index: Index::new(registers.iter().map(|it| touched(it.0))),
+        registers,
+        reserved_index: Index::new(reserved.map(|it| touched(it.range))),
+        module_index: Index::new(modules.iter().map(|it| touched(it.2))),
+        modules,
     };
     for one in &named {
         check.against_host(one, report);
@@ -234,6 +247,13 @@ struct Check<'a> {
     vacant: Vec<MfnRange>,
     /// RAM on which nothing lies and that no range names.
     free: Vec<MfnRange>,
+    /// Everything that has registers.
+    registers: Vec<(MachineRange, &'a str, Origin)>,
+    register_index: Index,
+    reserved_index: Index,
+    /// Every module, with its domain.
+    modules: Vec<(usize, &'static str, MachineRange, Origin)>,
+    module_index: Index,
 }
 
 impl Check<'_> {
@@ -265,10 +285,9 @@ impl Check<'_> {
     /// RAM, all of it, none of it reserved, and no device in it.
     fn against_host(&self, one: &Named, report: &mut Report) {
         let ground = self.ground;
-        let devices = registers(ground.host)
-            .filter(|(range, ..)| range.frames_touched().overlaps(&one.range));
         let mut over_devices = Vec::new();
-        for (range, path, origin) in devices {
+        for at in self.register_index.touching(&one.range) {
+            let (range, path, origin) = self.registers[at];
             over_devices.push(range.frames_touched());
             if over_devices.len() <= MOST_REPEATS {
                 let other = host_side(format!("{path}, registers {range}"), origin);
@@ -291,14 +310,20 @@ impl Check<'_> {
             } else {
                 format!("there is no RAM at {}", first.bytes())
             };
-            let sides = vec![self.side(one), ground.ram_side(Some(one.range.bytes()))];
-            report.error(
-                Code::StaticOutsideRam,
-                &[one.domain],
-                sides,
-                why,
-                self.elsewhere(one),
-            );
+            let mut sides = vec![self.side(one), ground.ram_side(Some(one.range.bytes()))];
+            let last = missing.last().unwrap_or(first);
+            let both = one.range.start() < first.start() && last.end() < one.range.end();
+            if both {
+                let end = one.range.bytes().end().raw() - 1;
+                let end = MachineRange::saturating(MachineAddress::new(end), 1);
+                sides.push(ground.ram_side(Some(end)));
+            }
+            let code = if both {
+                Code::StaticAcrossBanks
+            } else {
+                Code::StaticOutsideRam
+            };
+            report.error(code, &[one.domain], sides, why, self.elsewhere(one));
         }
         let promised = hardware_only(ground.host.architecture);
         if one.range.overlaps(&promised) {
@@ -315,9 +340,9 @@ impl Check<'_> {
                 self.elsewhere(one),
             );
         }
-        let reserved = ground.host.reserved.iter();
-        let reserved = reserved.filter(|it| it.range.frames_touched().overlaps(&one.range));
-        for other in reserved.take(MOST_REPEATS) {
+        let reserved = self.reserved_index.touching(&one.range);
+        for at in reserved.into_iter().take(MOST_REPEATS) {
+            let other = &ground.host.reserved[at];
             let what = format!("reserved memory \"{}\" {}", other.name, other.range);
             let why = String::from("firmware or the manifest keeps that memory for something else");
             let sides = vec![self.side(one), host_side(what, other.origin)];
@@ -370,9 +395,9 @@ impl Check<'_> {
                 .map(|it| it.range.frames_touched())
                 .collect(),
         );
-        for (owner, what, range, origin) in modules(self.request) {
-            let touched = range.frames_touched();
-            if touched.overlaps(&one.range) && !sets::covers(&container, &touched) {
+        for at in self.module_index.touching(&one.range) {
+            let (owner, what, range, origin) = self.modules[at];
+            if !sets::covers(&container, &range.frames_touched()) {
                 let owner_name = name(owner, &self.request.domains[owner]);
                 let other = side(owner, format!("{owner_name}, {what} {range}"), origin);
                 let why = String::from("the boot loader left a module there");
@@ -441,6 +466,10 @@ impl Check<'_> {
     /// A direct-mapped kernel runs at machine addresses, so one range must begin at its
     /// alignment. A domain that isn't direct-mapped only loses superpages.
     fn kernel_bases(&self, report: &mut Report) {
+        let mut named: Vec<Vec<&Named>> = vec![Vec::new(); self.request.domains.len()];
+        for one in self.named {
+            named[one.domain].push(one);
+        }
         for (index, domain) in self.request.domains.iter().enumerate() {
             let align = domain
                 .kernel
@@ -448,13 +477,9 @@ impl Check<'_> {
                 .map_or(1, |kernel| kernel.alignment)
                 .max(FRAME_SIZE);
             let frames = align >> FRAME_SHIFT;
-            let mut own = self
-                .named
-                .iter()
-                .filter(|one| one.domain == index)
-                .peekable();
-            if own.peek().is_none() || own.clone().any(|one| one.range.start().raw() % frames == 0)
-            {
+            let own = &named[index];
+            let good = |one: &&Named| one.range.start().raw().is_multiple_of(frames);
+            if own.is_empty() || own.iter().any(good) {
                 continue;
             }
             let direct = domain.identity().is_direct_mapped();

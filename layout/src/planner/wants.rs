@@ -1,6 +1,7 @@
 //! What each domain needs in its RAM, checked as far as that goes without placing anything.
 
 use alloc::format;
+use alloc::rc::Rc;
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -8,11 +9,12 @@ use alloc::vec::Vec;
 use super::ground::{Ground, hardware_only, modules};
 use super::guest;
 use super::modules::{MOST_TEXT_OFFSET, Wanted};
+use super::nodes::Nodes;
 use super::place::Want;
 use super::report::{Report, Size, host_side, name, side};
-use crate::address::{FRAME_SHIFT, Mfn, MfnRange};
+use crate::address::{FRAME_SHIFT, GuestRange, Mfn, MfnRange};
 use crate::conflict::{Code, Side};
-use crate::host::{Architecture, BootKind};
+use crate::host::{Architecture, BootKind, Origin};
 use crate::need::MOST_TREE_BYTES;
 use crate::request::{DomainRequest, MemoryRequest, SystemRequest};
 
@@ -24,6 +26,7 @@ pub(crate) fn check(
 ) -> Vec<Option<Wanted>> {
     check_modules(ground, request, report);
     check_rests(request, report);
+    check_fixed_kernels(ground.host.architecture, request, report);
     let domains = request.domains.iter().enumerate();
     domains
         .map(|(index, domain)| {
@@ -74,7 +77,24 @@ pub(crate) fn collect<'a>(
             most,
             limit,
             modules,
+            reach: None,
+            node: None,
         });
+    }
+    wants
+}
+
+/// The same wants with what each would rather have.
+pub(crate) fn prefer<'a>(
+    mut wants: Vec<Want<'a>>,
+    reach: &[Option<Rc<[MfnRange]>>],
+    nodes: &Nodes,
+) -> Vec<Want<'a>> {
+    for want in &mut wants {
+        want.reach.clone_from(&reach[want.index]);
+        if want.frames.is_some() {
+            want.node = nodes.ram(want.index);
+        }
     }
     wants
 }
@@ -209,6 +229,40 @@ fn check_kernel(index: usize, domain: &DomainRequest, report: &mut Report) {
             why,
             String::from("another kernel"),
         );
+    }
+}
+
+/// Two direct-mapped kernels that can each lie at one place only can't both lie there. The first
+/// has it.
+fn check_fixed_kernels(architecture: Architecture, request: &SystemRequest, report: &mut Report) {
+    let mut fixed: Vec<(usize, GuestRange)> = Vec::new();
+    for (index, domain) in request.domains.iter().enumerate() {
+        let only = Wanted::of(architecture, domain).and_then(|wanted| wanted.kernel.only_place());
+        let Some(place) = only.filter(|_| domain.identity().is_direct_mapped()) else {
+            continue;
+        };
+        if report.is_refused(index) {
+            continue;
+        }
+        let Some((first, _)) = fixed.iter().find(|(_, other)| other.overlaps(&place)) else {
+            fixed.push((index, place));
+            continue;
+        };
+        let kernel = |at: usize| {
+            let domain = &request.domains[at];
+            let origin = domain.kernel.as_ref().map_or(Origin::NONE, |it| it.origin);
+            let what = format!("{}, kernel that must lie at {place}", name(at, domain));
+            side(at, what, origin)
+        };
+        let why = String::from(
+            "a direct-mapped kernel's addresses are the machine's, and neither kernel can be moved",
+        );
+        let help = format!(
+            "direct-map = false for {}, or a kernel that can be moved",
+            name(index, domain)
+        );
+        let sides = vec![kernel(*first), kernel(index)];
+        report.error(Code::KernelSameAddress, &[index], sides, why, help);
     }
 }
 

@@ -2,7 +2,9 @@
 
 mod common;
 mod conflicts;
+mod diagnose;
 mod machines;
+mod nodes;
 mod oracle;
 mod pc;
 mod properties;

@@ -306,9 +306,9 @@ fn two_kernels_for_one_place() {
     );
     second.direct_map = Some(true.into());
     let outcome = planned(&host, &pc_system(vec![first, second]));
-    assert_eq!(codes(&outcome), ["no-low-memory", "kernel-bounds"]);
+    assert_eq!(codes(&outcome), ["kernel-same-address", "no-low-memory"]);
     assert_eq!(outcome.plan.domains.len(), 1);
-    let conflict = &outcome.conflicts[1];
+    let conflict = &outcome.conflicts[0];
     assert!(conflict.sides.len() >= 2, "{conflict:?}");
     assert!(
         conflict.sides.iter().any(|side| side.domain == Some(0)),

@@ -59,3 +59,182 @@ fn a_machine_without_masters_needs_no_trust() {
     assert!(reach.devices.is_empty() && reach.domains.is_empty());
     assert!(reach.statement(&plan).starts_with("no domain drives"));
 }
+
+/// A board with 2 GiB from 1 GiB on and 6 GiB far above, as many have it.
+fn high_and_low() -> HostMap {
+    let mut host = virt(2 * GIB, 4);
+    host.ram.push(RamBank {
+        node: None,
+        range: bytes(8 * GIB, 6 * GIB),
+        origin: Origin(1),
+    });
+    host
+}
+
+fn end(plan: &DomainPlan) -> u64 {
+    let ends = plan
+        .banks
+        .iter()
+        .map(|bank| bank.machine().bytes().end().raw());
+    ends.max().unwrap_or(0)
+}
+
+/// A direct-mapped guest with the virtio device, which reaches addresses up to `mask`.
+fn driver(size: u64, mask: u64) -> DomainRequest {
+    let mut guest = domain("driver", MemoryRequest::Size(size), 1, false);
+    guest.direct_map = Some(true.into());
+    guest.devices = vec![DeviceRequest {
+        path: "/virtio_mmio@a000000".into(),
+        dma_mask: Some(mask),
+        origin: Origin(80),
+    }];
+    guest
+}
+
+#[test]
+fn a_limited_master_gets_memory_that_it_reaches() {
+    let host = high_and_low();
+    let below = u64::from(u32::MAX);
+    // Without the device the planner would put it where it fits best, above.
+    let mut plain = driver(2 * GIB, u64::MAX);
+    plain.memory.value = MemoryRequest::Size(1536 * MIB);
+    let free = outcome(&host, &system(vec![plain.clone()]));
+    assert!(free.conflicts.is_empty());
+    let mut others = Vec::new();
+    for at in 0..2 {
+        let mut other = domain("", MemoryRequest::Size(1536 * MIB), at, false);
+        other.name.value = format!("other{at}");
+        others.push(other);
+    }
+    others.push(driver(1536 * MIB, below));
+    let found = outcome(&host, &system(others));
+    assert_eq!(codes(&found), [""; 0]);
+    assert!(end(&found.plan.domains[2]) <= 4 * GIB);
+}
+
+#[test]
+fn a_window_counts_as_a_limit() {
+    let mut host = high_and_low();
+    // The bus shows the second GiB of the low RAM only.
+    host.devices[2].dma_windows = vec![DmaWindow {
+        bus: 0,
+        machine: bytes(2 * GIB, GIB),
+    }];
+    let mut guest = driver(512 * MIB, 0);
+    guest.devices[0].dma_mask = None;
+    let found = outcome(&host, &system(vec![guest.clone()]));
+    assert_eq!(codes(&found), [""; 0]);
+    let bank = found.plan.domains[0].banks[0].machine().bytes();
+    assert!(bytes(2 * GIB, GIB).covers(&bank), "{bank}");
+    // More than the window: a part of it is enough to bounce through.
+    guest.memory.value = MemoryRequest::Size(1536 * MIB);
+    let found = outcome(&host, &system(vec![guest]));
+    assert_eq!(codes(&found), ["dma-mask"]);
+    assert!(!found.has_errors());
+}
+
+#[test]
+fn the_rest_keeps_what_its_devices_reach() {
+    let mut host = high_and_low();
+    host.devices[3].dma = Dma::Possible {
+        mask: u64::from(u32::MAX),
+    };
+    let guest = |name: &str, size| {
+        let mut guest = domain(name, MemoryRequest::Size(size), 1, false);
+        guest.direct_map = Some(true.into());
+        guest
+    };
+    let rest = || domain("control", MemoryRequest::Rest, 0, true);
+    // There is a choice: the guest goes where the hardware domain's devices reach nothing.
+    let found = outcome(&host, &system(vec![rest(), guest("guest", 1536 * MIB)]));
+    assert_eq!(codes(&found), [""; 0]);
+    assert!(
+        found.plan.domains[1].banks[0]
+            .machine()
+            .start()
+            .address()
+            .raw()
+            >= 8 * GIB
+    );
+    // There is none: some of it stays all the same.
+    let all = vec![rest(), guest("a", 5632 * MIB), guest("b", 1536 * MIB)];
+    let found = outcome(&host, &system(all));
+    assert_eq!(codes(&found), [""; 0]);
+    let control = &found.plan.domains[0];
+    let low = control
+        .banks
+        .iter()
+        .filter(|bank| bank.machine().bytes().end().raw() <= 4 * GIB);
+    assert!(low.map(Bank::bytes).sum::<u64>() >= 64 * MIB);
+}
+
+#[test]
+fn who_cannot_be_reached_is_told_where_it_could() {
+    let host = high_and_low();
+    let mut guest = driver(256 * MIB, u64::from(u32::MAX));
+    guest.memory.value = MemoryRequest::SumOfStatic;
+    guest.static_mem = vec![fixed(9 * GIB, 256 * MIB)];
+    let found = outcome(&host, &system(vec![guest.clone()]));
+    assert_eq!(codes(&found), ["dma-mask"]);
+    assert!(found.has_errors());
+    let help = &found.conflicts[0].help;
+    assert_eq!(
+        help,
+        "static-mem = [{ start = 0xb0000000, size = \"256MiB\" }]"
+    );
+    guest.static_mem = vec![fixed(0xb000_0000, 256 * MIB)];
+    assert_eq!(codes(&outcome(&host, &system(vec![guest]))), [""; 0]);
+}
+
+mod properties {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn cases() -> ProptestConfig {
+        ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 100 })
+    }
+
+    proptest! {
+        #![proptest_config(cases())]
+
+        /// A direct-mapped domain that fits where its device reaches is placed there, whatever
+        /// the others want, as long as they can go elsewhere.
+        #[test]
+        fn reach_is_respected(
+            sizes in prop::collection::vec(64_u64..1024, 0..5),
+            own in 64_u64..1024,
+            mask in prop_oneof![Just(0xffff_ffff_u64), Just(0xbfff_ffff), Just(0x9fff_ffff)],
+            place in 0_usize..5,
+        ) {
+            let host = high_and_low();
+            let mut domains = Vec::new();
+            for (at, size) in (0..).zip(&sizes) {
+                let mut other = domain("", MemoryRequest::Size(size * MIB), 2, false);
+                other.name.value = format!("other{at}");
+                domains.push(other);
+            }
+            domains.insert(place.min(domains.len()), driver(own * MIB, mask));
+            domains.truncate(4);
+            let request = system(domains);
+            let found = outcome(&host, &request);
+            prop_assert!(found.refused.is_empty(), "{:?}", codes(&found));
+            let fits = own * MIB + 16 * MIB <= mask + 1 - GIB;
+            for domain in &found.plan.domains {
+                if domain.name == "driver" {
+                    prop_assert!(!fits || end(domain) <= mask + 1);
+                    prop_assert_eq!(codes(&found).contains(&"dma-mask"), end(domain) > mask + 1);
+                }
+            }
+            let reach = reach::of_plan(&host, &request, &found.plan);
+            for device in reach.devices.iter().filter(|it| it.device == 2 && it.domain.is_some()) {
+                let class = &reach.classes[device.class];
+                let own = class.bytes_of(Owner::Domain(device.domain.unwrap()));
+                prop_assert!(own > 0);
+                let ends = class.reached.iter().flat_map(|it| &it.ranges);
+                let past = ends.map(|range| range.bytes().end().raw()).max().unwrap();
+                prop_assert!(past <= mask + 1);
+            }
+        }
+    }
+}

@@ -6,6 +6,8 @@
 
 mod heap;
 pub mod pool;
+mod tables;
 
 pub use heap::Heap;
 pub use pool::Pool;
+pub use tables::{DomainTables, Translations};

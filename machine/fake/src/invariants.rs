@@ -11,9 +11,15 @@ impl Board {
     ///
     /// # Panics
     /// If a domain has a frame mapped that it may not have; if a frame of its own isn't where the
-    /// plan puts it.
+    /// plan puts it; if a CPU may still use what was taken out of a domain.
     pub fn check(&self) {
         for domain in self.system.domains() {
+            let stale = domain.machine().stale();
+            assert!(
+                stale.is_empty(),
+                "{}: {stale:?} is still in use",
+                domain.name()
+            );
             for (page, mapping) in domain.machine().mappings() {
                 let name = domain.name();
                 let found = self

@@ -73,6 +73,8 @@ const LINES: u32 = 24;
 #[derive(Debug)]
 pub struct FakeDomain {
     stage2: Mutex<BTreeMap<Gfn, Mapping>>,
+    /// What was taken out, and CPUs may still use.
+    stale: Mutex<Vec<(Gfn, Mapping)>>,
     /// Pages that stage 2 can hold: the fake's idea of tables.
     limit: usize,
     /// How many more times pages can be taken out.
@@ -119,6 +121,7 @@ impl FakeDomain {
     pub fn new(limit: usize, splits: u64) -> Self {
         Self {
             stage2: Mutex::new(BTreeMap::new()),
+            stale: Mutex::new(Vec::new()),
             limit,
             splits: AtomicU64::new(splits),
             map: Vec::new(),
@@ -137,6 +140,11 @@ impl FakeDomain {
             .iter()
             .map(|(page, mapping)| (*page, *mapping))
             .collect()
+    }
+
+    /// What was taken out, and CPUs may still use.
+    pub fn stale(&self) -> Vec<(Gfn, Mapping)> {
+        lock(&self.stale).clone()
     }
 
     /// The machine address behind a guest address.
@@ -363,14 +371,19 @@ impl Machine for Fake {
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, take)
             .map_err(|_| MapError::OutOfTables)?;
         let mut stage2 = lock(&domain.stage2);
-        for index in 0..pages.frames() {
-            stage2.remove(&pages.start().offset(index));
-        }
+        let pages = (0..pages.frames()).map(|index| pages.start().offset(index));
+        let removed = pages.filter_map(|page| Some((page, stage2.remove(&page)?)));
+        lock(&domain.stale).extend(removed);
         Ok(())
+    }
+
+    fn settle(&self, domain: &Self::Domain) {
+        lock(&domain.stale).clear();
     }
 
     fn unmap_all(&self, domain: &Self::Domain) {
         lock(&domain.stage2).clear();
+        lock(&domain.stale).clear();
     }
 
     fn lookup(&self, domain: &Self::Domain, page: Gfn) -> Option<Mapping> {

@@ -48,6 +48,12 @@ pub trait Tables {
     /// Drops every cached translation of `size` bytes from `address` on every CPU. Called between
     /// the break and the make of an entry that was valid.
     fn invalidate(&mut self, address: u64, size: u64);
+    /// An entry that was valid and mapped `size` bytes from `address` is gone, and nothing is made in its place by this
+    /// change. Its cached translations may be dropped later, but before anything is made there and before
+    /// a table that it led to is used anew.
+    fn removed(&mut self, address: u64, size: u64) {
+        self.invalidate(address, size);
+    }
 }
 
 /// Why a range was not mapped or unmapped. Nothing was changed then.
@@ -388,9 +394,14 @@ impl<F: Format> Regime<F> {
         if old == new {
             return;
         }
+        let size = range.end - range.start;
         if self.format.is_valid(old) {
             tables.write(at.table, index, 0);
-            tables.invalidate(range.start, range.end - range.start);
+            if new == 0 {
+                tables.removed(range.start, size);
+            } else {
+                tables.invalidate(range.start, size);
+            }
         }
         if new != 0 {
             tables.write(at.table, index, new);

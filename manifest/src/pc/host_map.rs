@@ -11,7 +11,7 @@ use layout::{
     Side,
 };
 
-use super::{Description, Function, MemoryKind};
+use super::{Description, Function, MemoryKind, MemoryNode, groups};
 use crate::origin::{Origins, Position};
 
 const PAGE: u64 = 4096;
@@ -90,15 +90,18 @@ impl Reader<'_> {
 
     fn memory(&mut self, pc: &Description) -> (Vec<RamBank>, Vec<Reserved>) {
         let (mut ram, mut reserved) = (Vec::new(), Vec::new());
+        let mut nodes = pc.memory_nodes.clone();
+        nodes.sort_by_key(|node| node.range.start());
         for (number, entry) in pc.memory.iter().enumerate() {
             let origin = self.origin(format!("memory map, entry {number}"));
             let range = entry.range;
             if entry.kind == MemoryKind::Ram {
-                ram.push(RamBank {
+                let pieces = by_node(range, &nodes).into_iter();
+                ram.extend(pieces.map(|(range, node)| RamBank {
                     range,
-                    node: None,
+                    node,
                     origin,
-                });
+                }));
             } else {
                 reserved.push(Reserved {
                     range,
@@ -131,9 +134,10 @@ impl Reader<'_> {
                 });
                 continue;
             }
+            let node = pc.cpu_nodes.iter().find(|node| node.cpu == *apic_id);
             cpus.push(HostCpu {
                 hardware_id,
-                node: None,
+                node: node.map(|node| node.node),
                 origin,
             });
         }
@@ -157,6 +161,7 @@ impl Reader<'_> {
             .map(|iommu| Iommu {
                 path: iommu.path.clone(),
                 ranges: alloc::vec![iommu.range],
+                // Both kinds translate for guests by tables of the hypervisor's own.
                 usable: true,
                 origin: self.origin(iommu.path.clone()),
             })
@@ -166,7 +171,7 @@ impl Reader<'_> {
     fn devices(&mut self, pc: &Description) -> Vec<HostDevice> {
         let mut devices = Vec::new();
         if let Some(port) = pc.console {
-            devices.push(self.device(console_name(port), Vec::new(), Dma::None, false));
+            devices.push(self.device(console_name(port), Vec::new(), Dma::None));
         }
         let mut segments: Vec<u16> = pc.functions.iter().map(|it| it.address.segment).collect();
         segments.extend(pc.ecam.iter().map(|ecam| ecam.segment));
@@ -178,34 +183,28 @@ impl Reader<'_> {
             let own = pc.ecam.iter().filter(|ecam| ecam.segment == segment);
             let mut ranges: Vec<MachineRange> = own.map(super::Ecam::range).collect();
             ranges.append(&mut windows);
-            devices.push(self.device(format!("pci:{segment:04x}"), ranges, Dma::None, false));
+            devices.push(self.device(format!("pci:{segment:04x}"), ranges, Dma::None));
         }
-        for function in &pc.functions {
+        for (function, group) in pc.functions.iter().zip(groups::of(pc)) {
             let path = format!("pci:{}", function.address);
-            let behind = function.behind_iommu;
-            devices.push(self.device(path, function.bars.clone(), dma(function), behind));
+            devices.push(HostDevice {
+                behind_iommu: function.behind_iommu,
+                group,
+                ..self.device(path, function.bars.clone(), dma(function))
+            });
         }
         devices
     }
 
-    fn device(
-        &mut self,
-        path: String,
-        ranges: Vec<MachineRange>,
-        dma: Dma,
-        behind_iommu: bool,
-    ) -> HostDevice {
+    fn device(&mut self, path: String, ranges: Vec<MachineRange>, dma: Dma) -> HostDevice {
         HostDevice {
             origin: self.origin(path.clone()),
             path,
             ranges,
-            interrupts: Vec::new(),
             dma,
-            dma_windows: Vec::new(),
+            // A PC's caches watch the bus.
             coherent: true,
-            group: None,
-            behind_iommu,
-            private_iommu: false,
+            ..HostDevice::default()
         }
     }
 
@@ -222,6 +221,28 @@ impl Reader<'_> {
             })
             .collect()
     }
+}
+
+/// A range of RAM in pieces of one node each; `nodes` by address. Where two overlap the first one's word holds.
+fn by_node(range: MachineRange, nodes: &[MemoryNode]) -> Vec<(MachineRange, Option<u32>)> {
+    let (mut at, end) = (range.start().raw(), range.end().raw());
+    let mut pieces = Vec::new();
+    for node in nodes {
+        let (start, stop) = (node.range.start().raw(), node.range.end().raw().min(end));
+        if stop <= at || start >= end {
+            continue;
+        }
+        if at < start {
+            pieces.push((between(at, start), None));
+            at = start;
+        }
+        pieces.push((between(at, stop), Some(node.node)));
+        at = stop;
+    }
+    if at < end || pieces.is_empty() {
+        pieces.push((between(at, end), None));
+    }
+    pieces
 }
 
 /// Any function may do DMA that its class doesn't rule out: host bridges and PCI bridges have no data of their own.

@@ -5,8 +5,11 @@
 //! workstation reads that line (`read`). Both turn it into the planner's terms by the same [`host_map`]. The line's
 //! schema is in docs/host-description.md.
 //!
-//! Nothing here reads hardware or ACPI: that is the machine crate's.
+//! Nothing here looks at hardware: that is the machine crate's, or a running Linux's. What both find in ACPI tables is
+//! read by [`acpi`].
 
+pub mod acpi;
+mod groups;
 mod host_map;
 #[cfg(feature = "std")]
 mod read;
@@ -15,6 +18,8 @@ mod tests;
 mod write;
 
 pub use host_map::{BootFacts, Host, console_name, host_map};
+#[cfg(feature = "std")]
+pub(crate) use read::RangeLine;
 #[cfg(feature = "std")]
 pub use read::{ReadError, read};
 pub use write::write;
@@ -26,7 +31,10 @@ use core::fmt;
 use layout::{MachineAddress, MachineRange};
 
 /// The version of the JSON line.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
+
+/// The first version that is still read. What later ones added may be left out of them.
+pub const FIRST_VERSION: u32 = 1;
 
 /// What a domain on a PC gets set aside for what it starts from, in bytes: start structure, memory map, command line
 /// and ACPI tables. It is the plan's `tree` range.
@@ -221,6 +229,41 @@ pub struct Function {
     pub bars: Vec<MachineRange>,
     /// Whether an IOMMU could translate its DMA: a unit's scope covers it and doesn't exempt it.
     pub behind_iommu: bool,
+    /// Whether it can keep its device's other functions from reaching it past what isolates it: its access control has
+    /// redirection of requests and completions (PCI Express 5.0, 7.7.8).
+    pub isolated: bool,
+}
+
+/// A bridge from one PCI bus to another, PCI Express's ports included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bridge {
+    /// The bridge itself.
+    pub address: PciAddress,
+    /// The bus right behind it.
+    pub secondary: u8,
+    /// The last bus behind it.
+    pub subordinate: u8,
+    /// Whether it can keep apart what is behind it: a root port or a switch's downstream port whose access control has
+    /// source validation, redirection of requests and completions, and upstream forwarding (PCI Express 5.0, 7.7.8).
+    pub isolates: bool,
+}
+
+/// Memory of one node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryNode {
+    /// Where; it may name more than there is.
+    pub range: MachineRange,
+    /// The proximity domain.
+    pub node: u32,
+}
+
+/// A CPU of one node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CpuNode {
+    /// Its local APIC ID.
+    pub cpu: u32,
+    /// The proximity domain.
+    pub node: u32,
 }
 
 /// A machine. Lists are in the order in which the firmware has them.
@@ -240,6 +283,12 @@ pub struct Description {
     pub iommus: Vec<Iommu>,
     /// The PCI functions, by address.
     pub functions: Vec<Function>,
+    /// The bridges among them.
+    pub bridges: Vec<Bridge>,
+    /// Which node memory belongs to, as far as firmware says.
+    pub memory_nodes: Vec<MemoryNode>,
+    /// Which node CPUs belong to, as far as firmware says.
+    pub cpu_nodes: Vec<CpuNode>,
     /// The first port of the UART that the hypervisor takes for its console (`0x3f8`: COM1), if there is one.
     pub console: Option<u16>,
     /// The TSC's rate in kHz, if CPUID or firmware tells it.

@@ -1,4 +1,4 @@
-//! Reads a PC's description from the line that the hypervisor printed.
+//! Reads a PC's description: the line that the hypervisor printed, or a file that a running Linux wrote.
 
 use std::fmt;
 
@@ -7,7 +7,8 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 
 use super::{
-    Description, Ecam, Function, IoApic, Iommu, IommuKind, Memory, MemoryKind, PciAddress, VERSION,
+    Bridge, CpuNode, Description, Ecam, FIRST_VERSION, Function, IoApic, Iommu, IommuKind, Memory,
+    MemoryKind, MemoryNode, PciAddress, VERSION,
 };
 
 /// Why a text is no description.
@@ -26,7 +27,7 @@ impl fmt::Display for ReadError {
             Self::Version(version) => {
                 write!(
                     f,
-                    "the description has version {version}, and this reads version {VERSION}"
+                    "the description has version {version}, and this reads versions {FIRST_VERSION} to {VERSION}"
                 )
             }
         }
@@ -45,7 +46,7 @@ pub fn read(text: &str) -> Result<Description, ReadError> {
         version: u32,
     }
     let versioned: Versioned = serde_json::from_str(text).map_err(ReadError::Json)?;
-    if versioned.version != VERSION {
+    if !(FIRST_VERSION..=VERSION).contains(&versioned.version) {
         return Err(ReadError::Version(versioned.version));
     }
     let line: Line = serde_json::from_str(text).map_err(ReadError::Json)?;
@@ -67,6 +68,12 @@ struct Line {
     ecam: Vec<EcamLine>,
     iommus: Vec<IommuLine>,
     functions: Vec<FunctionLine>,
+    #[serde(default)]
+    bridges: Vec<BridgeLine>,
+    #[serde(default)]
+    memory_nodes: Vec<MemoryNodeLine>,
+    #[serde(default)]
+    cpu_nodes: Vec<CpuNodeLine>,
     #[serde(deserialize_with = "port")]
     console: Option<u16>,
     tsc_khz: Option<u64>,
@@ -133,14 +140,42 @@ struct FunctionLine {
     class: u32,
     bars: Vec<RangeLine>,
     behind_iommu: bool,
+    #[serde(default)]
+    isolated: bool,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RangeLine {
+struct BridgeLine {
+    #[serde(deserialize_with = "pci_address")]
+    address: PciAddress,
+    secondary: u8,
+    subordinate: u8,
+    isolates: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MemoryNodeLine {
     #[serde(deserialize_with = "address")]
     start: u64,
     size: u64,
+    node: u32,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CpuNodeLine {
+    cpu: u32,
+    node: u32,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RangeLine {
+    #[serde(deserialize_with = "address")]
+    pub(crate) start: u64,
+    pub(crate) size: u64,
 }
 
 impl From<Line> for Description {
@@ -150,6 +185,9 @@ impl From<Line> for Description {
         let ecam = line.ecam.into_iter();
         let iommus = line.iommus.into_iter();
         let functions = line.functions.into_iter();
+        let bridges = line.bridges.into_iter();
+        let memory_nodes = line.memory_nodes.into_iter();
+        let cpu_nodes = line.cpu_nodes.into_iter();
         Self {
             memory: memory
                 .map(|it| Memory::new(it.start, it.size, it.kind))
@@ -191,6 +229,27 @@ impl From<Line> for Description {
                         .map(|bar| range(bar.start, bar.size))
                         .collect(),
                     behind_iommu: it.behind_iommu,
+                    isolated: it.isolated,
+                })
+                .collect(),
+            bridges: bridges
+                .map(|it| Bridge {
+                    address: it.address,
+                    secondary: it.secondary,
+                    subordinate: it.subordinate,
+                    isolates: it.isolates,
+                })
+                .collect(),
+            memory_nodes: memory_nodes
+                .map(|it| MemoryNode {
+                    range: range(it.start, it.size),
+                    node: it.node,
+                })
+                .collect(),
+            cpu_nodes: cpu_nodes
+                .map(|it| CpuNode {
+                    cpu: it.cpu,
+                    node: it.node,
                 })
                 .collect(),
             console: line.console,

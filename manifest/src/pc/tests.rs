@@ -19,6 +19,7 @@ pub(crate) fn q35() -> Description {
         class,
         bars,
         behind_iommu: false,
+        isolated: false,
     };
     Description {
         memory: vec![
@@ -60,6 +61,7 @@ pub(crate) fn q35() -> Description {
         console: Some(0x3f8),
         tsc_khz: Some(1_000_000),
         address_bits: 40,
+        ..Description::default()
     }
 }
 
@@ -145,6 +147,47 @@ fn a_cpu_that_is_there_twice_counts_once() {
 }
 
 #[test]
+fn memory_and_cpus_have_nodes() {
+    let mut pc = q35();
+    let node = |start, size, node| MemoryNode {
+        range: range(start, size),
+        node,
+    };
+    // The second overlaps the first, and names more than there is.
+    pc.memory_nodes = vec![
+        node(0x3000_0000, 0x8000_0000, 1),
+        node(0x20_0000, 0x3fe0_0000, 0),
+    ];
+    pc.cpu_nodes = vec![CpuNode { cpu: 1, node: 1 }];
+    let host = host_map(&pc, &boot(), &mut Origins::new());
+    let banks: Vec<_> = host
+        .map
+        .ram
+        .iter()
+        .map(|bank| (bank.range, bank.node))
+        .collect();
+    let expected = [
+        (range(0, 0x9_fc00), None),
+        (range(0x10_0000, 0x10_0000), None),
+        (range(0x20_0000, 0x3fe0_0000), Some(0)),
+        (range(0x4000_0000, 0x3ffe_0000), Some(1)),
+    ];
+    assert_eq!(banks, expected);
+    let nodes: Vec<_> = host.map.cpus.iter().map(|cpu| cpu.node).collect();
+    assert_eq!(nodes, [None, Some(1)]);
+}
+
+#[test]
+fn functions_that_reach_each_other_are_a_group() {
+    let mut pc = q35();
+    pc.functions[3].address.device = 2;
+    let host = host_map(&pc, &boot(), &mut Origins::new());
+    let groups: Vec<_> = host.map.devices.iter().map(|device| device.group).collect();
+    assert_eq!(groups, [None, None, None, Some(0), None, Some(0)]);
+    assert!(host.map.devices.iter().all(|device| device.coherent));
+}
+
+#[test]
 fn ecam_counts_from_bus_zero() {
     let ecam = Ecam {
         base: 0xb000_0000,
@@ -186,15 +229,37 @@ mod with_std {
     fn any_function() -> impl Strategy<Value = Function> {
         let bars = prop::collection::vec(any_range(), 0..3);
         let ids = (any::<u16>(), any::<u16>(), 0u32..1 << 24);
-        (any_address(), ids, bars, any::<bool>()).prop_map(
-            |(address, (vendor, device, class), bars, behind_iommu)| Function {
+        (any_address(), ids, bars, any::<[bool; 2]>()).prop_map(
+            |(address, (vendor, device, class), bars, [behind_iommu, isolated])| Function {
                 address,
                 vendor,
                 device,
                 class,
                 bars,
                 behind_iommu,
+                isolated,
             },
+        )
+    }
+
+    fn any_bridge() -> impl Strategy<Value = Bridge> {
+        (any_address(), any::<u8>(), any::<u8>(), any::<bool>()).prop_map(
+            |(address, secondary, subordinate, isolates)| Bridge {
+                address,
+                secondary,
+                subordinate,
+                isolates,
+            },
+        )
+    }
+
+    fn any_nodes() -> impl Strategy<Value = (Vec<MemoryNode>, Vec<CpuNode>)> {
+        let memory = (any_range(), any::<u32>());
+        let memory = memory.prop_map(|(range, node)| MemoryNode { range, node });
+        let cpu = (0u32..8, any::<u32>()).prop_map(|(cpu, node)| CpuNode { cpu, node });
+        (
+            prop::collection::vec(memory, 0..4),
+            prop::collection::vec(cpu, 0..4),
         )
     }
 
@@ -237,6 +302,8 @@ mod with_std {
             prop::collection::vec(any::<u32>(), 0..4),
             any_chips(),
             prop::collection::vec(any_function(), 0..4),
+            prop::collection::vec(any_bridge(), 0..4),
+            any_nodes(),
         );
         let numbers = (
             any::<u64>(),
@@ -245,17 +312,22 @@ mod with_std {
             any::<u8>(),
         );
         (lists, numbers).prop_map(
-            |((memory, cpus, (io_apics, ecam, iommus), functions), numbers)| Description {
-                memory,
-                cpus,
-                local_apic: numbers.0,
-                io_apics,
-                ecam,
-                iommus,
-                functions,
-                console: numbers.1,
-                tsc_khz: numbers.2,
-                address_bits: numbers.3,
+            |((memory, cpus, (io_apics, ecam, iommus), functions, bridges, nodes), numbers)| {
+                Description {
+                    memory,
+                    bridges,
+                    memory_nodes: nodes.0,
+                    cpu_nodes: nodes.1,
+                    cpus,
+                    local_apic: numbers.0,
+                    io_apics,
+                    ecam,
+                    iommus,
+                    functions,
+                    console: numbers.1,
+                    tsc_khz: numbers.2,
+                    address_bits: numbers.3,
+                }
             },
         )
     }
@@ -271,7 +343,10 @@ mod with_std {
         #[test]
         fn any_description_becomes_a_map_and_a_plan(pc in any_description()) {
             let host = host_map(&pc, &boot(), &mut Origins::new());
-            prop_assert_eq!(host.map.ram.len() + host.map.reserved.len(), pc.memory.len());
+            let ram = pc.memory.iter().filter(|entry| entry.kind == MemoryKind::Ram);
+            let bytes: u128 = ram.map(|entry| u128::from(entry.range.size())).sum();
+            let banks = host.map.ram.iter().map(|bank| u128::from(bank.range.size()));
+            prop_assert_eq!(banks.sum::<u128>(), bytes);
             let _ = layout::plan(&host.map, &layout::SystemRequest::default());
         }
 
@@ -285,8 +360,10 @@ mod with_std {
     fn other_versions_and_keys_are_refused() {
         let line = write(&q35());
         assert!(read(&line).is_ok());
-        let newer = line.replacen("\"version\":1", "\"version\":2", 1);
-        assert!(matches!(read(&newer), Err(ReadError::Version(2))));
+        let older = line.replacen("\"version\":2", "\"version\":1", 1);
+        assert_eq!(read(&older).unwrap(), read(&line).unwrap());
+        let newer = line.replacen("\"version\":2", "\"version\":3", 1);
+        assert!(matches!(read(&newer), Err(ReadError::Version(3))));
         for (good, bad) in [
             ("\"cpus\"", "\"cpu\""),
             ("\"0xfee00000\"", "\"0x+ee00000\""),

@@ -3,7 +3,7 @@
 use alloc::format;
 use alloc::string::String;
 
-use super::{Description, Ecam, Function, IoApic, Iommu, Memory, VERSION};
+use super::{Bridge, Description, Ecam, Function, IoApic, Iommu, Memory, VERSION};
 use crate::json::Json;
 
 /// The description as JSON, without a line feed. The same description gives the same bytes.
@@ -24,6 +24,26 @@ pub fn write(pc: &Description) -> String {
         json.list("ecam", &pc.ecam, ecam);
         json.list("iommus", &pc.iommus, iommu);
         json.list("functions", &pc.functions, function);
+        if !pc.bridges.is_empty() {
+            json.list("bridges", &pc.bridges, bridge);
+        }
+        if !pc.memory_nodes.is_empty() {
+            json.list("memory-nodes", &pc.memory_nodes, |json, memory| {
+                json.object(|json| {
+                    json.address("start", memory.range.start().raw());
+                    json.number("size", memory.range.size());
+                    json.number("node", memory.node.into());
+                });
+            });
+        }
+        if !pc.cpu_nodes.is_empty() {
+            json.list("cpu-nodes", &pc.cpu_nodes, |json, cpu| {
+                json.object(|json| {
+                    json.number("cpu", cpu.cpu.into());
+                    json.number("node", cpu.node.into());
+                });
+            });
+        }
         json.key("console");
         json.optional(pc.console, |json, port| json.quoted(&format!("{port:#x}")));
         json.key("tsc-khz");
@@ -76,5 +96,17 @@ fn function(json: &mut Json, function: &Function) {
         json.address("class", function.class.into());
         json.list("bars", &function.bars, Json::range);
         json.flag("behind-iommu", function.behind_iommu);
+        if function.isolated {
+            json.flag("isolated", true);
+        }
+    });
+}
+
+fn bridge(json: &mut Json, bridge: &Bridge) {
+    json.object(|json| {
+        json.string("address", &format!("{}", bridge.address));
+        json.number("secondary", bridge.secondary.into());
+        json.number("subordinate", bridge.subordinate.into());
+        json.flag("isolates", bridge.isolates);
     });
 }

@@ -49,9 +49,6 @@ const KEYS: [&str; 24] = [
     "on-crash",
 ];
 
-/// Keys of the contract that don't do anything yet.
-const NOT_BUILT: [&str; 2] = ["shared-memory", "event-channels"];
-
 impl Reader<'_> {
     /// Reads one domain; `span` is its table's.
     pub(super) fn domain(
@@ -61,18 +58,6 @@ impl Reader<'_> {
         folder: &Path,
     ) -> (DomainRequest, DomainFiles) {
         self.check_keys(table, &KEYS, "[[domain]]");
-        for key in NOT_BUILT {
-            if let Some(value) = value(table, key) {
-                let why = format!("Terrane has no `{key}` yet");
-                self.problem(
-                    Code::NotBuiltYet,
-                    value.span(),
-                    "asked for here",
-                    why,
-                    "leave it out",
-                );
-            }
-        }
         let policies = self.policies(table);
         let mut domain = DomainRequest {
             name: self.name(table, span),
@@ -81,6 +66,8 @@ impl Reader<'_> {
             keep_modules: [policies.on_poweroff, policies.on_reboot, policies.on_crash]
                 .contains(&OnStop::Restart),
             limits: self.limits(table),
+            shared_memory: self.shared_memory(table),
+            event_channels: self.event_channels(table),
             ..DomainRequest::default()
         };
         self.identity(table, &mut domain);

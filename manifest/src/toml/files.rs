@@ -408,6 +408,9 @@ fn domain_origins(read: &mut DomainRequest, said: &DomainRequest) {
             read.origin = said.origin;
         }
     }
+    // The tree doesn't carry them yet.
+    read.shared_memory.clone_from(&said.shared_memory);
+    read.event_channels.clone_from(&said.event_channels);
     read.name.origin = said.name.origin;
     read.capabilities.origin = said.capabilities.origin;
     read.cpus.origin = said.cpus.origin;
@@ -425,6 +428,12 @@ fn domain_origins(read: &mut DomainRequest, said: &DomainRequest) {
         read.origin = said.origin;
     }
     for (read, said) in read.devices.iter_mut().zip(&said.devices) {
+        read.origin = said.origin;
+    }
+    for (read, said) in read.shared_memory.iter_mut().zip(&said.shared_memory) {
+        read.origin = said.origin;
+    }
+    for (read, said) in read.event_channels.iter_mut().zip(&said.event_channels) {
         read.origin = said.origin;
     }
 }

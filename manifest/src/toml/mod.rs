@@ -7,6 +7,7 @@
 mod domain;
 mod files;
 mod host;
+mod links;
 mod number;
 mod reader;
 

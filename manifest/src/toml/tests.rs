@@ -89,6 +89,37 @@ fn every_key_of_a_domain_arrives() {
 }
 
 #[test]
+fn links_arrive_whole_or_are_told() {
+    let text = with_domain(
+        "shared-memory = [{ id = \"ring\", size = \"1MiB\", role = \"owner\", start = 0x7000_0000, \
+         address = 0x7000_0000 }, { id = \"x\", role = \"lender\", size = 1, address = 1 }]\n\
+         event-channels = [{ port = 10, peer = \"control\", peer-port = 11 }, { port = 1 }]",
+    );
+    let manifest = read(&text);
+    let domain = &manifest.request.domains[1];
+    let [shared] = domain.shared_memory.as_slice() else {
+        panic!("{:?}", domain.shared_memory)
+    };
+    assert_eq!((shared.id.as_str(), shared.size), ("ring", 1 << 20));
+    assert_eq!(
+        (shared.start, shared.address, shared.read_only),
+        (Some(0x7000_0000), 0x7000_0000, false)
+    );
+    let [channel] = domain.event_channels.as_slice() else {
+        panic!("{:?}", domain.event_channels)
+    };
+    assert_eq!(
+        (channel.port, channel.peer.as_str(), channel.peer_port),
+        (10, "control", 11)
+    );
+    let codes: Vec<_> = manifest.problems.iter().map(|it| it.code).collect();
+    assert_eq!(
+        codes,
+        [Code::ValueInvalid, Code::KeyMissing, Code::KeyMissing]
+    );
+}
+
+#[test]
 fn numbers_may_be_integers_beyond_an_i64_or_strings() {
     let text = with_domain(
         "static-mem = [{ start = 0xffff_ffff_f000_0000, size = 1 }, { start = \"0x10\", size = \"1KiB\" }]",

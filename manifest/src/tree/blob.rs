@@ -228,6 +228,14 @@ impl<'a> Tree<'a> {
             .map(|(index, _)| Node { tree: self, index })
     }
 
+    /// The node with this [`Node::index`].
+    #[must_use]
+    pub fn node(&self, index: usize) -> Option<Node<'_, 'a>> {
+        let is_there = index < self.nodes.len();
+        let index = u32::try_from(index).ok().filter(|_| is_there)?;
+        Some(Node { tree: self, index })
+    }
+
     /// The node at `path` ("/a/b@1"). A component without unit address also finds a node that has one.
     #[must_use]
     pub fn find(&self, path: &str) -> Option<Node<'_, 'a>> {

@@ -90,11 +90,12 @@ impl Writer {
 
     fn name_offset(&mut self, name: &str) -> u32 {
         let strings = &self.strings;
-        // A name ends with NUL and has none inside, so that comparing with it included is comparing the names.
-        let wanted = name.as_bytes().iter().chain(&[0]);
+        // A name ends with NUL and has none inside, so that what begins with it and goes on is greater.
         let place = self.names.binary_search_by(|&offset| {
             let known = strings.get(offset as usize..).unwrap_or_default();
-            known.iter().take(name.len() + 1).cmp(wanted.clone())
+            let (head, rest) = known.split_at_checked(name.len()).unwrap_or((known, &[]));
+            head.cmp(name.as_bytes())
+                .then_with(|| rest.first().cmp(&Some(&0)))
         });
         match place {
             Ok(place) => self.names.get(place).copied().unwrap_or(0),

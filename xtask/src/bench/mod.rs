@@ -9,6 +9,7 @@ mod machine;
 mod measure;
 mod memory;
 mod pc;
+mod planner;
 mod table;
 mod vmlinux;
 
@@ -16,6 +17,8 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
+
+pub use self::planner::planner;
 
 use self::machine::{Bench, Column, Guest};
 use self::measure::{Counts, Guests};

@@ -50,15 +50,31 @@ pub fn disguise(guest: &Path, kernel: &Path, as_file: &Path) -> Result<()> {
         front.copy_from_slice(data);
         rest.fill(0);
     }
-    let entry = guest[pvh_entry(&guest)?].to_vec();
-    let place = pvh_entry(&bytes)?;
+    let note = |elf: &[u8]| xen_note(elf, PHYS32_ENTRY)?.context("there is no PVH note");
+    let entry = guest[note(&guest)?.value].to_vec();
+    let place = note(&bytes)?.value;
     ensure!(place.len() == entry.len(), "the two notes differ in size");
     bytes[place].copy_from_slice(&entry);
+    // The guest can't be moved, whatever the kernel can.
+    if let Some(relocation) = xen_note(&bytes, PHYS32_RELOC)? {
+        bytes[relocation.kind].fill(0xff);
+    }
     fs::write(as_file, bytes).with_context(|| format!("cannot write {}", as_file.display()))
 }
 
-/// Where an ELF file has the entry for PVH guests: in a note of type 18 by "Xen" (Xen, public/elfnote.h).
-fn pvh_entry(elf: &[u8]) -> Result<Range<usize>> {
+/// The entry for PVH guests (Xen, public/elfnote.h).
+const PHYS32_ENTRY: usize = 18;
+/// Where the kernel may be moved (likewise).
+const PHYS32_RELOC: usize = 19;
+
+/// A note's parts in its file.
+struct Note {
+    kind: Range<usize>,
+    value: Range<usize>,
+}
+
+/// Where an ELF file has a note of this kind by "Xen".
+fn xen_note(elf: &[u8], wanted: usize) -> Result<Option<Note>> {
     for notes in segments(elf, PT_NOTE)? {
         let mut at = notes.file.start;
         while at + 12 <= notes.file.end {
@@ -71,14 +87,17 @@ fn pvh_entry(elf: &[u8]) -> Result<Range<usize>> {
                 bail!("a note is cut short");
             };
             let start = at + 12 + name.next_multiple_of(4);
-            if kind == 18 && elf.get(at + 12..at + 16) == Some(b"Xen\0") {
+            if kind == wanted && elf.get(at + 12..at + 16) == Some(b"Xen\0") {
                 ensure!(start + value <= elf.len(), "a note is cut short");
-                return Ok(start..start + value);
+                return Ok(Some(Note {
+                    kind: at + 8..at + 12,
+                    value: start..start + value,
+                }));
             }
             at = start + value.next_multiple_of(4);
         }
     }
-    bail!("there is no PVH note")
+    Ok(None)
 }
 
 /// A part of an ELF file.

@@ -8,7 +8,6 @@ use anyhow::{Result, ensure};
 use super::boot::{Boot, Ran};
 use super::facts::Facts;
 use super::{Context, Scenario, linux};
-use crate::arch::Arch;
 use crate::fetch::guests::Kernel;
 use crate::manifest::Manifest;
 
@@ -16,13 +15,9 @@ const CPUS: u32 = 4;
 /// All CPUs but one use 64 MiB while the balloon takes 4 and gives them back, twice.
 const CHECK: &str = "balloon-busy:64:4:2";
 
-/// The scenario of an architecture. On x86-64 an entry is changed in one step, and CPUs that drop each page by itself
-/// take QEMU too long (docs/status.md).
-pub fn scenarios(arch: Arch) -> Vec<Scenario> {
-    match arch {
-        Arch::Aarch64 => vec![Scenario::new("balloon-busy", busy)],
-        Arch::X86_64 => Vec::new(),
-    }
+/// The scenario, the same on every architecture.
+pub fn scenarios() -> Vec<Scenario> {
+    vec![Scenario::new("balloon-busy", busy)]
 }
 
 fn busy(context: &Context, folder: &Path) -> Result<()> {

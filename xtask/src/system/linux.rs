@@ -84,6 +84,11 @@ pub fn check(arch: Arch, facts: &Facts, cpus: u32, memory: u64, firmware: u64) -
     facts.expect("hypervisor", "xen")?;
     facts.expect("features", expected.features)?;
     facts.expect("cpus", &cpus.to_string())?;
+    let physical_cpus = match arch {
+        Arch::Aarch64 => 0,
+        Arch::X86_64 => cpus,
+    };
+    facts.expect("physical-cpus", &physical_cpus.to_string())?;
     ensure!(
         facts.all("complaint").is_empty(),
         "the kernel complains: {:?}",

@@ -8,6 +8,8 @@ mount -t debugfs debugfs /sys/kernel/debug 2>/dev/null
 
 fact cpus "$(nproc)"
 fact features "$(cat /sys/hypervisor/properties/features 2>/dev/null)"
+# On x86 the hardware domain asks for the machine's CPUs (platform_op).
+fact physical-cpus "$(ls -d /sys/devices/system/xen_cpu/xen_cpu[0-9]* 2>/dev/null | wc -l)"
 fact hypervisor "$(cat /sys/hypervisor/type 2>/dev/null)"
 sed 's/^/fact iomem /' /proc/iomem
 sed 's/^/fact ioport /' /proc/ioports

@@ -107,7 +107,7 @@ pub fn run(arch: Arch, full: bool, filter: &str) -> Result<Tally> {
     scenarios.extend(power::scenarios());
     scenarios.extend(attack::scenarios(arch));
     scenarios.extend(astray::scenarios(arch));
-    scenarios.extend(balloon::scenarios(arch));
+    scenarios.extend(balloon::scenarios());
     scenarios.extend(panic::scenarios(arch));
     scenarios.extend(beside::scenarios(arch));
     scenarios.extend(iso::scenarios(arch));

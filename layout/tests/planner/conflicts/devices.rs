@@ -10,6 +10,7 @@ fn devices_in_one_page() {
     let mut neighbour = host.devices[2].clone();
     neighbour.path = "/virtio_mmio@a000200".into();
     neighbour.ranges = vec![bytes(0xa00_0200, 0x200)];
+    neighbour.interrupts = vec![49];
     host.devices.push(neighbour);
     let asking = |paths: &[&str]| {
         let mut guest = sized(256 * MIB);
@@ -33,6 +34,64 @@ fn devices_in_one_page() {
     // The mend.
     let both = asking(&["/virtio_mmio@a000000", "/virtio_mmio@a000200"]);
     assert!(plan(&host, &both).conflicts.is_empty());
+}
+
+/// A direct-mapped guest with this device beside a hardware domain with all others.
+fn beside_control(path: &str) -> SystemRequest {
+    let mut guest = sized(256 * MIB);
+    guest.direct_map = Some(true.into());
+    guest.devices = vec![DeviceRequest {
+        path: path.into(),
+        dma_mask: None,
+        origin: Origin(80),
+    }];
+    system(vec![guest, domain("control", MemoryRequest::Rest, 0, true)])
+}
+
+#[test]
+fn devices_that_cannot_be_told_apart() {
+    let good = virt(2 * GIB, 2);
+    assert_eq!(
+        codes(&plan(&good, &beside_control("/virtio_mmio@a000000"))),
+        [""; 0]
+    );
+    let mut host = good.clone();
+    host.devices[3].interrupts = vec![7, 48];
+    let found = conflict(&host, &beside_control("/virtio_mmio@a000000"));
+    assert_eq!(found.code, Code::DeviceSharesInterrupt);
+    assert_eq!(found.sides[0].origin, Origin(80));
+    assert_eq!(found.help, "give /pcie@10000000 to the same domain");
+    let mut host = good;
+    host.devices[2].group = Some(3);
+    host.devices[3].group = Some(3);
+    host.devices[1].group = Some(4);
+    let found = conflict(&host, &beside_control("/virtio_mmio@a000000"));
+    assert_eq!(found.code, Code::DeviceSharesGroup);
+    assert!(found.sides[1].what.contains("\"control\""), "{found:?}");
+}
+
+#[test]
+fn an_iommu_that_is_there_need_not_help() {
+    let mut host = virt(2 * GIB, 2);
+    let mut request = beside_control("/virtio_mmio@a000000");
+    request.domains[0].direct_map = None;
+    let why = |host: &HostMap| {
+        let found = conflict(host, &request);
+        assert_eq!(found.code, Code::DmaWithoutIommu);
+        found.why
+    };
+    assert!(why(&host).contains("no IOMMU translates"));
+    host.iommus = vec![Iommu {
+        path: "/iommu@9050000".into(),
+        ranges: vec![],
+        usable: false,
+        origin: Origin(82),
+    }];
+    assert!(why(&host).contains("no second stage"));
+    host.iommus[0].usable = true;
+    assert!(why(&host).contains("outside of it"));
+    host.devices[2].private_iommu = true;
+    assert!(why(&host).contains("its driver's own"));
 }
 
 #[test]
@@ -103,5 +162,8 @@ fn devices_and_their_dma() {
         (found.code, found.severity),
         (Code::DmaMask, Severity::Warning)
     );
-    assert_eq!(found.help, "memory-below = 0xbfff0001");
+    assert_eq!(
+        found.help,
+        "static-mem = [{ start = 0xafe00000, size = \"256MiB\" }]"
+    );
 }

@@ -2,6 +2,7 @@
 
 mod devices;
 mod domains;
+mod links;
 mod memory;
 mod statics;
 mod together;

@@ -171,3 +171,21 @@ fn two_domains_at_one_place() {
         "overlap-domain-domain"
     );
 }
+
+#[test]
+fn a_range_across_two_banks() {
+    let mut host = virt(2 * GIB, 2);
+    host.ram.push(RamBank {
+        node: None,
+        range: bytes(0x1_0000_0000, GIB),
+        origin: Origin(9),
+    });
+    let found = conflict(&host, &system(vec![direct(&[(0xb000_0000, 0x6000_0000)])]));
+    assert_eq!(found.code, Code::StaticAcrossBanks);
+    let banks: Vec<_> = found.sides.iter().map(|side| side.origin).collect();
+    assert_eq!(banks, [Origin(30), Origin(1), Origin(9)]);
+    // Banks that touch are one.
+    host.ram[1].range = bytes(0xc000_0000, GIB);
+    let request = system(vec![direct(&[(0xb000_0000, 0x2000_0000)])]);
+    assert_eq!(codes(&plan(&host, &request)), [""; 0]);
+}

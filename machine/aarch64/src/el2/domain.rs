@@ -4,8 +4,8 @@ use core::arch::asm;
 
 use aarch64_cpu::registers::{Readable, VTTBR_EL2, Writeable};
 use layout::MfnRange;
-use machine_common::{Pool, pool};
-use machine_paging::{PAGE_SIZE, PagingError, Regime, Tables};
+use machine_common::{DomainTables, Pool, Translations, pool};
+use machine_paging::{PAGE_SIZE, PagingError, Regime};
 use spin::Mutex;
 
 use super::cache;
@@ -40,42 +40,27 @@ pub struct VirtualUart {
 /// The tables of a domain and the pool that they come from.
 pub struct Stage2 {
     regime: Regime<Vmsa>,
-    tables: Stage2Tables,
+    tables: DomainTables<Stage2Translations>,
 }
 
-struct Stage2Tables {
-    pool: Pool,
+/// The translations of a domain, by its VTTBR_EL2.
+struct Stage2Translations {
     vttbr: u64,
 }
 
-impl Tables for Stage2Tables {
-    fn allocate(&mut self) -> Option<u64> {
-        self.pool.take()
-    }
-    fn free(&mut self, table: u64) {
-        // SAFETY: it came from `allocate`, and no entry leads to it any more.
-        unsafe { self.pool.give(table) };
-    }
-    fn available(&self) -> usize {
-        self.pool.available()
-    }
-    fn read(&self, table: u64, index: usize) -> u64 {
-        // SAFETY: `machine_paging` reads the root and tables from `allocate`, within their width.
-        unsafe { pool::read(table, index) }
-    }
-    fn write(&mut self, table: u64, index: usize, entry: u64) {
-        // SAFETY: as in `read`.
-        unsafe { pool::write(table, index, entry) };
+impl Translations for Stage2Translations {
+    const REPLACED_IN_USE: bool = false;
+
+    fn publish(&self) {
         // SAFETY: a barrier changes no memory.
         unsafe { asm!("dsb ishst", options(nostack, preserves_flags)) };
     }
-    fn invalidate(&mut self, _: u64, _: u64) {
+
+    fn drop_all(&self) {
         let current = VTTBR_EL2.get();
         if current != self.vttbr {
             VTTBR_EL2.set(self.vttbr);
         }
-        // All of the domain's, as a change of a live entry is rare: what hardware has combined with
-        // stage 1 can't be dropped by guest physical address.
         // SAFETY: dropping cached translations makes the CPU walk again, nothing else.
         unsafe {
             asm!(
@@ -131,10 +116,12 @@ impl Domain {
         let vttbr = Shape::vttbr(root, vmid);
         // SAFETY: the caller gives the frames away.
         let pool = unsafe { Pool::new(root + root_bytes, end) };
+        // SAFETY: the root lies in the frames that the caller gives away, and is as wide as the shape says.
+        let tables = unsafe { DomainTables::new(pool, Stage2Translations { vttbr }) };
         let domain = Self {
             stage2: Mutex::new(Stage2 {
                 regime: shape.regime(root),
-                tables: Stage2Tables { pool, vttbr },
+                tables,
             }),
             vttbr,
             interrupts,
@@ -179,10 +166,14 @@ impl Domain {
     pub fn map(&self, guest: u64, machine: u64, bytes: u64, kind: Kind) -> Result<(), PagingError> {
         let mut stage2 = self.stage2.lock();
         let regime = stage2.regime;
-        regime.map(&mut stage2.tables, guest, machine, bytes, kind.attributes())
+        // What was removed there may still be cached.
+        stage2.tables.settle();
+        let result = regime.map(&mut stage2.tables, guest, machine, bytes, kind.attributes());
+        stage2.tables.settle();
+        result
     }
 
-    /// Takes a range out of the domain.
+    /// Takes a range out of the domain. CPUs may use cached translations of it until [`Domain::settle`].
     ///
     /// # Errors
     /// [`PagingError`]; nothing has changed then.
@@ -192,12 +183,18 @@ impl Domain {
         regime.unmap(&mut stage2.tables, guest, bytes)
     }
 
+    /// Waits until no CPU uses a translation that has been taken out.
+    pub fn settle(&self) {
+        self.stage2.lock().tables.settle();
+    }
+
     /// Takes everything out of the domain but the GICv2's CPU interface.
     pub fn unmap_all(&self) {
         {
             let mut stage2 = self.stage2.lock();
             let regime = stage2.regime;
             regime.clear(&mut stage2.tables);
+            stage2.tables.settle();
         }
         // It fitted when the domain was made, and all tables are free again.
         let _ = self.map_interface();

@@ -167,6 +167,10 @@ impl Machine for Arm {
             .map_err(map_error)
     }
 
+    fn settle(&self, domain: &Domain) {
+        domain.settle();
+    }
+
     fn unmap_all(&self, domain: &Domain) {
         domain.unmap_all();
     }

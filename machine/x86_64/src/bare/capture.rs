@@ -88,6 +88,10 @@ const fn width(size: Size) -> Width {
 
 impl Registers for Function {
     fn read(&self, offset: u16, size: Size) -> u32 {
+        // The ports don't reach extended configuration space.
+        if offset >= 0x100 {
+            return size.ones();
+        }
         let port = self.select(offset);
         io::read(port, width(size))
     }

@@ -8,8 +8,8 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use abi::memory::MapEntry;
 use layout::MfnRange;
-use machine_common::{Pool, pool};
-use machine_paging::{PAGE_SIZE, PagingError, Regime, Tables};
+use machine_common::{DomainTables, Pool, Translations, pool};
+use machine_paging::{PAGE_SIZE, PagingError, Regime};
 use spin::Mutex;
 
 use super::platform;
@@ -41,42 +41,23 @@ pub struct Domain {
 /// The tables of a domain and what they are made of.
 struct Nested {
     regime: Regime<LongMode>,
-    tables: NestedTables,
+    tables: DomainTables<&'static Presence>,
     windows: Windows,
     /// Trapped pages that the domain may read by itself.
     readable: Vec<Span>,
     gigabyte_pages: bool,
 }
 
-struct NestedTables {
-    pool: Pool,
-    presence: &'static Presence,
-}
+impl Translations for &'static Presence {
+    // A CPU that still has the old translation is waited for before the change counts as made.
+    const REPLACED_IN_USE: bool = true;
 
-impl Tables for NestedTables {
-    fn allocate(&mut self) -> Option<u64> {
-        self.pool.take()
-    }
-    fn free(&mut self, table: u64) {
-        // SAFETY: it came from `allocate`, and no entry leads to it any more.
-        unsafe { self.pool.give(table) };
-    }
-    fn available(&self) -> usize {
-        self.pool.available()
-    }
-    fn read(&self, table: u64, index: usize) -> u64 {
-        // SAFETY: `machine_paging` reads the root and tables from `allocate`, within their width.
-        unsafe { pool::read(table, index) }
-    }
-    fn write(&mut self, table: u64, index: usize, entry: u64) {
+    fn publish(&self) {
         // x86 makes stores visible in order, and walkers look at the caches.
-        // SAFETY: as in `read`.
-        unsafe { pool::write(table, index, entry) };
     }
-    fn invalidate(&mut self, _: u64, _: u64) {
-        // All of the domain's, as a change of a live entry is rare: what the TLB has combined with the
-        // guest's own tables can't be dropped by guest physical address.
-        self.presence.drop_translations();
+
+    fn drop_all(&self) {
+        self.drop_translations();
     }
 }
 
@@ -173,12 +154,14 @@ impl Domain {
         }));
         // SAFETY: the caller gives the frames away.
         let pool = unsafe { Pool::new(root + PAGE_SIZE, end) };
+        // SAFETY: the root lies in the frames that the caller gives away.
+        let tables = unsafe { DomainTables::new(pool, presence) };
         let mut windows = parts.windows;
         windows.trap(trapped(&parts.devices));
         let domain = Self {
             nested: Mutex::new(Nested {
                 regime: parts.format.regime(root),
-                tables: NestedTables { pool, presence },
+                tables,
                 windows,
                 readable: spans(parts.devices.readable()).collect(),
                 gigabyte_pages: parts.format.gigabyte_pages,
@@ -190,7 +173,7 @@ impl Domain {
             devices: parts.devices,
             memory_map: parts.memory_map,
         };
-        let mapped = domain.nested.lock().map_windows();
+        let mapped = domain.change(Nested::map_windows);
         mapped.map_err(DomainError::Windows)?;
         Ok(domain)
     }
@@ -230,39 +213,14 @@ impl Domain {
     /// # Errors
     /// [`PagingError`]. Nothing has changed then, or of devices a part is mapped.
     pub fn map(&self, guest: u64, machine: u64, bytes: u64, kind: Kind) -> Result<(), PagingError> {
-        let mut nested = self.nested.lock();
-        let nested = &mut *nested;
         if kind.is_ram() {
-            return nested.map(guest, machine, bytes, kind);
+            return self.change(|nested| nested.map(guest, machine, bytes, kind));
         }
         let end = guest.checked_add(bytes).ok_or(PagingError::OutOfRange)?;
-        let Nested {
-            regime,
-            tables,
-            windows,
-            ..
-        } = nested;
-        windows
-            .without_trapped(Span { start: guest, end })
-            .try_for_each(|piece| {
-                let output = machine + (piece.start - guest);
-                let bytes = piece.end - piece.start;
-                let attributes = kind.attributes();
-                let known = regime.translate(tables, piece.start);
-                // A window that is mapped already would be cut into smaller pages for nothing.
-                let same = known.is_some_and(|known| {
-                    known.output == output
-                        && known.attributes == attributes
-                        && known.remaining >= bytes
-                });
-                if same {
-                    return Ok(());
-                }
-                regime.map(tables, piece.start, output, bytes, attributes)
-            })
+        self.change(|nested| nested.map_device(Span { start: guest, end }, machine, kind))
     }
 
-    /// Takes a range out of the domain.
+    /// Takes a range out of the domain. CPUs may use cached translations of it until [`Domain::settle`].
     ///
     /// # Errors
     /// [`PagingError`]; nothing has changed then.
@@ -272,13 +230,27 @@ impl Domain {
         regime.unmap(&mut nested.tables, guest, bytes)
     }
 
+    /// Waits until no CPU uses a translation that has been taken out.
+    pub fn settle(&self) {
+        self.nested.lock().tables.settle();
+    }
+
     /// Takes everything out of the domain but the devices that it begins with.
     pub fn unmap_all(&self) {
+        self.change(|nested| {
+            let regime = nested.regime;
+            regime.clear(&mut nested.tables);
+            // It fitted when the domain was made, and all tables are free again.
+            let _ = nested.map_windows();
+        });
+    }
+
+    /// Changes the tables; no CPU uses an old translation any more when it returns.
+    fn change<R>(&self, work: impl FnOnce(&mut Nested) -> R) -> R {
         let mut nested = self.nested.lock();
-        let regime = nested.regime;
-        regime.clear(&mut nested.tables);
-        // It fitted when the domain was made, and all tables are free again.
-        let _ = nested.map_windows();
+        let result = work(&mut nested);
+        nested.tables.settle();
+        result
     }
 
     /// What is mapped at a guest physical address: machine address and kind.
@@ -290,21 +262,8 @@ impl Domain {
 
     /// The guest met an address that isn't mapped. Whether something is mapped there now: it was a device
     /// that it hadn't touched yet, or another CPU was just changing the tables.
-    pub fn settle(&self, guest: u64) -> bool {
-        let mut nested = self.nested.lock();
-        let nested = &mut *nested;
-        if nested.regime.translate(&nested.tables, guest).is_some() {
-            return true;
-        }
-        let (regime, tables) = (nested.regime, &nested.tables);
-        let unmapped = |span: Span| regime.is_unmapped(tables, span.start, span.end - span.start);
-        let piece = nested.windows.piece(guest, nested.gigabyte_pages, unmapped);
-        let Some(piece) = piece else {
-            return false;
-        };
-        let bytes = piece.end - piece.start;
-        let whole = nested.map(piece.start, piece.start, bytes, Kind::Device);
-        whole.is_ok()
+    pub fn map_met(&self, guest: u64) -> bool {
+        self.change(|nested| nested.map_met(guest))
     }
 
     /// The registers that the hypervisor answers have moved, as an MSI-X table does with its BAR: takes
@@ -313,20 +272,14 @@ impl Domain {
     /// # Errors
     /// [`PagingError`]: the pool has no table left to cut such a page out. Then it is still mapped.
     pub fn trap_devices(&self) -> Result<(), PagingError> {
-        let mut nested = self.nested.lock();
-        let Nested {
-            regime,
-            tables,
-            windows,
-            ..
-        } = &mut *nested;
-        windows.trap(trapped(&self.devices));
-        windows
-            .trapped()
-            .iter()
-            .try_for_each(|hole| regime.unmap(tables, hole.start, hole.end - hole.start))?;
-        self.devices.restore_tables();
-        nested.map_readable()
+        self.change(|nested| {
+            nested.windows.trap(trapped(&self.devices));
+            nested.unmap_trapped()?;
+            // Their entries are written once no vCPU reaches them.
+            nested.tables.settle();
+            self.devices.restore_tables();
+            nested.map_readable()
+        })
     }
 
     /// Writes to the domain's memory by guest physical address; nothing if part of the range isn't its
@@ -364,6 +317,58 @@ impl Nested {
     fn map(&mut self, guest: u64, machine: u64, bytes: u64, kind: Kind) -> Result<(), PagingError> {
         let regime = self.regime;
         regime.map(&mut self.tables, guest, machine, bytes, kind.attributes())
+    }
+
+    /// Maps a device's registers, less the pages that the hypervisor answers.
+    fn map_device(&mut self, span: Span, machine: u64, kind: Kind) -> Result<(), PagingError> {
+        let Self {
+            regime,
+            tables,
+            windows,
+            ..
+        } = self;
+        windows.without_trapped(span).try_for_each(|piece| {
+            let output = machine + (piece.start - span.start);
+            let bytes = piece.end - piece.start;
+            let attributes = kind.attributes();
+            let known = regime.translate(tables, piece.start);
+            // A window that is mapped already would be cut into smaller pages for nothing.
+            let same = known.is_some_and(|known| {
+                known.output == output && known.attributes == attributes && known.remaining >= bytes
+            });
+            if same {
+                return Ok(());
+            }
+            regime.map(tables, piece.start, output, bytes, attributes)
+        })
+    }
+
+    fn map_met(&mut self, guest: u64) -> bool {
+        let (regime, tables) = (self.regime, &self.tables);
+        if regime.translate(tables, guest).is_some() {
+            return true;
+        }
+        let unmapped = |span: Span| regime.is_unmapped(tables, span.start, span.end - span.start);
+        let piece = self.windows.piece(guest, self.gigabyte_pages, unmapped);
+        let Some(piece) = piece else {
+            return false;
+        };
+        let bytes = piece.end - piece.start;
+        self.map(piece.start, piece.start, bytes, Kind::Device)
+            .is_ok()
+    }
+
+    fn unmap_trapped(&mut self) -> Result<(), PagingError> {
+        let Self {
+            regime,
+            tables,
+            windows,
+            ..
+        } = self;
+        windows
+            .trapped()
+            .iter()
+            .try_for_each(|hole| regime.unmap(tables, hole.start, hole.end - hole.start))
     }
 
     fn map_windows(&mut self) -> Result<(), PagingError> {

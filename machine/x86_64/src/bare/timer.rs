@@ -12,6 +12,9 @@ use crate::features::Cpuid;
 static DEADLINE: AtomicBool = AtomicBool::new(false);
 /// Counts of the APIC timer for one of the TSC, times 2^32.
 static RATIO: AtomicU64 = AtomicU64::new(0);
+/// A wait from which on the counter is set too short, in counts of the TSC: a 64th of a second, longer than a tick of any
+/// system.
+static LONG: AtomicU64 = AtomicU64::new(u64::MAX);
 
 /// Chooses the way, and sets up the boot CPU's timer. Called once, after [`Frequencies::find`].
 pub fn start(frequencies: &Frequencies) {
@@ -22,6 +25,7 @@ pub fn start(frequencies: &Frequencies) {
     );
     let ratio = (u128::from(frequencies.apic) << 32) / u128::from(frequencies.tsc.max(1));
     RATIO.store(u64::try_from(ratio).unwrap_or(u64::MAX), Ordering::Relaxed);
+    LONG.store(frequencies.tsc / 64, Ordering::Relaxed);
     start_cpu();
 }
 
@@ -46,8 +50,14 @@ pub fn arm(deadline: u64) {
     let left = deadline.saturating_sub(tsc::now());
     let counts = (u128::from(left) * u128::from(RATIO.load(Ordering::Relaxed))) >> 32;
     let count = u32::try_from(counts).unwrap_or(u32::MAX);
-    // Too early by more than the error of a measured frequency, rather than too late by it.
-    apic::count_down((count - count / 32).saturating_add(1));
+    // Both frequencies are measured. Over a short wait their error is some microseconds, cheaper than to have a second
+    // interrupt for every tick; a long one is cut by more than the error, and set again for the rest.
+    let early = if left < LONG.load(Ordering::Relaxed) {
+        0
+    } else {
+        count / 256
+    };
+    apic::count_down((count - early).saturating_add(1));
 }
 
 /// Stops the timer.

@@ -8,10 +8,9 @@
 
 use crate::features::{Cpuid, Leaf};
 
-/// Xen's leaves of the domain, when no parent hypervisor's are shown.
+/// Where Xen's leaves begin. A parent hypervisor's are hidden: what they offer, such as a clock in memory that it writes or
+/// hypercalls of its own, is an agreement with us, not with the domain.
 pub const XEN_BASE: u32 = 0x4000_0000;
-/// Xen's leaves above those of the parent hypervisor. Linux searches in steps of 0x100.
-pub const XEN_BASE_ABOVE_PARENT: u32 = 0x4000_0100;
 
 /// The leaves of one vCPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,8 +30,6 @@ pub struct Policy {
     pub tsc_multiplier: u32,
     /// See `tsc_multiplier`.
     pub tsc_shift: i8,
-    /// Whether the leaves of a hypervisor below us are shown from 0x40000000 on; Xen's move up then.
-    pub parent: bool,
 }
 
 const HIGHEST_BASIC: u32 = 0x16;
@@ -93,16 +90,6 @@ const LEAF13_1_EAX: u32 = 0b111;
 const XSAVE_LEAST: u32 = 576;
 
 impl Policy {
-    /// Where Xen's leaves begin.
-    #[must_use]
-    pub const fn xen_base(&self) -> u32 {
-        if self.parent {
-            XEN_BASE_ABOVE_PARENT
-        } else {
-            XEN_BASE
-        }
-    }
-
     /// CPUID with `leaf` in EAX and `subleaf` in ECX. `host` is what the CPU says, executed with the guest's XCR0;
     /// `cr4` is the guest's.
     pub fn answer(&self, leaf: u32, subleaf: u32, cr4: u64, host: &impl Cpuid) -> Leaf {
@@ -113,7 +100,7 @@ impl Policy {
                 }
                 self.basic(leaf, subleaf, cr4, host)
             }
-            0x4000_0000..=0x4fff_ffff => self.hypervisor(leaf, subleaf, host),
+            XEN_BASE..=0x4fff_ffff => self.xen(leaf - XEN_BASE, subleaf),
             EXTENDED..=HIGHEST_EXTENDED => {
                 if leaf > host.leaf(EXTENDED, 0).eax {
                     return Leaf::default();
@@ -169,14 +156,6 @@ impl Policy {
         }
     }
 
-    fn hypervisor(&self, leaf: u32, subleaf: u32, host: &impl Cpuid) -> Leaf {
-        match leaf.checked_sub(self.xen_base()) {
-            Some(index) => self.xen(index, subleaf),
-            // Only below Xen's leaves, so the parent is shown.
-            None => host.leaf(leaf, subleaf),
-        }
-    }
-
     fn xen(&self, index: u32, subleaf: u32) -> Leaf {
         // Virtualised xAPIC and x2APIC: Linux then leaves MSI alone and uses no event channels for it. The IDs are valid.
         // Upcalls can have a vector for each vCPU, but that isn't said (bit 6): Linux would end each at its local APIC then,
@@ -187,7 +166,7 @@ impl Policy {
         const TSC_RELIABLE: u32 = 1 << 1;
         match (index, subleaf) {
             (0, _) => Leaf {
-                eax: self.xen_base() + 4,
+                eax: XEN_BASE + 4,
                 ebx: u32::from_le_bytes(*b"XenV"),
                 ecx: u32::from_le_bytes(*b"MMXe"),
                 edx: u32::from_le_bytes(*b"nVMM"),
@@ -304,7 +283,6 @@ mod tests {
         tsc_khz: 2_500_000,
         tsc_multiplier: 0xcccc_cccc,
         tsc_shift: -1,
-        parent: false,
     };
 
     struct Cpu<F>(F);
@@ -396,30 +374,13 @@ mod tests {
     }
 
     #[test]
-    fn xens_leaves_are_found_and_move_above_a_parents() {
-        let name = |policy: &Policy, base| {
-            let leaf = policy.answer(base, 0, 0, ALL);
-            (leaf.eax, leaf.ebx, leaf.ecx, leaf.edx)
-        };
-        let xen = |base: u32| (base + 4, 0x566e_6558, 0x6558_4d4d, 0x4d4d_566e);
-        assert_eq!(name(&POLICY, XEN_BASE), xen(XEN_BASE));
-        assert_eq!(
-            POLICY.answer(XEN_BASE_ABOVE_PARENT, 0, 0, ALL),
-            Leaf::default()
-        );
-        let above = Policy {
-            parent: true,
-            ..POLICY
-        };
-        assert_eq!(
-            name(&above, XEN_BASE_ABOVE_PARENT),
-            xen(XEN_BASE_ABOVE_PARENT)
-        );
-        assert_eq!(
-            above.answer(XEN_BASE, 0, 0, ALL).ebx,
-            u32::MAX,
-            "the parent's"
-        );
+    fn xens_leaves_are_where_a_parents_would_be() {
+        let leaf = POLICY.answer(XEN_BASE, 0, 0, ALL);
+        let name = (leaf.eax, leaf.ebx, leaf.ecx, leaf.edx);
+        assert_eq!(name, (XEN_BASE + 4, 0x566e_6558, 0x6558_4d4d, 0x4d4d_566e));
+        for elsewhere in (XEN_BASE + 0x100..XEN_BASE + 0x1_0000).step_by(0x100) {
+            assert_eq!(POLICY.answer(elsewhere, 0, 0, ALL), Leaf::default());
+        }
         assert_eq!(POLICY.answer(XEN_BASE + 1, 0, 0, ALL).eax, 0x4_0014);
         assert_eq!(POLICY.answer(XEN_BASE + 2, 0, 0, ALL).ebx, 0x4000_0000);
         assert_eq!(POLICY.answer(XEN_BASE + 3, 1, 0, ALL).edx, u32::MAX);

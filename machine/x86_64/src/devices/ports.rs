@@ -22,6 +22,8 @@ pub enum Access {
     Zero,
     /// Port 0xcf8: [`super::pci::AddressPort`], if 32 bits are accessed from here on; else nobody's.
     PciAddress,
+    /// The same, but it can't be read back, by which systems find out whether they may use it.
+    PciAddressUnread,
     /// Ports 0xcfc to 0xcff: a function's registers.
     PciData,
     /// A reset of the machine: the domain's reboot, if the write asks for it.
@@ -52,9 +54,9 @@ const FIXED: [(RangeInclusive<u16>, Access); 14] = [
     (0xcfc..=0xcff, Access::PciData),
 ];
 
-/// How many more there are at most: console, two PM1 controls, SMI command, reset, the emulator's own, and the two
-/// of configuration space that are hidden.
-const OWN: usize = 8;
+/// How many more there are at most: console, two PM1 controls, SMI command, reset, the emulator's own, and the address
+/// register of configuration space.
+const OWN: usize = 7;
 /// QEMU's firmware configuration device (QEMU, docs/specs/fw_cfg.rst): its DMA interface copies to any machine address.
 const FIRMWARE_CONFIGURATION: (u64, u16) = (0x510, 12);
 
@@ -68,8 +70,8 @@ pub struct Ports {
 impl Ports {
     /// The rules for the hardware domain of a machine with this FADT, whose hypervisor has its console's UART at the eight
     /// ports from `console` on; `emulator` if it has QEMU's firmware configuration device. With
-    /// `by_memory` all of the first segment's configuration space is in memory, where reading it costs no exit: then there
-    /// are no ports for it, so that Linux doesn't prefer them.
+    /// `by_memory` all of the first segment's configuration space is in memory, where reading it costs no exit: then the
+    /// ports work, but can't be found, so that Linux doesn't prefer them.
     #[must_use]
     pub fn new(fadt: Option<&Fadt>, console: Option<u16>, emulator: bool, by_memory: bool) -> Self {
         let mut own = ArrayVec::new();
@@ -83,8 +85,7 @@ impl Ports {
             add(u64::from(first), 8, Access::Nobody);
         }
         if by_memory {
-            add(0xcf8, 1, Access::Nobody);
-            add(0xcfc, 4, Access::Nobody);
+            add(0xcf8, 1, Access::PciAddressUnread);
         }
         if emulator {
             let (first, count) = FIRMWARE_CONFIGURATION;
@@ -181,6 +182,11 @@ mod tests {
         assert_eq!(ports.rule(0x64), Access::Keyboard);
         assert_eq!(ports.rule(0x42), Access::Zero);
         assert_eq!(ports.rule(0x3fd), Access::Nobody);
+        assert_eq!(ports.rule(0xcf8), Access::PciAddress);
+        let by_memory = Ports::new(Some(&q35()), Some(0x3f8), true, true);
+        assert_eq!(by_memory.rule(0xcf8), Access::PciAddressUnread);
+        assert_eq!(by_memory.rule(0xcf9), Access::Reset);
+        assert_eq!(by_memory.rule(0xcfc), Access::PciData);
     }
 
     #[test]

@@ -4,7 +4,6 @@
 //! Reading only, but for the sizes of BARs, which take a write and its undoing. Not here: what the
 //! platform does with the same devices while domains run.
 
-pub mod iommu;
 pub mod pci;
 
 #[cfg(test)]
@@ -59,7 +58,7 @@ pub fn describe(
         let Ok(table) = tables.load(memory, signature) else {
             continue;
         };
-        for unit in iommu::units(&table, kind) {
+        for unit in acpi::units(&table, kind) {
             for function in &mut functions {
                 function.behind_iommu |= unit.covers(function.address, &bridges);
             }
@@ -72,6 +71,8 @@ pub fn describe(
             }
         }
     }
+    let srat = tables.load(memory, *b"SRAT").unwrap_or_default();
+    let (memory_nodes, cpu_nodes) = acpi::affinities(&srat);
     let enabled = madt.processors.iter().filter(|cpu| cpu.enabled);
     Ok(Description {
         memory: facts.regions.iter().map(region).collect(),
@@ -99,6 +100,9 @@ pub fn describe(
             .collect(),
         iommus,
         functions,
+        bridges,
+        memory_nodes,
+        cpu_nodes,
         console: facts.console,
         tsc_khz: None,
         address_bits: facts.address_bits,

@@ -1,11 +1,11 @@
 //! The PCI functions of segment 0, found by looking at every place where one could be.
 //!
-//! PCI Local Bus 3.0, 6.1 and 6.2.5; PCI-to-PCI Bridge Architecture 1.2, 3.2.
+//! PCI Local Bus 3.0, 6.1 and 6.2.5; PCI-to-PCI Bridge Architecture 1.2, 3.2; PCI Express 5.0, 7.5.3.2, 7.6.3 and 7.7.8.
 
 use alloc::vec::Vec;
 
 use layout::{MachineAddress, MachineRange};
-use manifest::pc::{Function, PciAddress};
+use manifest::pc::{Bridge, Function, PciAddress};
 
 use crate::devices::pci::{Address, Registers, Size};
 
@@ -15,17 +15,6 @@ pub trait Configuration {
     type Function: Registers;
     /// The registers of a function, which need not be there.
     fn function(&self, address: Address) -> Self::Function;
-}
-
-/// A bridge to another bus, and what is behind it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bridge {
-    /// The bridge itself.
-    pub address: PciAddress,
-    /// The bus right behind it.
-    pub secondary: u8,
-    /// The last bus behind it.
-    pub subordinate: u8,
 }
 
 const VENDOR: u16 = 0x00;
@@ -43,6 +32,11 @@ const CLASS_HOST_BRIDGE: u32 = 0x0600;
 const BAR_IS_PORT: u32 = 1;
 const BAR_IS_WIDE: u32 = 1 << 2;
 const BAR_ADDRESS: u32 = !0xf;
+
+/// Redirection of requests and of completions.
+const REDIRECTS: u32 = 1 << 2 | 1 << 3;
+/// Those, source validation and upstream forwarding.
+const KEEPS_APART: u32 = REDIRECTS | 1 << 0 | 1 << 4;
 
 /// Finds all functions on the buses from 0 to `last_bus`, by address, and the bridges among them.
 #[must_use]
@@ -104,6 +98,7 @@ fn describe(address: Address, registers: &mut impl Registers) -> Function {
         class,
         bars: find_bars(registers, bars),
         behind_iommu: false,
+        isolated: access_control(registers) & REDIRECTS == REDIRECTS,
     }
 }
 
@@ -113,7 +108,35 @@ fn bridge(address: Address, registers: &impl Registers) -> Option<Bridge> {
         address: place(address),
         secondary: byte(SECONDARY_BUS)?,
         subordinate: byte(SUBORDINATE_BUS)?,
+        isolates: access_control(registers) & KEEPS_APART == KEEPS_APART,
     })
+}
+
+/// What the function's access control services can do, as its capability register says; 0 without them. A bridge that is
+/// no port has none.
+fn access_control(registers: &impl Registers) -> u32 {
+    const FIRST: u32 = 0x100;
+    const LAST: u32 = 0xff8;
+    const SERVICES: u32 = 0x000d;
+    /// More than there is room for.
+    const MOST: usize = 1024;
+    let mut at = FIRST;
+    for _ in 0..MOST {
+        let is_place = (FIRST..=LAST).contains(&at) && at.is_multiple_of(4);
+        let Some(offset) = u16::try_from(at).ok().filter(|_| is_place) else {
+            return 0;
+        };
+        let header = registers.read(offset, Size::Word);
+        // A function without extended configuration space answers with ones or zeros.
+        if header == 0 || header == u32::MAX {
+            return 0;
+        }
+        if header & 0xffff == SERVICES {
+            return registers.read(offset + 4, Size::Half);
+        }
+        at = header >> 20;
+    }
+    0
 }
 
 /// The ranges of the memory BARs that firmware has placed. The device answers no access meanwhile.

@@ -1,11 +1,9 @@
 use std::collections::BTreeMap;
 
 use layout::{MachineAddress, MachineRange};
-use manifest::pc::{IommuKind, PciAddress};
-use proptest::prelude::*;
+use manifest::pc::{Bridge, PciAddress};
 
-use super::iommu::units;
-use super::pci::{Bridge, Configuration, scan};
+use super::pci::{Configuration, scan};
 use crate::devices::pci::{Address, Registers, Size};
 
 /// Configuration space in which BARs keep the bits that their size lets them.
@@ -61,7 +59,7 @@ fn at(bus: u8, device: u8, function: u8) -> Address {
 }
 
 fn device(vendor: u16, class: u32, header: u8, bars: &[(u32, u32)]) -> Device {
-    let mut bytes = vec![0; 256];
+    let mut bytes = vec![0; 4096];
     bytes[0..2].copy_from_slice(&vendor.to_le_bytes());
     bytes[2..4].copy_from_slice(&0x1234_u16.to_le_bytes());
     bytes[4] = 7;
@@ -144,90 +142,33 @@ fn functions_with_their_registers() {
         address: place(0, 4, 0),
         secondary: 1,
         subordinate: 4,
+        isolates: false,
     };
     assert_eq!(bridges, [expected]);
 }
 
-fn dmar(flags: u8, scopes: &[&[u8]]) -> Vec<u8> {
-    let scopes = scopes.concat();
-    let mut table = vec![0; 48];
-    table.extend_from_slice(&0_u16.to_le_bytes());
-    table.extend_from_slice(&u16::try_from(16 + scopes.len()).unwrap().to_le_bytes());
-    table.extend_from_slice(&[flags, 0, 0, 0]);
-    table.extend_from_slice(&0xfed9_0000_u64.to_le_bytes());
-    table.extend_from_slice(&scopes);
-    table
-}
-
-const BRIDGES: [Bridge; 1] = [Bridge {
-    address: PciAddress {
-        segment: 0,
-        bus: 0,
-        device: 4,
-        function: 0,
-    },
-    secondary: 1,
-    subordinate: 4,
-}];
-
+/// Access control is looked for in the list of extended capabilities, whatever stands there.
 #[test]
-fn scopes_of_vt_d() {
-    let endpoint = [1, 8, 0, 0, 0, 0, 2, 0];
-    let behind = [1, 10, 0, 0, 0, 0, 4, 0, 5, 1];
-    let bridge = [2, 8, 0, 0, 0, 0, 4, 0];
-    let covers = |table: &[u8], address| {
-        units(table, IommuKind::VtD)
-            .iter()
-            .any(|unit| unit.covers(address, &BRIDGES))
+fn access_control_of_a_port_and_of_a_function() {
+    let mut space = Space::default();
+    let with = |mut device: Device, control: u16| {
+        device.bytes[0x100..0x104].copy_from_slice(&0x1481_0001_u32.to_le_bytes());
+        device.bytes[0x148..0x14c].copy_from_slice(&0x0001_000d_u32.to_le_bytes());
+        device.bytes[0x14c..0x14e].copy_from_slice(&control.to_le_bytes());
+        device
     };
-    let all = dmar(1, &[]);
-    assert!(covers(&all, place(7, 0, 0)));
-    assert_eq!(
-        units(&all, IommuKind::VtD)[0].path(),
-        "acpi:DMAR:0xfed90000"
-    );
-    let some = dmar(0, &[&endpoint, &behind]);
-    assert!(covers(&some, place(0, 2, 0)) && covers(&some, place(1, 5, 1)));
-    assert!(
-        !covers(&some, place(0, 3, 0))
-            && !covers(&some, place(0, 4, 0))
-            && !covers(&some, place(1, 5, 0))
-    );
-    let subtree = dmar(0, &[&bridge]);
-    assert!(covers(&subtree, place(0, 4, 0)) && covers(&subtree, place(3, 0, 0)));
-    assert!(!covers(&subtree, place(5, 0, 0)));
-    // The bus is bypassed: QEMU describes a unit without any scope.
-    assert!(!covers(&dmar(0, &[]), place(0, 2, 0)));
-}
-
-#[test]
-fn entries_of_amd() {
-    let block = |entries: &[[u8; 4]]| {
-        let mut table = vec![0; 48];
-        let entries = entries.concat();
-        table.extend_from_slice(&[0x10, 0]);
-        table.extend_from_slice(&u16::try_from(24 + entries.len()).unwrap().to_le_bytes());
-        table.extend_from_slice(&[0; 4]);
-        table.extend_from_slice(&0xfed8_0000_u64.to_le_bytes());
-        table.extend_from_slice(&[0; 8]);
-        table.extend_from_slice(&entries);
-        units(&table, IommuKind::AmdVi)
-    };
-    let some = block(&[[2, 0x10, 0, 0], [3, 0, 1, 0], [4, 0xff, 2, 0]]);
-    let covers = |address| some.iter().any(|unit| unit.covers(address, &[]));
-    assert!(covers(place(0, 2, 0)) && covers(place(1, 0, 0)) && covers(place(2, 31, 7)));
-    assert!(!covers(place(0, 3, 0)) && !covers(place(3, 0, 0)));
-    assert!(block(&[[1, 0, 0, 0]])[0].covers(place(9, 1, 1), &[]));
-    assert_eq!(some[0].range, range(0xfed8_0000, 0x4000));
-}
-
-proptest! {
-    /// Firmware's tables may hold anything.
-    #[test]
-    fn garbage_ends(bytes in prop::collection::vec(any::<u8>(), 0..300), amd: bool) {
-        let kind = if amd { IommuKind::AmdVi } else { IommuKind::VtD };
-        for unit in units(&bytes, kind) {
-            let _ = unit.covers(place(0, 2, 0), &BRIDGES);
-        }
-    }
+    let port = device(0x8086, 0x06_0400, 1, &[]);
+    let plain = device(0x8086, 0x02_0000, 0, &[]);
+    space.0.insert(at(0, 1, 0), with(port.clone(), 0x1d));
+    space.0.insert(at(0, 2, 0), with(port.clone(), 0x0d));
+    space.0.insert(at(0, 3, 0), port);
+    space.0.insert(at(0, 4, 0), with(plain.clone(), 0x0c));
+    let mut circle = with(plain, 0);
+    circle.bytes[0x148..0x14c].copy_from_slice(&0x1001_0002_u32.to_le_bytes());
+    space.0.insert(at(0, 5, 0), circle);
+    let (functions, bridges) = scan(&space, 0);
+    let isolates: Vec<bool> = bridges.iter().map(|bridge| bridge.isolates).collect();
+    assert_eq!(isolates, [true, false, false]);
+    let isolated: Vec<bool> = functions.iter().map(|it| it.isolated).collect();
+    assert_eq!(isolated, [true, true, false, true, false]);
 }

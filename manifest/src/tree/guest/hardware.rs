@@ -71,7 +71,7 @@ pub fn write(
     });
     parts::psci(writer);
     parts::memory(writer, domain, cells);
-    let gic = host.gic.as_ref().and_then(|gic| node_at(tree, gic.node));
+    let gic = host.gic.as_ref().and_then(|gic| tree.node(gic.node));
     let gic = gic.and_then(|gic| {
         // A GIC's specifier has three cells, four where it names a partition of CPUs.
         let cells = gic
@@ -88,10 +88,6 @@ pub fn write(
             _ => filter.node(writer, child),
         }
     }
-}
-
-fn node_at<'t, 'a>(tree: &'t Tree<'a>, index: usize) -> Option<Node<'t, 'a>> {
-    tree.nodes().nth(index)
 }
 
 /// For each node whether it, and with it all below, is left out.

@@ -10,7 +10,7 @@ use layout::{MachineAddress, MachineRange};
 use crate::tree::blob::{Cells, Node, Tree};
 
 /// The address cells of a PCI bus: one of flags, two of address.
-const PCI_ADDRESS_CELLS: usize = 3;
+pub const PCI_ADDRESS_CELLS: usize = 3;
 
 /// Whether the children's addresses are PCI's.
 pub fn is_pci(node: Node<'_, '_>) -> bool {
@@ -20,6 +20,18 @@ pub fn is_pci(node: Node<'_, '_>) -> bool {
 
 /// The ranges of `reg` that the CPU can address. None if the bus above has no such (I2C, PCI devices, `/cpus`).
 pub fn registers(node: Node<'_, '_>) -> Result<Vec<MachineRange>, &'static str> {
+    entries(node, to_cpu)
+}
+
+/// The ranges of `reg` as they stand: for nodes whose parent's addresses are the root's.
+pub fn untranslated(node: Node<'_, '_>) -> Result<Vec<MachineRange>, &'static str> {
+    entries(node, |_, address, _| Some(address))
+}
+
+fn entries(
+    node: Node<'_, '_>,
+    to_cpu: impl Fn(Node<'_, '_>, u64, u64) -> Option<u64>,
+) -> Result<Vec<MachineRange>, &'static str> {
     let Some((reg, bus)) = node.value("reg").zip(node.parent()) else {
         return Ok(Vec::new());
     };
@@ -63,7 +75,7 @@ fn to_cpu(bus: Node<'_, '_>, address: u64, size: u64) -> Option<u64> {
     Some(address)
 }
 
-/// An entry of `ranges` or `dma-ranges`.
+/// An entry of `ranges`.
 struct Window {
     /// The address on the bus; `None` if it has more bits than an address, as PCI's flags.
     child: Option<u64>,
@@ -72,7 +84,7 @@ struct Window {
     size: u64,
 }
 
-/// The entries of a `ranges`-like property of `bus`, up to the first that is cut short.
+/// The entries of `ranges` of `bus`, up to the first that is cut short.
 fn windows<'a>(
     bus: Node<'_, '_>,
     above: Node<'_, '_>,
@@ -153,23 +165,4 @@ pub fn bus_windows(tree: &Tree<'_>) -> Vec<MachineRange> {
         }
     }
     found
-}
-
-/// The highest address that a bus master at `node` reaches: what the buses above pass through by `dma-ranges`.
-/// Without such, nothing is known of a limit.
-pub fn dma_mask(node: Node<'_, '_>) -> u64 {
-    let mut mask = u64::MAX;
-    let mut bus = if is_pci(node) {
-        Some(node)
-    } else {
-        node.parent()
-    };
-    while let Some((here, above)) = bus.and_then(|here| Some((here, here.parent()?))) {
-        let ranges = here.value("dma-ranges").unwrap_or_default();
-        let tops = windows(here, above, ranges)
-            .map(|window| window.parent.saturating_add(window.size.saturating_sub(1)));
-        mask = mask.min(tops.max().unwrap_or(u64::MAX));
-        bus = Some(above);
-    }
-    mask
 }

@@ -6,11 +6,11 @@
 
 use alloc::vec::Vec;
 
-use layout::{Dma, HostDevice, Iommu, Severity};
+use layout::{Architecture, Dma, HostDevice, Iommu, Severity};
 
-use super::gic::Gic;
-use super::{Reader, address, interrupts};
-use crate::tree::blob::{Cells, Node};
+use super::controller::Found;
+use super::{Reader, V2mFrame, address, dma, interrupts};
+use crate::tree::blob::Node;
 
 /// Devices that only answer their registers. Each of them has no bus-master port in its reference manual.
 const WITHOUT_DMA: [&str; 23] = [
@@ -39,16 +39,6 @@ const WITHOUT_DMA: [&str; 23] = [
     "simple-mfd",
 ];
 
-/// IOMMUs whose node says so otherwise than by `#iommu-cells`.
-const IOMMUS: [&str; 6] = [
-    "arm,smmu-v1",
-    "arm,smmu-v2",
-    "arm,smmu-v3",
-    "arm,mmu-400",
-    "arm,mmu-401",
-    "arm,mmu-500",
-];
-
 /// Parts of the tree that describe no device.
 const NO_DEVICES: [&str; 7] = [
     "cpus",
@@ -60,21 +50,15 @@ const NO_DEVICES: [&str; 7] = [
     "__symbols__",
 ];
 
-/// Whether the node is an IOMMU.
-pub fn is_iommu(node: Node<'_, '_>) -> bool {
-    node.has("#iommu-cells")
-        || node
-            .strings("compatible")
-            .any(|name| IOMMUS.contains(&name))
-}
-
 /// Each device with its node's index, and the IOMMUs. The interrupt controller, memory and CPUs are none of
 /// them; neither is what has no registers that a CPU reaches and no shared interrupt.
 pub fn read(
     reader: &mut Reader<'_, '_, '_>,
-    gic: Option<&Gic>,
+    architecture: Architecture,
+    controller: &Found,
 ) -> (Vec<(usize, HostDevice)>, Vec<Iommu>) {
     let (mut devices, mut iommus) = (Vec::new(), Vec::new());
+    let mut bridges = Bridges::default();
     let mut skipped: Option<Node<'_, '_>> = None;
     for node in reader.tree.nodes() {
         if skipped.is_some_and(|above| above.contains(node)) {
@@ -86,35 +70,68 @@ pub fn read(
             continue;
         }
         let is_controller =
-            gic.is_some_and(|gic| gic.node == node.index()) || node.is_compatible("arm,gic-v3-its");
+            controller.nodes.contains(&node.index()) || node.is_compatible("arm,gic-v3-its");
         let is_memory = node.string("device_type") == Some("memory");
         if is_controller || is_memory || !node.has("compatible") {
             continue;
         }
-        if is_iommu(node) {
+        if dma::is_iommu(node) {
             let ranges = reader.registers(node);
             let origin = reader.origin(node);
             iommus.push(Iommu {
                 path: node.path(),
                 ranges,
-                usable: true,
+                usable: dma::is_usable(node),
                 origin,
             });
-        } else if let Some(device) = device(reader, node, gic) {
+        } else if let Some(mut device) = device(reader, node, architecture, controller) {
+            bridges.join(node, &mut device, &mut devices);
             devices.push((node.index(), device));
         }
     }
     (devices, iommus)
 }
 
+/// Groups what the tree lists below a PCI host bridge with it: functions are told apart by none of what it says.
+#[derive(Default)]
+struct Bridges<'t, 'a> {
+    /// The bridge that was seen last, and its place among the devices.
+    last: Option<(Node<'t, 'a>, usize)>,
+    groups: u32,
+}
+
+impl<'t, 'a> Bridges<'t, 'a> {
+    fn join(
+        &mut self,
+        node: Node<'t, 'a>,
+        device: &mut HostDevice,
+        devices: &mut [(usize, HostDevice)],
+    ) {
+        let below = self.last.filter(|(bridge, _)| bridge.contains(node));
+        if let Some((_, bridge)) = below.and_then(|(_, place)| devices.get_mut(place)) {
+            device.group = bridge.group.or_else(|| {
+                self.groups += 1;
+                self.groups.checked_sub(1)
+            });
+            bridge.group = device.group;
+        } else if is_host_bridge(node) {
+            self.last = Some((node, devices.len()));
+        }
+    }
+}
+
+fn is_host_bridge(node: Node<'_, '_>) -> bool {
+    address::is_pci(node) && !node.parent().is_some_and(address::is_pci)
+}
+
 fn device(
     reader: &mut Reader<'_, '_, '_>,
     node: Node<'_, '_>,
-    gic: Option<&Gic>,
+    architecture: Architecture,
+    controller: &Found,
 ) -> Option<HostDevice> {
     let mut ranges = reader.registers(node);
-    let is_bridge = address::is_pci(node) && !node.parent().is_some_and(address::is_pci);
-    if is_bridge {
+    if is_host_bridge(node) {
         match address::pci_windows(node) {
             Ok(windows) => ranges.extend(windows),
             Err(why) => reader.problem(
@@ -126,11 +143,12 @@ fn device(
         }
     }
     ranges.retain(|range| !range.is_empty());
-    let mut interrupts = gic
-        .map(|gic| interrupts::shared(node, gic))
+    let mut interrupts = controller
+        .lines
+        .map(|lines| interrupts::shared(node, lines))
         .unwrap_or_default();
-    if let Some(frame) = gic.and_then(|gic| {
-        let frame = |frame: &&super::V2mFrame| ranges.first() == Some(&frame.registers);
+    if let Some(frame) = controller.gic.as_ref().and_then(|gic| {
+        let frame = |frame: &&V2mFrame| ranges.first() == Some(&frame.registers);
         gic.v2m.iter().find(frame)?.interrupts
     }) {
         interrupts.extend(frame.0..frame.0.saturating_add(frame.1.min(1020)));
@@ -139,48 +157,28 @@ fn device(
         return None;
     }
     let origin = reader.origin(node);
-    Some(HostDevice {
+    let mut device = HostDevice {
         path: node.path(),
-        dma: dma(node, &ranges),
-        dma_windows: Vec::new(),
-        coherent: false,
-        group: None,
-        behind_iommu: is_behind_iommu(node),
-        private_iommu: false,
-        ranges,
         interrupts,
         origin,
-    })
+        ..HostDevice::default()
+    };
+    if does_dma(node, &ranges) {
+        let translation = dma::translation(node);
+        device.dma = Dma::Possible { mask: u64::MAX };
+        device.dma_windows = dma::windows(node);
+        device.coherent = dma::is_coherent(node, architecture);
+        device.behind_iommu = translation.usable;
+        device.private_iommu = translation.private;
+    }
+    device.ranges = ranges;
+    Some(device)
 }
 
-fn dma(node: Node<'_, '_>, ranges: &[layout::MachineRange]) -> Dma {
+fn does_dma(node: Node<'_, '_>, ranges: &[layout::MachineRange]) -> bool {
     // What has no registers (keys, regulators, a bus of them) can't be told an address.
-    if ranges.is_empty()
-        || node
+    !ranges.is_empty()
+        && !node
             .strings("compatible")
             .any(|name| WITHOUT_DMA.contains(&name))
-    {
-        return Dma::None;
-    }
-    Dma::Possible {
-        mask: address::dma_mask(node),
-    }
-}
-
-/// Whether an enabled IOMMU stands before it: `iommus` names one, or `iommu-map` of a PCI host bridge.
-fn is_behind_iommu(node: Node<'_, '_>) -> bool {
-    let names_enabled = |phandle: Option<u32>| {
-        phandle
-            .and_then(|phandle| node.tree().by_phandle(phandle))
-            .is_some_and(Node::is_enabled)
-    };
-    let first = node
-        .value("iommus")
-        .and_then(|value| Cells::new(value).next_u32());
-    let mapped = node.value("iommu-map").and_then(|value| {
-        let mut cells = Cells::new(value);
-        cells.skip(1)?;
-        cells.next_u32()
-    });
-    names_enabled(first) || names_enabled(mapped)
 }

@@ -7,7 +7,8 @@ use alloc::vec::Vec;
 
 use layout::{Controller, ControllerKind, MachineRange, Origin, Severity};
 
-use super::{Reader, interrupts};
+use super::Reader;
+use super::interrupts::{self, Lines, Numbering};
 use crate::tree::blob::Node;
 
 /// Bytes of a GICv3 redistributor without `redistributor-stride`: two frames of 64 KiB (GIC architecture
@@ -88,6 +89,15 @@ impl Gic {
         }
     }
 
+    /// How it numbers interrupts.
+    #[must_use]
+    pub(super) fn lines(&self) -> Lines {
+        Lines {
+            node: self.node,
+            numbering: Numbering::Gic,
+        }
+    }
+
     /// The planner's view. A v2m frame is not in it: it is a device that the hardware domain has.
     #[must_use]
     pub fn controller(&self) -> Controller {
@@ -123,35 +133,28 @@ impl Gic {
     }
 }
 
-const V2_COMPATIBLE: [&str; 4] = [
+const V2_COMPATIBLE: [&str; 6] = [
     "arm,gic-400",
     "arm,cortex-a15-gic",
     "arm,cortex-a7-gic",
-    "arm,eb11mp-gic",
+    "brcm,brahma-b15-gic",
+    "qcom,msm-8660-qgic",
+    "qcom,msm-qgic2",
 ];
 
-/// Finds the first GIC and reads it.
+const V3_COMPATIBLE: [&str; 2] = ["arm,gic-v3", "qcom,msm8996-gic-v3"];
+
+/// Finds the first GICv2 or v3 and reads it.
 pub fn read(reader: &mut Reader<'_, '_, '_>) -> Option<Gic> {
     let tree = reader.tree;
-    let is_v2 = |node: Node<'_, '_>| {
-        node.strings("compatible")
-            .any(|name| V2_COMPATIBLE.contains(&name))
+    let is_one_of = |node: Node<'_, '_>, names: &[&str]| {
+        node.strings("compatible").any(|name| names.contains(&name))
     };
-    let is_v3 = |node: Node<'_, '_>| node.is_compatible("arm,gic-v3");
-    let node = tree
-        .nodes()
-        .find(|&node| node.is_enabled() && (is_v3(node) || is_v2(node)));
-    let Some(node) = node else {
-        reader.problem(
-            tree.root(),
-            Severity::Error,
-            "no interrupt controller",
-            "no enabled GICv2 or GICv3 node",
-        );
-        return None;
-    };
+    let node = tree.nodes().find(|&node| {
+        node.is_enabled() && (is_one_of(node, &V3_COMPATIBLE) || is_one_of(node, &V2_COMPATIBLE))
+    })?;
     let frames = reader.registers(node);
-    let version = if is_v3(node) {
+    let version = if is_one_of(node, &V3_COMPATIBLE) {
         read_v3(reader, node, &frames)
     } else {
         read_v2(&frames)
@@ -177,7 +180,7 @@ pub fn read(reader: &mut Reader<'_, '_, '_>) -> Option<Gic> {
         maintenance: None,
         origin,
     };
-    gic.maintenance = interrupts::all(node, &gic).first().copied();
+    gic.maintenance = interrupts::all(node, gic.lines()).first().copied();
     Some(gic)
 }
 

@@ -7,24 +7,27 @@
 //! Source: Devicetree Specification 0.4, chapters 2 and 3; for single nodes the bindings that their modules name.
 
 mod address;
+mod controller;
 mod cpus;
 mod devices;
+mod dma;
+mod dynamic;
 mod gic;
 mod interrupts;
 mod memory;
 
 pub(crate) use address::bus_windows;
-pub(crate) use devices::is_iommu;
+pub use cpus::architecture;
+pub(crate) use dma::is_iommu;
+pub use dynamic::Dynamic;
 pub use gic::{Gic, GicVersion, V2mFrame};
 
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use layout::{
-    Architecture, BootKind, BootRange, Code, Conflict, HostMap, MachineRange, Origin, Severity,
-    Side,
-};
+use layout::{BootKind, BootRange, Code, Conflict, HostMap, MachineRange, Origin, Severity, Side};
 
+use self::interrupts::Lines;
 use super::blob::{Node, Tree};
 use crate::origin::{Origins, Position, WhichTree};
 
@@ -83,8 +86,10 @@ pub struct Host {
     pub map: HostMap,
     /// The node of each of `map.devices`, by [`Node::index`].
     pub device_nodes: Vec<usize>,
-    /// The interrupt controller; `None` if there is none that is known.
+    /// The interrupt controller; `None` if it is another one than the hypervisor drives.
     pub gic: Option<Gic>,
+    /// Regions of `/reserved-memory` that the hardware domain's kernel places in its own RAM.
+    pub dynamic: Vec<Dynamic>,
     /// The console's UART; also one of `map.devices`, which the planner gives to nobody.
     pub console: Option<Uart>,
     /// How firmware is called; `None` without a PSCI node.
@@ -95,16 +100,19 @@ pub struct Host {
     pub problems: Vec<Conflict>,
 }
 
-/// The path of the UART that a path or alias names, or without a name the one that the tree's `stdout-path` does.
+/// The path of the UART that a path or alias names, or without a name the one that the tree's `stdout-path` does if that
+/// one is enabled.
 #[must_use]
 pub fn resolve_console(tree: &Tree<'_>, name: Option<&str>) -> Option<String> {
-    let by_tree = || {
-        let chosen = tree.find("/chosen")?;
-        chosen
-            .string("stdout-path")
-            .or_else(|| chosen.string("linux,stdout-path"))
-    };
-    Some(tree.find_by_alias(name.or_else(by_tree)?)?.path())
+    if let Some(name) = name {
+        return Some(tree.find_by_alias(name)?.path());
+    }
+    let chosen = tree.find("/chosen")?;
+    let name = chosen
+        .string("stdout-path")
+        .or_else(|| chosen.string("linux,stdout-path"))?;
+    let node = tree.find_by_alias(name)?;
+    node.is_enabled().then(|| node.path())
 }
 
 /// Reads the host's tree. `console` is the path of the console's UART, see [`resolve_console`].
@@ -121,20 +129,25 @@ pub fn read(
         problems: Vec::new(),
     };
     reader.check_root();
-    let gic = gic::read(&mut reader);
+    let architecture = architecture(tree);
+    let controller = controller::read(&mut reader, architecture);
     let ram = memory::ram(&mut reader);
-    let reserved = memory::reserved(&mut reader, boot);
-    let console = reader.console(console, gic.as_ref());
-    let (psci, cpus) = (reader.psci(), cpus::read(&mut reader));
-    let timer = gic.as_ref().and_then(|gic| timer(tree, gic));
-    let (devices, iommus) = devices::read(&mut reader, gic.as_ref());
+    let regions = memory::reserved(&mut reader);
+    let mut reserved = regions.fixed;
+    reserved.extend(memory::reservation_block(&mut reader, boot));
+    let console = reader.console(console, controller.lines);
+    let (psci, cpus) = (reader.psci(), cpus::read(&mut reader, architecture));
+    let gic = controller.gic.as_ref();
+    let timer = gic.and_then(|gic| timer(tree, gic));
+    let (mut devices, iommus) = devices::read(&mut reader, architecture, &controller);
+    devices.extend(regions.devices);
     let (device_nodes, devices) = devices.into_iter().unzip();
     let map = HostMap {
-        architecture: Architecture::Aarch64,
+        architecture,
         ram,
         reserved,
         devices,
-        controller: gic.as_ref().map(gic::Gic::controller).unwrap_or_default(),
+        controller: controller.controller,
         cpus,
         iommus,
         boot: boot_ranges(boot, reader.origins),
@@ -142,7 +155,8 @@ pub fn read(
     Host {
         map,
         device_nodes,
-        gic,
+        gic: controller.gic,
+        dynamic: regions.dynamic,
         console,
         psci,
         timer,
@@ -182,7 +196,7 @@ fn timer(tree: &Tree<'_>, gic: &Gic) -> Option<Timer> {
     let node = tree.nodes().find(|node| {
         node.is_compatible("arm,armv8-timer") || node.is_compatible("arm,armv7-timer")
     })?;
-    let interrupts = interrupts::all(node, gic);
+    let interrupts = interrupts::all(node, gic.lines());
     let names: Vec<&str> = node.strings("interrupt-names").collect();
     let by = |name: &str, place: usize| {
         let place = if names.is_empty() {
@@ -213,16 +227,36 @@ impl Reader<'_, '_, '_> {
 
     fn problem(&mut self, node: Node<'_, '_>, severity: Severity, what: &str, why: &str) {
         let origin = self.origin(node);
+        let what = String::from(what);
+        self.add(
+            Code::TreeInvalid,
+            severity,
+            what,
+            origin,
+            why,
+            String::new(),
+        );
+    }
+
+    fn add(
+        &mut self,
+        code: Code,
+        severity: Severity,
+        what: String,
+        origin: Origin,
+        why: &str,
+        help: String,
+    ) {
         self.problems.push(Conflict {
-            code: Code::TreeInvalid,
+            code,
             severity,
             sides: alloc::vec![Side {
-                what: String::from(what),
+                what,
                 origin,
                 domain: None
             }],
             why: String::from(why),
-            help: String::new(),
+            help,
         });
     }
 
@@ -249,7 +283,16 @@ impl Reader<'_, '_, '_> {
         })
     }
 
-    fn console(&mut self, path: Option<&str>, gic: Option<&Gic>) -> Option<Uart> {
+    /// As [`Self::registers`] for a child of `/reserved-memory`, whose addresses are the root's.
+    fn fixed_regions(&mut self, node: Node<'_, '_>) -> Vec<MachineRange> {
+        address::untranslated(node).unwrap_or_else(|why| {
+            let what = "a reserved region that can't be placed";
+            self.problem(node, Severity::Warning, what, why);
+            Vec::new()
+        })
+    }
+
+    fn console(&mut self, path: Option<&str>, lines: Option<Lines>) -> Option<Uart> {
         let node = self.tree.find(path?)?;
         let registers = self.registers(node).first().copied()?;
         Some(Uart {
@@ -257,7 +300,7 @@ impl Reader<'_, '_, '_> {
             path: node.path(),
             compatible: String::from(node.string("compatible")?),
             registers,
-            interrupt: gic.and_then(|gic| interrupts::shared(node, gic).first().copied()),
+            interrupt: lines.and_then(|lines| interrupts::shared(node, lines).first().copied()),
         })
     }
 

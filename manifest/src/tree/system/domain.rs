@@ -7,11 +7,11 @@ use alloc::vec::Vec;
 
 use layout::{
     Capabilities, Code, DeviceRequest, DomainRequest, KernelRequest, Limits, Located,
-    MemoryRequest, ModuleRequest, OnStop, OnStrayAccess, Policies, StaticRange,
+    MemoryRequest, ModuleRequest, OnStop, OnStrayAccess, Origin, Policies, StaticRange,
 };
 
 use super::property;
-use super::read::Reader;
+use super::read::{Modules, Reader};
 use crate::tree::blob::{Cells, Node};
 
 /// The modules that stand under one node.
@@ -23,23 +23,15 @@ pub(super) struct FoundModules {
     pub(super) command_line: Option<String>,
 }
 
-/// Properties of Xen's binding that ask for something that isn't there.
-const NOT_BUILT: [&str; 5] = [
-    "llc-colors",
-    "domain-cpupool",
-    "sve",
-    "xen,sci_type",
-    "v8r_el1_msa",
-];
-
 impl Reader<'_, '_> {
     pub(super) fn domain(&mut self, chosen: Node<'_, '_>, node: Node<'_, '_>) -> DomainRequest {
-        self.check_names(node, &property::OF_DOMAIN);
-        for name in NOT_BUILT {
-            if node.has(name) {
-                self.problem(node, Code::NotBuiltYet, name, "Terrane can't do this yet");
-            }
-        }
+        let known: [&[&str]; 3] = [
+            &property::OF_ALL,
+            &property::OF_DOMAIN,
+            &property::XEN_OF_DOMAIN,
+        ];
+        self.check_names(node, &known, false);
+        self.check_xen(node);
         let origin = self.origin(node);
         let name = node
             .string(property::NAME)
@@ -47,22 +39,34 @@ impl Reader<'_, '_> {
             .to_owned();
         let modules = self.modules_of(node);
         let policies = self.policies(node);
+        let (shared_memory, event_channels) = self.links(node);
         let mut domain = DomainRequest {
             name: Located::new(name, origin),
             kind: self
                 .optional_choice(node, property::KIND)
-                .map(|kind| Located::new(kind, origin)),
-            capabilities: Located::new(self.capabilities(node), origin),
-            direct_map: self
-                .direct_map(node)
-                .map(|direct| Located::new(direct, origin)),
-            cpus: Located::new(self.cpus(node), origin),
-            affinity: self.affinity(node).map(|cpus| Located::new(cpus, origin)),
-            memory: Located::new(self.memory(node), origin),
-            static_mem: self.static_memory(chosen, node),
-            memory_below: self
-                .number(node, property::MEMORY_BELOW)
-                .map(|below| Located::new(below, origin)),
+                .map(|kind| Located::new(kind, self.at_value(origin, node, property::KIND))),
+            capabilities: Located::new(
+                self.capabilities(node),
+                self.at_value(origin, node, "capabilities"),
+            ),
+            direct_map: self.direct_map(node).map(|direct| {
+                let name = match node.has("direct-map") {
+                    true => "direct-map",
+                    false => property::DIRECT_MAP,
+                };
+                Located::new(direct, self.at_name(origin, node, name))
+            }),
+            cpus: Located::new(self.cpus(node), self.at_value(origin, node, "cpus")),
+            affinity: self.affinity(node).map(|cpus| {
+                let origin = self.at_value(origin, node, property::AFFINITY);
+                Located::new(cpus, origin)
+            }),
+            memory: Located::new(self.memory(node), self.memory_origin(origin, node)),
+            static_mem: self.static_memory(chosen, node, origin),
+            memory_below: self.number(node, property::MEMORY_BELOW).map(|below| {
+                let origin = self.at_value(origin, node, property::MEMORY_BELOW);
+                Located::new(below, origin)
+            }),
             kernel: modules.kernel,
             ramdisk: modules.ramdisk,
             partial_tree: modules.partial_tree,
@@ -74,10 +78,21 @@ impl Reader<'_, '_> {
             limits: self.limits(node),
             policies,
             vpl011: node.has("vpl011"),
+            shared_memory,
+            event_channels,
             // Once everything is read.
             misread: None,
         };
         domain.tree_bytes = self.host.budget(&domain);
+        // A manifest's own tree has devices by their names.
+        let is_xens = self.modules == Modules::Absolute && domain.devices.is_empty();
+        if let Some(tree) = domain.partial_tree.as_ref().filter(|_| is_xens) {
+            let why = "only devices that the domain's node names are mapped, not those of its partial tree";
+            let help = "name each: device { terrane,device = \"/PATH\"; };";
+            let what = "a partial tree";
+            self.problem_with_help(tree.origin, Code::NotBuiltYet, what, why, help);
+            self.soften();
+        }
         domain
     }
 
@@ -85,12 +100,8 @@ impl Reader<'_, '_> {
         let bits = self.cell(node, "capabilities").unwrap_or(0);
         Capabilities::from_bits(bits).unwrap_or_else(|| {
             let what = format!("capabilities = {bits:#x}");
-            self.problem(
-                node,
-                Code::ValueInvalid,
-                &what,
-                "only 1 control, 2 hardware, 4 xenstore are known",
-            );
+            let why = "only 1 control, 2 hardware, 4 xenstore are known";
+            self.wrong(node, "capabilities", Code::ValueInvalid, &what, why, "");
             Capabilities::from_bits_truncate(bits)
         })
     }
@@ -101,12 +112,9 @@ impl Reader<'_, '_> {
             Some("yes") => Some(true),
             Some("no") => Some(false),
             Some(_) => {
-                self.problem(
-                    node,
-                    Code::ValueInvalid,
-                    property::DIRECT_MAP,
-                    "it is neither \"yes\" nor \"no\"",
-                );
+                let name = property::DIRECT_MAP;
+                let why = "it is neither \"yes\" nor \"no\"";
+                self.wrong(node, name, Code::ValueInvalid, name, why, "");
                 None
             }
             None => None,
@@ -115,12 +123,9 @@ impl Reader<'_, '_> {
 
     fn cpus(&mut self, node: Node<'_, '_>) -> u32 {
         if !node.has("cpus") {
-            self.problem(
-                node,
-                Code::KeyMissing,
-                "a domain without cpus",
-                "Xen's binding asks for it",
-            );
+            let origin = self.origin(node);
+            let (what, why) = ("a domain without cpus", "Xen's binding asks for it");
+            self.problem_with_help(origin, Code::KeyMissing, what, why, "cpus = <1>;");
         }
         self.cell(node, "cpus").unwrap_or(1)
     }
@@ -146,12 +151,8 @@ impl Reader<'_, '_> {
                 }
                 None => {
                     let what = format!("hard-affinity = \"{wanted}\"");
-                    self.problem(
-                        vcpu,
-                        Code::NotBuiltYet,
-                        &what,
-                        "a vCPU is pinned to one CPU",
-                    );
+                    let why = "a vCPU is pinned to one CPU";
+                    self.wrong(vcpu, "hard-affinity", Code::NotBuiltYet, &what, why, "");
                 }
             }
         }
@@ -162,12 +163,20 @@ impl Reader<'_, '_> {
         if let Some(word) = node.string(property::MEMORY) {
             if word != "rest" {
                 let what = format!("{} = \"{word}\"", property::MEMORY);
-                self.problem(node, Code::ValueInvalid, &what, "the only word is \"rest\"");
+                let why = "the only word is \"rest\"";
+                self.wrong(node, property::MEMORY, Code::ValueInvalid, &what, why, "");
             }
             return MemoryRequest::Rest;
         }
         if let Some(bytes) = self.number(node, property::MEMORY_BYTES) {
             return MemoryRequest::Size(bytes);
+        }
+        // Xen takes nothing but two cells.
+        if let Some(kib) = node.u32("memory") {
+            let help = format!("memory = <0 {kib:#x}>;");
+            let why = "it is not a 64-bit number of two cells";
+            self.wrong(node, "memory", Code::WrongType, "one cell", why, &help);
+            return MemoryRequest::Size(u64::from(kib) * 1024);
         }
         match self.number(node, "memory") {
             // More than 2^64 bytes is too much in any case.
@@ -176,24 +185,46 @@ impl Reader<'_, '_> {
         }
     }
 
+    fn memory_origin(&mut self, whole: Origin, node: Node<'_, '_>) -> Origin {
+        let names = [property::MEMORY, property::MEMORY_BYTES, "memory"];
+        match names.into_iter().find(|name| node.has(name)) {
+            Some(name) => self.at_value(whole, node, name),
+            None => whole,
+        }
+    }
+
     /// `xen,static-mem`, by the cells of the node above the domain's.
-    fn static_memory(&mut self, chosen: Node<'_, '_>, node: Node<'_, '_>) -> Vec<StaticRange> {
-        let Some(value) = node.value("xen,static-mem") else {
+    fn static_memory(
+        &mut self,
+        chosen: Node<'_, '_>,
+        node: Node<'_, '_>,
+        whole: Origin,
+    ) -> Vec<StaticRange> {
+        const NAME: &str = "xen,static-mem";
+        let (address_cells, size_cells) = chosen.child_cells();
+        self.check_static_cells(node, address_cells, size_cells);
+        let Some(value) = node.value(NAME) else {
             return Vec::new();
         };
-        let (address_cells, size_cells) = chosen.child_cells();
-        let origin = self.origin(node);
         let mut cells = Cells::new(value);
         let mut ranges = Vec::new();
+        let length = (address_cells + size_cells).saturating_mul(4);
         while !cells.is_empty() {
+            let start_byte = length.saturating_mul(ranges.len());
             let range = cells
                 .next_number(address_cells)
                 .zip(cells.next_number(size_cells));
             let Some((start, size)) = range.filter(|_| address_cells > 0 && size_cells > 0) else {
+                let origin = self.part(whole, node, NAME, start_byte..value.len());
                 let why = "it is not a list of addresses and sizes by the cells of /chosen";
-                self.problem(node, Code::WrongType, "xen,static-mem", why);
+                let help = format!(
+                    "{address_cells} cells of address and {size_cells} of size for each range"
+                );
+                self.problem_with_help(origin, Code::WrongType, NAME, why, &help);
                 break;
             };
+            let bytes = start_byte..start_byte.saturating_add(length);
+            let origin = self.part(whole, node, NAME, bytes);
             ranges.push(StaticRange {
                 start,
                 size,
@@ -203,25 +234,43 @@ impl Reader<'_, '_> {
         ranges
     }
 
+    /// Xen before 4.17 had words of its own for these cells.
+    fn check_static_cells(&mut self, node: Node<'_, '_>, address: usize, size: usize) {
+        let named = [
+            ("#xen,static-mem-address-cells", address),
+            ("#xen,static-mem-size-cells", size),
+        ];
+        for (name, counted) in named {
+            let own = self.cell(node, name);
+            if own.is_some_and(|own| usize::try_from(own) != Ok(counted)) {
+                let what = format!("{name} = {}", own.unwrap_or(0));
+                let why = format!("xen,static-mem is read by the {counted} of /chosen");
+                let help = "give /chosen that number, or leave it out";
+                self.wrong(node, name, Code::ValueInvalid, &what, &why, help);
+            }
+        }
+    }
+
     fn devices(&mut self, node: Node<'_, '_>) -> Vec<DeviceRequest> {
         let mut devices = Vec::new();
         for child in node.children() {
             let Some(path) = child.string(property::DEVICE) else {
                 continue;
             };
-            self.check_names(
-                child,
-                &[
-                    property::DEVICE,
-                    property::DMA_MASK,
-                    property::MANIFEST_LINE,
-                ],
-            );
+            let known = [
+                property::DEVICE,
+                property::DMA_MASK,
+                property::MANIFEST_LINE,
+            ];
+            self.check_names(child, &[&property::OF_ALL, &known], false);
             let dma_mask = self.number(child, property::DMA_MASK);
             devices.push(DeviceRequest {
                 path: path.to_owned(),
                 dma_mask,
-                origin: self.origin(child),
+                origin: {
+                    let whole = self.origin(child);
+                    self.at_value(whole, child, property::DEVICE)
+                },
             });
         }
         devices
@@ -294,18 +343,39 @@ impl Reader<'_, '_> {
         kind: Kind,
         found: &mut FoundModules,
     ) {
-        self.check_names(node, &property::OF_MODULE);
+        let known: [&[&str]; 3] = [
+            &property::OF_ALL,
+            &property::OF_MODULE,
+            &property::XEN_OF_MODULE,
+        ];
+        self.check_names(node, &known, false);
+        if node.has("xen,uefi-binary") && !node.has("reg") {
+            let (what, why) = (
+                "a module by a file's name",
+                "nothing loads it: Xen's UEFI stub would",
+            );
+            let help = "have the boot loader put it into memory, and name the place by reg";
+            self.wrong(node, "xen,uefi-binary", Code::NotBuiltYet, what, why, help);
+            return;
+        }
         let (address_cells, size_cells) = parent.child_cells();
-        let mut cells = Cells::new(node.value("reg").unwrap_or_default());
+        let value = node.value("reg").unwrap_or_default();
+        let mut cells = Cells::new(value);
         let reg = cells
             .next_number(address_cells)
-            .zip(cells.next_number(size_cells));
+            .zip(cells.next_number(size_cells))
+            .filter(|_| cells.is_empty());
         let Some(module) = reg.and_then(|(start, size)| self.module_range(start, size)) else {
             let why = "its reg is not one address and size, or passes 2^64";
-            self.problem(node, Code::TreeInvalid, "a module without a place", why);
+            let help = format!(
+                "{address_cells} cells of address and {size_cells} of size, by the node above"
+            );
+            let what = "a module without a place";
+            self.wrong(node, "reg", Code::TreeInvalid, what, why, &help);
             return;
         };
         let origin = self.origin(node);
+        let origin = self.at_value(origin, node, "reg");
         match kind {
             Kind::Kernel => {
                 if let Some(kernel) = self.kernel(node, module, origin) {

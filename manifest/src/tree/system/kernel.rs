@@ -69,12 +69,8 @@ impl Reader<'_, '_> {
         let entry = self.number(node, property::ENTRY);
         if let Some(entry) = entry.filter(|entry| *entry >= memory_size) {
             let what = format!("{} = {entry:#x}", property::ENTRY);
-            self.problem(
-                node,
-                Code::KernelFile,
-                &what,
-                "the entry lies outside the kernel",
-            );
+            let why = "the entry lies outside the kernel";
+            self.wrong(node, property::ENTRY, Code::KernelFile, &what, why, "");
             return None;
         }
         let bounds = match node.value(property::BOUNDS) {

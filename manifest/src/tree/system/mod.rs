@@ -12,9 +12,11 @@
 mod domain;
 mod host;
 mod kernel;
+mod links;
 mod read;
 pub mod words;
 mod write;
+mod xen;
 
 pub use host::HostDescription;
 pub use read::{Modules, System, read};
@@ -57,6 +59,65 @@ mod property {
     pub const RESERVED: &str = "terrane,reserved";
     pub const DEVICE: &str = "terrane,device";
     pub const DMA_MASK: &str = "terrane,dma-mask";
+
+    pub const READ_ONLY: &str = "terrane,read-only";
+    pub const PORT: &str = "terrane,port";
+    pub const PEER: &str = "terrane,peer";
+    pub const PEER_PORT: &str = "terrane,peer-port";
+
+    /// What any node may have.
+    pub const OF_ALL: [&str; 7] = [
+        "compatible",
+        "#address-cells",
+        "#size-cells",
+        "phandle",
+        "linux,phandle",
+        "status",
+        "name",
+    ];
+    /// Xen's in a domain's node.
+    pub const XEN_OF_DOMAIN: [&str; 21] = [
+        "memory",
+        "cpus",
+        "capabilities",
+        "vpl011",
+        "nr_spis",
+        "direct-map",
+        "xen,static-mem",
+        "#xen,static-mem-address-cells",
+        "#xen,static-mem-size-cells",
+        "domain-cpupool",
+        "llc-colors",
+        "sve",
+        "trap-unmapped-accesses",
+        "xen,enhanced",
+        "xen,domain-p2m-mem-mb",
+        "max_grant_version",
+        "max_grant_frames",
+        "max_maptrack_frames",
+        "passthrough",
+        "xen,sci_type",
+        "v8r_el1_msa",
+    ];
+    /// Xen's in a module's node.
+    pub const XEN_OF_MODULE: [&str; 3] = ["reg", "bootargs", "xen,uefi-binary"];
+    /// Xen's in `/chosen`.
+    pub const XEN_OF_CHOSEN: [&str; 4] = [
+        "xen,xen-bootargs",
+        "xen,dom0-bootargs",
+        "xen,static-heap",
+        "xen,uefi-cfg-load",
+    ];
+    /// What may stand in the node of shared memory.
+    pub const OF_SHARED: [&str; 5] = [
+        MANIFEST_LINE,
+        READ_ONLY,
+        "xen,shm-id",
+        "xen,shared-mem",
+        "role",
+    ];
+    /// What may stand in the node of an event channel.
+    pub const OF_CHANNEL: [&str; 5] = [MANIFEST_LINE, PORT, PEER, PEER_PORT, "xen,evtchn"];
 
     /// What may stand in a module's node.
     pub const OF_MODULE: [&str; 6] = [

@@ -4,6 +4,8 @@ use alloc::borrow::ToOwned;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::fmt::Write as _;
+use core::ops::Range;
 
 use layout::{
     Capabilities, Code, Conflict, DomainRequest, HypervisorRequest, Located, MachineAddress,
@@ -70,6 +72,7 @@ pub fn read<'r, 'h: 'r>(
                 .filter(|given| given.bytes().any(|digit| digit != b'0'))
                 .map(ToOwned::to_owned);
             request.domains = reader.domains(chosen);
+            reader.check_passthrough(&request.domains);
             reserved = reader.reserved(chosen);
         }
         None => {
@@ -130,9 +133,84 @@ impl Reader<'_, '_> {
         })
     }
 
+    /// The position of a property's name: that of its node, `whole`, unless more is wanted or it isn't there.
+    pub(super) fn at_name(&mut self, whole: Origin, node: Node<'_, '_>, name: &str) -> Origin {
+        self.part(whole, node, name, 0..0)
+    }
+
+    /// The position of a property's value; see [`Self::at_name`].
+    pub(super) fn at_value(&mut self, whole: Origin, node: Node<'_, '_>, name: &str) -> Origin {
+        let length = node.value(name).map_or(0, <[u8]>::len);
+        self.part(whole, node, name, 0..length)
+    }
+
+    /// The position of bytes of a property's value; see [`Self::at_name`].
+    pub(super) fn part(
+        &mut self,
+        whole: Origin,
+        node: Node<'_, '_>,
+        name: &str,
+        bytes: Range<usize>,
+    ) -> Origin {
+        if !self.origins.is_detailed() || !node.has(name) {
+            return whole;
+        }
+        let mut path = node.path();
+        path.push(':');
+        path.push_str(name);
+        if !bytes.is_empty() {
+            // Writing to a string doesn't fail.
+            let _ = write!(path, "[{}..{}]", bytes.start, bytes.end);
+        }
+        let manifest = match self.origins.get(whole) {
+            Some(Position::Node { manifest, .. }) => *manifest,
+            _ => None,
+        };
+        self.origins.add(Position::Node {
+            tree: WhichTree::System,
+            path,
+            manifest,
+        })
+    }
+
     pub(super) fn problem(&mut self, node: Node<'_, '_>, code: Code, what: &str, why: &str) {
         let origin = self.origin(node);
         self.problem_with_help(origin, code, what, why, "");
+    }
+
+    /// A problem with a property's value.
+    pub(super) fn wrong(
+        &mut self,
+        node: Node<'_, '_>,
+        name: &str,
+        code: Code,
+        what: &str,
+        why: &str,
+        help: &str,
+    ) {
+        let whole = self.origin(node);
+        let origin = self.at_value(whole, node, name);
+        self.problem_with_help(origin, code, what, why, help);
+    }
+
+    /// The same, and nothing is refused for it.
+    pub(super) fn warning(
+        &mut self,
+        node: Node<'_, '_>,
+        name: &str,
+        code: Code,
+        why: &str,
+        help: &str,
+    ) {
+        self.wrong(node, name, code, name, why, help);
+        self.soften();
+    }
+
+    /// Makes a warning of the last problem.
+    pub(super) fn soften(&mut self) {
+        if let Some(last) = self.problems.last_mut() {
+            last.severity = Severity::Warning;
+        }
     }
 
     pub(super) fn problem_with_help(
@@ -156,6 +234,25 @@ impl Reader<'_, '_> {
         });
     }
 
+    /// Adds what the last problem clashes with.
+    pub(super) fn other_side(&mut self, what: &str, origin: Origin) {
+        let domain = self.current;
+        if let Some(last) = self.problems.last_mut() {
+            last.sides.push(Side {
+                what: what.to_owned(),
+                origin,
+                domain,
+            });
+        }
+    }
+
+    /// Does something in which problems are those of this domain.
+    pub(super) fn for_domain(&mut self, index: usize, run: impl FnOnce(&mut Self)) {
+        let before = self.current.replace(index);
+        run(self);
+        self.current = before;
+    }
+
     /// A choice by its word; a word that isn't known is a problem and gives the default.
     pub(super) fn choice<W: Word + Default>(&mut self, node: Node<'_, '_>, name: &str) -> W {
         self.optional_choice(node, name).unwrap_or_default()
@@ -169,25 +266,30 @@ impl Reader<'_, '_> {
         let choice = W::from_word(word);
         if choice.is_none() {
             let words: Vec<&str> = W::WORDS.iter().map(|&(word, _)| word).collect();
-            let origin = self.origin(node);
-            let help = format!("one of \"{}\"", words.join("\", \""));
-            let what = format!("{name} = \"{word}\"");
-            self.problem_with_help(
-                origin,
-                Code::ValueInvalid,
-                &what,
-                "it is none of the known words",
-                &help,
-            );
+            self.unknown_word(node, name, word, &words);
         }
         choice
+    }
+
+    pub(super) fn unknown_word(
+        &mut self,
+        node: Node<'_, '_>,
+        name: &str,
+        word: &str,
+        words: &[&str],
+    ) {
+        let help = format!("one of \"{}\"", words.join("\", \""));
+        let what = format!("{name} = \"{word}\"");
+        let why = "it is none of the known words";
+        self.wrong(node, name, Code::ValueInvalid, &what, why, &help);
     }
 
     /// A property of one cell; another length is a problem.
     pub(super) fn cell(&mut self, node: Node<'_, '_>, name: &str) -> Option<u32> {
         let cell = node.u32(name);
         if cell.is_none() && node.has(name) {
-            self.problem(node, Code::WrongType, name, "it is not one 32-bit cell");
+            let why = "it is not one 32-bit cell";
+            self.wrong(node, name, Code::WrongType, name, why, "");
         }
         cell
     }
@@ -196,27 +298,30 @@ impl Reader<'_, '_> {
     pub(super) fn number(&mut self, node: Node<'_, '_>, name: &str) -> Option<u64> {
         let number = node.u64(name);
         if number.is_none() && node.has(name) {
-            self.problem(
-                node,
-                Code::WrongType,
-                name,
-                "it is not a 64-bit number of two cells",
-            );
+            let why = "it is not a 64-bit number of two cells";
+            self.wrong(node, name, Code::WrongType, name, why, "");
         }
         number
     }
 
-    /// `terrane,*` properties that nobody knows: most likely a newer version's, and then not to be guessed at.
-    pub(super) fn check_names(&mut self, node: Node<'_, '_>, known: &[&str]) {
+    /// Properties that nobody knows: a slip, or a newer version's, and then not to be guessed at. What stands under
+    /// another vendor's prefix is left alone. In a node that others write into too, `is_shared`, so is what has none.
+    pub(super) fn check_names(&mut self, node: Node<'_, '_>, known: &[&[&str]], is_shared: bool) {
         for property in node.properties() {
-            if property.name.starts_with("terrane,") && !known.contains(&property.name) {
-                self.problem(
-                    node,
-                    Code::UnknownKey,
-                    property.name,
-                    "this version has no such property",
-                );
+            let name = property.name;
+            let vendor = name.split_once(',').map(|(vendor, _)| vendor);
+            let ours = match vendor {
+                Some(vendor) => matches!(vendor, "xen" | "terrane" | "#xen"),
+                None => !is_shared,
+            };
+            if !ours || known.iter().any(|list| list.contains(&name)) {
+                continue;
             }
+            let whole = self.origin(node);
+            let origin = self.at_name(whole, node, name);
+            let why = "there is no such property here";
+            let help = nearest(name, known);
+            self.problem_with_help(origin, Code::UnknownKey, name, why, &help);
         }
     }
 
@@ -233,35 +338,49 @@ impl Reader<'_, '_> {
     }
 
     fn hypervisor(&mut self, chosen: Node<'_, '_>) -> HypervisorRequest {
-        self.check_names(chosen, &property::OF_CHOSEN);
+        self.check_names(
+            chosen,
+            &[&property::OF_CHOSEN, &property::XEN_OF_CHOSEN],
+            true,
+        );
+        if chosen.has("xen,static-heap") {
+            let why = "Terrane plans its own memory: this range is given to domains as any other";
+            let help = "leave it out";
+            self.warning(chosen, "xen,static-heap", Code::NotBuiltYet, why, help);
+        }
         if let Some(version) = self
             .cell(chosen, property::VERSION)
             .filter(|&version| version != VERSION)
         {
             let what = format!("{} = {version}", property::VERSION);
-            self.problem(
+            let why = "this hypervisor reads version 1";
+            self.wrong(
                 chosen,
+                property::VERSION,
                 Code::ValueInvalid,
                 &what,
-                "this hypervisor reads version 1",
+                why,
+                "",
             );
         }
         let named = chosen.string(property::CONSOLE);
         let console = self.host.console(named);
         if let (Some(name), None) = (named, &console) {
-            let origin = self.origin(chosen);
             let what = format!("{} = \"{name}\"", property::CONSOLE);
             let why = "the host has no console by this path or alias";
-            self.problem_with_help(
-                origin,
+            let help = "leave it out for the host's own console";
+            self.wrong(
+                chosen,
+                property::CONSOLE,
                 Code::DeviceUnknown,
                 &what,
                 why,
-                "leave it out for the host's own console",
+                help,
             );
         }
         let origin = if named.is_some() {
-            self.origin(chosen)
+            let whole = self.origin(chosen);
+            self.at_value(whole, chosen, property::CONSOLE)
         } else {
             Origin::NONE
         };
@@ -279,34 +398,31 @@ impl Reader<'_, '_> {
         let mut domains = Vec::new();
         self.current = Some(0);
         let before = self.problems.len();
-        domains.extend(self.classic(chosen));
+        let classic = self.classic(chosen);
+        let (shared_memory, event_channels) = self.links(chosen);
+        let has_links = !shared_memory.is_empty() || !event_channels.is_empty();
+        domains.extend(classic.map(|domain| DomainRequest {
+            shared_memory,
+            event_channels,
+            ..domain
+        }));
         if domains.is_empty() {
+            if has_links {
+                let what = "shared memory or an event channel";
+                let why = "what stands right under /chosen is dom0's, and there is none";
+                self.problem(chosen, Code::TreeInvalid, what, why);
+            }
             // What was wrong there is no domain's.
             let sides = self.problems[before..].iter_mut().map(|one| &mut one.sides);
             sides.flatten().for_each(|side| side.domain = None);
         }
         self.current = None;
-        for node in chosen.children() {
-            if is_domain(node) {
-                self.current = Some(domains.len());
-                domains.push(self.domain(chosen, node));
-                self.current = None;
-            } else if node.is_compatible("xen,evtchn") {
-                self.problem(
-                    node,
-                    Code::NotBuiltYet,
-                    "a static event channel",
-                    "Terrane can't make them yet",
-                );
-            } else if node.is_compatible("xen,domain-shared-memory-v1") {
-                self.problem(
-                    node,
-                    Code::NotBuiltYet,
-                    "static shared memory",
-                    "Terrane can't share memory yet",
-                );
-            }
+        for node in chosen.children().filter(|node| is_domain(*node)) {
+            self.current = Some(domains.len());
+            domains.push(self.domain(chosen, node));
+            self.current = None;
         }
+        self.check_xenstore(chosen, &domains);
         domains
     }
 
@@ -359,7 +475,7 @@ impl Reader<'_, '_> {
     fn classic(&mut self, chosen: Node<'_, '_>) -> Option<DomainRequest> {
         let found = self.modules_of(chosen);
         let kernel = found.kernel?;
-        let xen = chosen.string("xen,xen-bootargs").unwrap_or_default();
+        let xen = xen_command_line(chosen, found.command_line.as_deref());
         let option = |name: &str| {
             xen.split(' ')
                 .find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
@@ -369,18 +485,26 @@ impl Reader<'_, '_> {
         let host_cpus = self.host.cpus();
         let cpus = option("dom0_max_vcpus").and_then(|cpus| u32::try_from(cpus).ok());
         let memory = option("dom0_mem").map_or(MemoryRequest::Rest, MemoryRequest::Size);
-        let classic = chosen
-            .string("xen,dom0-bootargs")
-            .or_else(|| chosen.string("bootargs"));
+        // `bootargs` is the hypervisor's if it has no words of its own and dom0 has.
+        let own = chosen.string("xen,dom0-bootargs");
+        let classic = own.or_else(|| chosen.string("bootargs"));
         let command_line = found
             .command_line
             .or_else(|| classic.map(ToOwned::to_owned))
             .unwrap_or_default();
+        let options = match chosen.has("xen,xen-bootargs") {
+            true => "xen,xen-bootargs",
+            false => "bootargs",
+        };
+        let options = self.at_value(origin, chosen, options);
         let mut domain = DomainRequest {
             name: Located::new("dom0".to_owned(), origin),
             capabilities: Located::from(Capabilities::all()),
-            cpus: Located::from(cpus.unwrap_or(u32::try_from(host_cpus).unwrap_or(u32::MAX))),
-            memory: Located::from(memory),
+            cpus: Located::new(
+                cpus.unwrap_or(u32::try_from(host_cpus).unwrap_or(u32::MAX)),
+                options,
+            ),
+            memory: Located::new(memory, options),
             kernel: Some(kernel),
             ramdisk: found.ramdisk,
             command_line,
@@ -398,6 +522,33 @@ impl Reader<'_, '_> {
         };
         MachineRange::new(MachineAddress::new(base.checked_add(start)?), size)
     }
+}
+
+/// The hypervisor's command line, where Xen looks for it. `kernel` is that of dom0's kernel, if its node has one.
+fn xen_command_line<'a>(chosen: Node<'_, 'a>, kernel: Option<&str>) -> &'a str {
+    let is_xens = chosen.has("xen,dom0-bootargs") || kernel.is_some_and(|line| !line.is_empty());
+    chosen
+        .string("xen,xen-bootargs")
+        .or_else(|| chosen.string("bootargs").filter(|_| is_xens))
+        .unwrap_or_default()
+}
+
+/// The known name that is nearest, as a person is told. A hypervisor doesn't look for it.
+#[cfg(feature = "std")]
+fn nearest(name: &str, known: &[&[&str]]) -> String {
+    let all = known.iter().flat_map(|list| list.iter().copied());
+    let best = all
+        .map(|other| (strsim::damerau_levenshtein(name, other), other))
+        .min();
+    match best.filter(|(distance, other)| *distance <= other.len().max(6) / 2) {
+        Some((_, other)) => format!("the nearest property that is known is `{other}`"),
+        None => String::from("take it out"),
+    }
+}
+
+#[cfg(not(feature = "std"))]
+fn nearest(_: &str, _: &[&[&str]]) -> String {
+    String::new()
 }
 
 /// A size as Xen's command line writes it: a number with an optional K, M or G.

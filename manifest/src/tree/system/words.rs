@@ -1,6 +1,6 @@
 //! The manifest's words for choices, one table for tree and TOML.
 
-use layout::{Kind, OnConflict, OnStop, OnStrayAccess, Scrub};
+use layout::{Kind, OnConflict, OnStop, OnStrayAccess, Scrub, ShareRole};
 
 /// A choice that a word stands for.
 pub trait Word: Copy + PartialEq + 'static {
@@ -44,6 +44,11 @@ impl Word for OnStrayAccess {
         ("ignore", Self::Ignore),
         ("stop", Self::Stop),
     ];
+}
+
+impl Word for ShareRole {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("owner", Self::Owner), ("borrower", Self::Borrower)];
 }
 
 impl Word for OnStop {

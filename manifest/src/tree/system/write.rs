@@ -155,6 +155,18 @@ impl SystemWriter<'_> {
                 |_| {},
             );
         }
+        for (index, shared) in domain.shared_memory.iter().enumerate() {
+            node.node(&format!("shared{index}"), |node| {
+                super::links::write_shared(node, shared);
+                self.line(node, shared.origin);
+            });
+        }
+        for (index, channel) in domain.event_channels.iter().enumerate() {
+            node.node(&format!("channel{index}"), |node| {
+                super::links::write_channel(node, channel);
+                self.line(node, channel.origin);
+            });
+        }
         for (index, device) in domain.devices.iter().enumerate() {
             node.node(&format!("device{index}"), |node| {
                 node.string(property::DEVICE, &device.path);

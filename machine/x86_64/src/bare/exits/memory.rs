@@ -29,7 +29,7 @@ pub fn fault(cpu: &Cpu, vcpu: &Vcpu) -> Around {
         return Around::Changed;
     }
     // It was a device that is mapped with its first use, or another CPU was changing the tables.
-    if what & fault::PRESENT == 0 && domain.settle(address) {
+    if what & fault::PRESENT == 0 && domain.map_met(address) {
         return Around::AsBefore;
     }
     stray(cpu, vcpu, address, what & fault::WRITE != 0, is_access);

@@ -51,7 +51,7 @@ pub fn port_read(devices: &Devices, port: u16, width: Width) -> PortRead {
         Access::PciAddress if port == 0xcf8 && width == Width::Word => {
             PortRead::Value(bus.read_address())
         }
-        Access::PciAddress => PortRead::Stray,
+        Access::PciAddress | Access::PciAddressUnread => PortRead::Stray,
         Access::PciData if (0xcfc..0xd00).contains(&port) => {
             PortRead::Value(bus.read_data(port, Size::from(width)))
         }
@@ -70,7 +70,7 @@ pub fn port_write(devices: &Devices, port: u16, width: Width, value: u32) -> Por
             io::write(port, width, value);
             PortWritten::Done
         }
-        Access::PciAddress if port == 0xcf8 && width == Width::Word => {
+        Access::PciAddress | Access::PciAddressUnread if port == 0xcf8 && width == Width::Word => {
             bus.write_address(value);
             PortWritten::Done
         }
@@ -81,7 +81,9 @@ pub fn port_write(devices: &Devices, port: u16, width: Width, value: u32) -> Por
             }
         }
         Access::Zero => PortWritten::Done,
-        Access::Nobody | Access::PciAddress | Access::PciData => PortWritten::Stray,
+        Access::Nobody | Access::PciAddress | Access::PciAddressUnread | Access::PciData => {
+            PortWritten::Stray
+        }
         Access::Reset => {
             /// In the chipset's register at 0xcf9; ACPI's own register resets by its value.
             const RESET_CPU: u32 = 1 << 2;

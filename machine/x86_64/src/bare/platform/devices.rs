@@ -228,7 +228,6 @@ impl VirtualApic {
                 tsc_khz: clock.khz(),
                 tsc_multiplier: clock.multiplier,
                 tsc_shift: clock.shift,
-                parent: false,
             },
             upcall: AtomicU8::new(0),
             called: AtomicBool::new(false),

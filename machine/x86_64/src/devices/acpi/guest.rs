@@ -7,8 +7,8 @@ use alloc::vec::Vec;
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U32, U64};
 
-use super::madt::{IoApic, Override};
 use super::{FIRST_ROOT_BYTES, HEADER_BYTES, Header, ROOT_SIGNATURE, Root, Table};
+use super::{IoApic, Override};
 use crate::devices::lapic::BASE_ADDRESS;
 
 /// Tables that a domain sees where the host has them. The FADT (FACP) leads to DSDT and FACS.

@@ -3,12 +3,13 @@
 //! No AML is interpreted. Of the DSDT one package of constants is looked for, the one that a power-off needs.
 //! Everything here comes from firmware and is believed as far as it is checked: lengths, checksums, signatures.
 //!
-//! ACPI 6.5: 5.2.5 (root pointer), 5.2.6 (header), 5.2.8 (XSDT), 5.2.9 (FADT), 5.2.12 (MADT); PCI Firmware 3.3, 4.1.2 (MCFG).
+//! Tables that tell what the machine is are read by `manifest::pc::acpi`, which the workstation has too.
+//!
+//! ACPI 6.5: 5.2.5 (root pointer), 5.2.6 (header), 5.2.8 (XSDT), 5.2.9 (FADT).
 
 mod fadt;
 mod guest;
 mod host;
-mod madt;
 
 #[cfg(test)]
 mod tests;
@@ -18,7 +19,6 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::mem::offset_of;
 
-use layout::{MachineAddress, MachineRange};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -26,7 +26,7 @@ use crate::boot_info::{Physical, RSDP_BYTES};
 pub use fadt::{Fadt, Register, Sleep, Space, soft_off};
 pub use guest::{Guest, is_shown};
 pub use host::{describe, describe_iommus, hpet, iommu_registers};
-pub use madt::{IoApic, Madt, Override, Processor};
+pub use manifest::pc::acpi::{Ecam, IoApic, Madt, Override, Processor, affinities, ecams, units};
 
 /// The most bytes of one table that are read.
 const LARGEST_TABLE: u32 = 4 << 20;
@@ -288,43 +288,4 @@ pub fn load(memory: &impl Physical, address: u64, signature: [u8; 4]) -> Result<
         return Err(Error::Checksum(address));
     }
     Ok(bytes)
-}
-
-/// PCI configuration space in memory: one entry of the MCFG.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ecam {
-    /// The PCI segment.
-    pub segment: u16,
-    /// The first bus.
-    pub first_bus: u8,
-    /// The last bus.
-    pub last_bus: u8,
-    /// Its registers, from the first bus on, 1 MiB for each.
-    pub range: MachineRange,
-}
-
-/// Reads an MCFG. An entry whose buses are in the wrong order is left out.
-#[must_use]
-pub fn ecams(mcfg: &[u8]) -> Vec<Ecam> {
-    let (entries, _) = mcfg
-        .get(HEADER_BYTES + 8..)
-        .unwrap_or_default()
-        .as_chunks::<16>();
-    entries
-        .iter()
-        .filter_map(|entry| {
-            let base: U64 = prefix(entry)?;
-            let segment: U16 = prefix(&entry[8..])?;
-            let (first_bus, last_bus) = (entry[10], entry[11]);
-            let buses = u64::from(last_bus.checked_sub(first_bus)?) + 1;
-            // The base is where bus 0 would be.
-            let start = base.get().checked_add(u64::from(first_bus) << 20)?;
-            Some(Ecam {
-                segment: segment.get(),
-                first_bus,
-                last_bus,
-                range: MachineRange::new(MachineAddress::new(start), buses << 20)?,
-            })
-        })
-        .collect()
 }

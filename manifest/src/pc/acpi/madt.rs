@@ -1,10 +1,10 @@
-//! The multiple APIC description table.
+//! The multiple APIC description table: CPUs, IO-APICs, ISA interrupts that are wired otherwise.
+//!
+//! ACPI 6.5, 5.2.12.
 
 use alloc::vec::Vec;
 
-use zerocopy::little_endian::{U16, U32};
-
-use super::{HEADER_BYTES, prefix};
+use super::{HEADER_BYTES, half, word};
 
 /// A CPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +39,7 @@ pub struct Override {
     pub flags: u16,
 }
 
-/// What the hypervisor takes from it.
+/// What is taken from it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Madt {
     /// CPUs in the table's order.
@@ -78,8 +78,8 @@ impl Madt {
     /// One entry, without type and length.
     fn entry(&mut self, kind: u8, bytes: &[u8]) -> Option<()> {
         let byte = |offset: usize| bytes.get(offset).copied();
-        let half = |offset: usize| Some(prefix::<U16>(bytes.get(offset..)?)?.get());
-        let word = |offset: usize| Some(prefix::<U32>(bytes.get(offset..)?)?.get());
+        let half = |offset| half(bytes, offset);
+        let word = |offset| word(bytes, offset);
         match kind {
             // 0xff is what firmware writes for a CPU that isn't there.
             0 => self.processor(u32::from(byte(0)?), u32::from(byte(1)?), word(2)?, 0xff),

@@ -1,16 +1,20 @@
 //! The host map of QEMU's trees, of made-up ones, and of damaged ones.
 
-use layout::{Dma, MachineAddress, MachineRange};
+mod controllers;
+mod dma;
+mod memory;
+
+use layout::{Dma, DmaWindow, MachineAddress, MachineRange};
 use proptest::prelude::*;
 use terrane_manifest::origin::Origins;
 use terrane_manifest::tree::blob::Tree;
 use terrane_manifest::tree::host::{self, BootFacts, GicVersion, Host, PsciConduit};
 use terrane_manifest::tree::writer::Writer;
 
-const V2: &[u8] = include_bytes!("trees/virt-gicv2.dtb");
-const V3: &[u8] = include_bytes!("trees/virt-gicv3.dtb");
-const V3_NO_ITS: &[u8] = include_bytes!("trees/virt-gicv3-noits.dtb");
-const V3_SMMU: &[u8] = include_bytes!("trees/virt-gicv3-smmu.dtb");
+const V2: &[u8] = include_bytes!("../trees/virt-gicv2.dtb");
+const V3: &[u8] = include_bytes!("../trees/virt-gicv3.dtb");
+const V3_NO_ITS: &[u8] = include_bytes!("../trees/virt-gicv3-noits.dtb");
+const V3_SMMU: &[u8] = include_bytes!("../trees/virt-gicv3-smmu.dtb");
 
 fn range(start: u64, size: u64) -> MachineRange {
     MachineRange::new(MachineAddress::new(start), size).unwrap()
@@ -22,6 +26,18 @@ fn boot() -> BootFacts {
         host_tree: range(0x4800_0000, 0x10_0000),
         container: Some(range(0x5000_0000, 0x400_0000)),
     }
+}
+
+/// A tree of two cells an address and size at the root, whose interrupts go to the node with phandle 1.
+fn tree(inside: impl FnOnce(&mut Writer)) -> Vec<u8> {
+    let mut writer = Writer::new();
+    writer.node("", |root| {
+        root.cells("#address-cells", &[2]);
+        root.cells("#size-cells", &[2]);
+        root.cells("interrupt-parent", &[1]);
+        inside(root);
+    });
+    writer.finish(&[], 1 << 16).unwrap()
 }
 
 fn read(bytes: &[u8]) -> Host {
@@ -86,6 +102,14 @@ fn qemu_virt_devices() {
         (Dma::Possible { mask: u64::MAX }, &[79][..])
     );
     assert!(host.map.devices.iter().all(|device| !device.behind_iommu));
+    assert!(host.map.devices.iter().all(|device| device.group.is_none()));
+    let masters = || {
+        host.map
+            .devices
+            .iter()
+            .filter(|device| device.dma != Dma::None)
+    };
+    assert!(masters().all(|device| device.coherent && device.dma_windows.is_empty()));
     let paths: Vec<&str> = host
         .map
         .devices
@@ -130,6 +154,7 @@ fn qemu_virt_with_gicv2() {
 fn an_iommu_is_apart() {
     let host = read(V3_SMMU);
     assert_eq!(host.map.iommus[0].path, "/smmuv3@9050000");
+    assert!(host.map.iommus[0].usable);
     let behind: Vec<&str> = host
         .map
         .devices
@@ -231,7 +256,12 @@ fn nested_buses_are_translated() {
         .collect();
     assert_eq!(paths, ["/soc/dma@7e007000", "/soc/i2c@7e205000"]);
     assert_eq!(host.map.devices[0].ranges, [range(0xfe00_7000, 0xb00)]);
-    assert_eq!(host.map.devices[0].dma, Dma::Possible { mask: 0x3fff_ffff });
+    assert_eq!(host.map.devices[0].dma, Dma::Possible { mask: u64::MAX });
+    let window = DmaWindow {
+        bus: 0xc000_0000,
+        machine: range(0, 0x4000_0000),
+    };
+    assert_eq!(host.map.devices[0].dma_windows, [window]);
     let whats: Vec<&str> = host
         .problems
         .iter()
@@ -239,7 +269,6 @@ fn nested_buses_are_translated() {
         .collect();
     let expected = [
         "no interrupt controller",
-        "a reserved region without a place",
         "no CPUs",
         "registers that can't be placed",
     ];

@@ -8,9 +8,9 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use layout::{MachineAddress, MachineRange};
-use manifest::pc::{IommuKind, PciAddress};
 
-use super::pci::Bridge;
+use super::half;
+use crate::pc::{Bridge, IommuKind, PciAddress};
 
 /// Where the entries of both tables begin.
 const FIRST_ENTRY: usize = 48;
@@ -145,12 +145,6 @@ fn ivhd(block: &[u8]) -> Option<Unit> {
 fn registers(block: &[u8], bytes: u64) -> Option<MachineRange> {
     let start = u64::from_le_bytes(block.get(8..16)?.try_into().ok()?);
     MachineRange::new(MachineAddress::new(start), bytes)
-}
-
-fn half(bytes: &[u8], at: usize) -> Option<u16> {
-    Some(u16::from_le_bytes(
-        bytes.get(at..at.checked_add(2)?)?.try_into().ok()?,
-    ))
 }
 
 impl Unit {

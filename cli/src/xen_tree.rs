@@ -1,0 +1,252 @@
+//! A device tree for Xen as a manifest: host and system in one file, as a blob or as source.
+//!
+//! Its modules are where a boot loader is to put files. Which files those are it doesn't say, so that such a tree can be
+//! checked, planned and explained, and not booted from here.
+
+use std::path::Path;
+
+use layout::{Conflict, HostMap, MachineAddress, MachineRange, Outcome, SystemRequest};
+use manifest::dts::{self, SourceError};
+use manifest::image::HEADER_BYTES;
+use manifest::origin::Origins;
+use manifest::tree::blob::{MAGIC, Tree};
+use manifest::tree::host::{self, BootFacts};
+use manifest::tree::system::{self, Modules};
+
+use crate::boot::{self, Places, Sizes};
+use crate::diagnostics::{Diagnostic, Place, Severity, Side};
+use crate::exit::Exit;
+use crate::findings::Findings;
+use crate::hypervisor::Footprint;
+
+/// What a file that is named as a manifest is.
+pub enum Form {
+    /// A device tree blob.
+    Blob(Vec<u8>),
+    /// A device tree source.
+    Source(Vec<u8>),
+    /// Anything else: TOML, or nothing.
+    Other,
+}
+
+impl Form {
+    /// Looks at the bytes, then at the name.
+    pub fn of(path: &Path, bytes: Vec<u8>) -> Self {
+        let named = |extension: &str| path.extension().is_some_and(|other| other == extension);
+        if bytes.starts_with(&MAGIC.to_be_bytes()) {
+            Self::Blob(bytes)
+        } else if named("dts") || dts::is_source(&bytes) {
+            Self::Source(bytes)
+        } else if named("dtb") {
+            Self::Blob(bytes)
+        } else {
+            Self::Other
+        }
+    }
+}
+
+/// A tree that can be read.
+pub struct XenTree {
+    /// The file as it is shown.
+    name: String,
+    blob: Vec<u8>,
+    /// Where everything in it was written.
+    source: Option<dts::Source>,
+}
+
+/// What was planned from it.
+pub struct Planned {
+    /// Where the boot loader is assumed to put hypervisor and tree.
+    pub places: Places,
+    /// The host.
+    pub map: HostMap,
+    /// What is asked for.
+    pub request: SystemRequest,
+    /// The plan and its conflicts.
+    pub outcome: Outcome,
+    /// Where each was said.
+    pub origins: Origins,
+}
+
+impl XenTree {
+    /// The tree of a blob or of a source.
+    ///
+    /// # Errors
+    /// It is none: everything that is wrong is among `findings`.
+    pub fn read(path: &Path, form: Form, findings: &mut Findings) -> Result<Self, Exit> {
+        let name = path.display().to_string();
+        let (blob, source) = match form {
+            Form::Source(bytes) => match dts::parse(&name, bytes, &mut dts::Beside) {
+                Ok(source) => {
+                    add_texts(source.texts(), findings);
+                    (source.blob.clone(), Some(source))
+                }
+                Err(broken) => {
+                    add_texts(&broken.texts, findings);
+                    for error in broken.errors {
+                        findings.add(not_source(error));
+                    }
+                    return Err(Exit::Unreadable);
+                }
+            },
+            Form::Blob(bytes) => (bytes, None),
+            Form::Other => (Vec::new(), None),
+        };
+        if let Err(error) = Tree::read(&blob) {
+            let message = format!("{name} can't be read as a device tree: {error}");
+            let found = Diagnostic::error("tree-invalid", message);
+            return Err(findings.give_up(found, Exit::Unreadable));
+        }
+        Ok(Self { name, blob, source })
+    }
+
+    /// Plans it. Everything that is wrong is among `findings`, also if a plan was made.
+    ///
+    /// # Errors
+    /// There is no memory to plan with.
+    pub fn plan(&self, footprint: &Footprint, findings: &mut Findings) -> Result<Planned, Exit> {
+        let tree = Tree::read(&self.blob).map_err(|_| Exit::Unreadable)?;
+        let places =
+            places(&tree, footprint).map_err(|found| findings.give_up(found, Exit::Conflicts))?;
+        let facts = BootFacts {
+            hypervisor: places.hypervisor,
+            host_tree: places.tree.unwrap_or(nowhere()),
+            container: None,
+        };
+        let mut origins = Origins::detailed();
+        let modules = Modules::Absolute;
+        let system = system::read(&tree, modules, &tree, &assumed_header, &mut origins);
+        let console = system.request.hypervisor.console.as_ref();
+        let console = console.map(|console| console.value.as_str());
+        let mut host = host::read(&tree, &facts, console, &mut origins);
+        host.map.reserved.extend(system.reserved);
+        let outcome = layout::plan(&host.map, &system.request);
+        match &self.source {
+            Some(source) => source.locate(&mut origins),
+            None => origins.name_trees(self.name.clone()),
+        }
+        let mut problems: Vec<Conflict> = host.problems;
+        problems.extend(system.problems);
+        findings.conflicts(&problems, &origins);
+        let new = outcome.conflicts.iter();
+        let new: Vec<Conflict> = new
+            .filter(|found| !crate::system::follows(found, &problems))
+            .cloned()
+            .collect();
+        findings.conflicts(&new, &origins);
+        Ok(Planned {
+            places,
+            map: host.map,
+            request: system.request,
+            outcome,
+            origins,
+        })
+    }
+}
+
+fn add_texts(texts: &dts::Texts, findings: &mut Findings) {
+    for text in texts.files() {
+        findings.add_source(text.name.clone(), text.text.clone());
+    }
+}
+
+fn not_source(error: SourceError) -> Diagnostic {
+    let place = |place: dts::Place| Some(Place::at(place.file, place.start, place.span));
+    let first = Side {
+        what: error.what,
+        place: place(error.place),
+    };
+    let other = error.other.map(|(at, what)| Side {
+        what,
+        place: place(at),
+    });
+    Diagnostic {
+        sides: std::iter::once(first).chain(other).collect(),
+        help: Some(error.help).filter(|help| !help.is_empty()),
+        ..Diagnostic::error("not-dts", error.why)
+    }
+}
+
+/// What can't be done, or is assumed, without the files.
+pub fn files_unknown(severity: Severity) -> Diagnostic {
+    let (message, help) = match severity {
+        Severity::Error => (
+            "a device tree says where a boot loader puts the files, not which they are",
+            "boot it as Xen is booted, with the hypervisor's image in Xen's place; or describe the system in TOML",
+        ),
+        Severity::Warning => (
+            "the kernels aren't here: each is taken for an arm64 Image that takes as much memory as its module",
+            "",
+        ),
+    };
+    Diagnostic {
+        severity,
+        help: Some(help.to_owned()).filter(|help| !help.is_empty()),
+        ..Diagnostic::error("files-unknown", message)
+    }
+}
+
+/// The header of a kernel whose file isn't here: an arm64 Image of its module's size.
+///
+/// Source: Linux, Documentation/arch/arm64/booting.rst, "The decompressed kernel image contains a 64-byte header".
+fn assumed_header(module: MachineRange) -> Option<[u8; HEADER_BYTES]> {
+    let mut header = [0; HEADER_BYTES];
+    header
+        .get_mut(16..24)?
+        .copy_from_slice(&module.size().to_le_bytes());
+    header.get_mut(56..60)?.copy_from_slice(b"ARM\x64");
+    Some(header)
+}
+
+fn nowhere() -> MachineRange {
+    MachineRange::saturating(MachineAddress::new(0), 0)
+}
+
+/// Where a boot loader could put hypervisor and tree: clear of everything that the tree gives a place.
+fn places(tree: &Tree<'_>, footprint: &Footprint) -> Result<Places, Diagnostic> {
+    let facts = BootFacts {
+        hypervisor: nowhere(),
+        host_tree: nowhere(),
+        container: None,
+    };
+    let map = host::read(tree, &facts, None, &mut Origins::new()).map;
+    let ram: Vec<MachineRange> = map.ram.iter().map(|bank| bank.range).collect();
+    if ram.is_empty() {
+        let message = "the device tree names no memory: it describes domains, and no machine";
+        let help = "merge the domains into the board's own tree, as its boot loader does: \
+                    /include/ \"BOARD.dts\" before them";
+        return Err(Diagnostic::error("host-invalid", message).with_help(help));
+    }
+    let origins = &mut Origins::new();
+    let request = system::read(tree, Modules::Absolute, tree, &assumed_header, origins).request;
+    let mut taken: Vec<MachineRange> = map.reserved.iter().map(|it| it.range).collect();
+    for domain in &request.domains {
+        taken.extend(domain.kernel.iter().map(|kernel| kernel.module));
+        let files = domain.ramdisk.iter().chain(&domain.partial_tree);
+        taken.extend(files.map(|file| file.module));
+    }
+    let (hypervisor, text_offset) = match footprint {
+        Footprint::Movable { bytes, text_offset } => (*bytes, *text_offset),
+        Footprint::Linked(range) => (range.size(), 0),
+    };
+    let sizes = Sizes {
+        hypervisor,
+        text_offset,
+        tree: tree.total_bytes() as u64,
+        container: 0,
+    };
+    let named = taken.len();
+    for domain in &request.domains {
+        let own = domain.static_mem.iter().map(|it| (it.start, it.size));
+        let shared = domain.shared_memory.iter();
+        let shared = shared.filter_map(|it| Some((it.start?, it.size)));
+        let ranges = own.chain(shared);
+        taken.extend(
+            ranges.map(|(start, size)| MachineRange::saturating(MachineAddress::new(start), size)),
+        );
+    }
+    // Where static memory leaves no room, it is what is wrong.
+    boot::on_board(&ram, &taken, &sizes)
+        .or_else(|| boot::on_board(&ram, taken.get(..named)?, &sizes))
+        .ok_or_else(|| crate::told::no_room("hypervisor and device tree"))
+}

@@ -1,0 +1,315 @@
+//! Whether devices' DMA finds the memory of the domains that drive them.
+
+use alloc::format;
+use alloc::rc::Rc;
+use alloc::string::String;
+use alloc::vec;
+use alloc::vec::Vec;
+
+use super::ground::{Ground, as_static, nearest_free};
+use super::report::{Report, Size, host_side, name, side};
+use super::sets::{self, SUPERPAGE};
+use crate::address::{FRAME_SHIFT, MachineRange, MfnRange};
+use crate::conflict::{Code, Side};
+use crate::domain::Kind;
+use crate::host::{Dma, HostDevice, HostMap};
+use crate::plan::{Bank, DomainPlan};
+use crate::reach;
+use crate::request::{DeviceRequest, DomainRequest, MemoryRequest, SystemRequest};
+
+/// So many devices are named in one conflict.
+const MOST_NAMED: usize = 4;
+
+/// A domain whose frames aren't at their machine addresses can't tell a device where to go:
+/// without an IOMMU that knows, DMA lands in somebody else's memory.
+pub(crate) fn check(
+    host: &HostMap,
+    request: &SystemRequest,
+    assigned: &[Vec<usize>],
+    report: &mut Report,
+) {
+    for (index, domain) in request.domains.iter().enumerate() {
+        let identity = domain.identity();
+        // PV guests know machine frames; what confines them is a question for when they run.
+        if identity.is_direct_mapped() || identity.kind == Kind::Pv {
+            continue;
+        }
+        let devices = assigned[index].iter().map(|at| &host.devices[*at]);
+        let (behind, free): (Vec<&HostDevice>, Vec<&HostDevice>) = devices
+            .filter(|device| device.dma != Dma::None)
+            .partition(|device| device.behind_iommu);
+        let sides = |devices: &[&HostDevice]| {
+            let origin = domain
+                .direct_map
+                .map_or(domain.name.origin, |direct| direct.origin);
+            let own = format!("{}, not direct-mapped", name(index, domain));
+            let named = devices.iter().take(MOST_NAMED).map(|device| {
+                let what = format!("device {}, which may do DMA", device.path);
+                host_side(what, device.origin)
+            });
+            let sides: Vec<Side> = core::iter::once(side(index, own, origin))
+                .chain(named)
+                .collect();
+            sides
+        };
+        let help = String::from("direct-map = true");
+        if !free.is_empty() {
+            let why = format!(
+                "the addresses that it tells a device aren't machine addresses, and {}: DMA would \
+                 reach memory that isn't the domain's",
+                untranslated(host, &free)
+            );
+            if domain.allow_dma_without_iommu {
+                report.warning(Code::DmaWithoutIommu, sides(&free), why, help.clone());
+            } else {
+                let sides = sides(&free);
+                report.error(Code::DmaWithoutIommu, &[index], sides, why, help.clone());
+            }
+        }
+        if !behind.is_empty() && !domain.allow_dma_without_iommu {
+            let why = String::from(
+                "an IOMMU could translate its DMA, but no driver for one is built yet",
+            );
+            report.error(Code::NotBuiltYet, &[index], sides(&behind), why, help);
+        }
+    }
+}
+
+/// Why nothing translates for these devices: an IOMMU that is there need not be of use.
+fn untranslated(host: &HostMap, devices: &[&HostDevice]) -> String {
+    let private = devices.iter().find(|device| device.private_iommu);
+    if let Some(device) = private {
+        return format!(
+            "the IOMMU before {} is its driver's own, without a second stage that could translate \
+             for a domain",
+            device.path
+        );
+    }
+    let usable = host.iommus.iter().find(|iommu| iommu.usable);
+    match (usable, host.iommus.first(), devices.first()) {
+        (Some(iommu), _, Some(device)) => format!(
+            "the IOMMU {} doesn't translate them: {} is outside of it, or bypasses it",
+            iommu.path, device.path
+        ),
+        (None, Some(iommu), _) => format!(
+            "the IOMMU {} can't translate them: it has no second stage",
+            iommu.path
+        ),
+        _ => String::from("no IOMMU translates them"),
+    }
+}
+
+/// For each direct-mapped domain the usable RAM that all of its devices reach; `None` if that is
+/// all of it, or if a device reaches none: then no placement helps.
+pub(crate) fn reaches(
+    ground: &Ground<'_>,
+    request: &SystemRequest,
+    assigned: &[Vec<usize>],
+) -> Vec<Option<Rc<[MfnRange]>>> {
+    let mut known: Vec<(Vec<MachineRange>, Option<Vec<MfnRange>>)> = Vec::new();
+    let domains = request.domains.iter().enumerate();
+    let reaches = domains.map(|(index, domain)| {
+        if !domain.identity().is_direct_mapped() {
+            return None;
+        }
+        let mut classes: Vec<usize> = Vec::new();
+        for device in &assigned[index] {
+            let device = &ground.host.devices[*device];
+            let machine = reach::of_device(device, mask(domain, device));
+            if machine.is_empty() {
+                continue;
+            }
+            let class = known.iter().position(|(other, _)| *other == machine);
+            let class = class.unwrap_or_else(|| {
+                let limited = limited(ground, &machine);
+                known.push((machine, limited));
+                known.len() - 1
+            });
+            if !classes.contains(&class) {
+                classes.push(class);
+            }
+        }
+        let limited = classes
+            .iter()
+            .filter_map(|class| known[*class].1.as_deref());
+        let all = limited.fold(None, |all: Option<Vec<MfnRange>>, reach| {
+            let both = all.as_deref().map(|all| sets::intersect(all, reach));
+            // Devices of which one reaches nothing that the other does can't all be served.
+            Some(match both {
+                Some(both) if both.is_empty() => return all,
+                Some(both) => both,
+                None => reach.to_vec(),
+            })
+        });
+        all.map(Rc::from)
+    });
+    reaches.collect()
+}
+
+/// The usable RAM in `machine`, if that is some and not all.
+fn limited(ground: &Ground<'_>, machine: &[MachineRange]) -> Option<Vec<MfnRange>> {
+    let frames = machine.iter().map(MachineRange::frames_inside);
+    let frames = sets::normalise(frames.collect());
+    let limited = |first: &MfnRange, last: &MfnRange| {
+        let all = MfnRange::between(first.start(), last.end());
+        !frames.iter().any(|frames| frames.covers(&all))
+    };
+    let usable = &ground.usable;
+    if !limited(usable.first()?, usable.last()?) {
+        return None;
+    }
+    let reached = sets::intersect(usable, &frames);
+    (!reached.is_empty() && reached != *usable).then_some(reached)
+}
+
+/// The mask that a domain's request gives a device.
+fn mask(domain: &DomainRequest, device: &HostDevice) -> Option<u64> {
+    let mut asked = domain.devices.iter();
+    asked.find(|asked| asked.path == device.path)?.dma_mask
+}
+
+/// Checks what a direct-mapped domain's devices can address, once its RAM is known. A named
+/// device that reaches none of it is an error, one that reaches a part is worth a warning. Of the
+/// hardware domain's other devices those are named that reach RAM, but none of its own.
+pub(crate) fn check_reach(
+    ground: &Ground<'_>,
+    request: &SystemRequest,
+    plan: &DomainPlan,
+    taken: &impl Fn() -> Vec<MfnRange>,
+    report: &mut Report,
+) {
+    if !plan.identity.is_direct_mapped() || plan.devices.is_empty() {
+        return;
+    }
+    let domain = &request.domains[plan.index];
+    let own = sets::normalise(plan.banks.iter().map(Bank::machine).collect());
+    let mut stranded: Vec<&HostDevice> = Vec::new();
+    let mut fine: Vec<Vec<MachineRange>> = Vec::new();
+    for at in &plan.devices {
+        let device = &ground.host.devices[*at];
+        let wanted = domain.devices.iter().find(|it| it.path == device.path);
+        let machine = reach::of_device(device, wanted.and_then(|wanted| wanted.dma_mask));
+        if machine.is_empty() || fine.contains(&machine) {
+            continue;
+        }
+        let frames = machine.iter().map(MachineRange::frames_inside);
+        let frames = sets::normalise(frames.collect());
+        let reached = sets::intersect(&own, &frames);
+        if reached == own {
+            fine.push(machine);
+        } else if let Some(wanted) = wanted {
+            let place = Place {
+                ground,
+                domain,
+                own: &own,
+                taken: taken(),
+                reach: &frames,
+            };
+            place.limited(plan.index, wanted, &machine, !reached.is_empty(), report);
+        } else if reached.is_empty() && !sets::intersect(&ground.ram, &frames).is_empty() {
+            stranded.push(device);
+        }
+    }
+    if !stranded.is_empty() {
+        let named = stranded.iter().take(MOST_NAMED).map(|device| {
+            let what = format!("device {}, which the domain has", device.path);
+            host_side(what, device.origin)
+        });
+        let ram = ram_side(plan.index, domain, &own);
+        let sides = core::iter::once(ram).chain(named).collect();
+        let why = format!(
+            "{} of the domain's devices reach RAM, but none of its own",
+            stranded.len()
+        );
+        let help = String::from("leave it RAM where the devices reach it");
+        report.warning(Code::DmaMask, sides, why, help);
+    }
+}
+
+fn ram_side(index: usize, domain: &DomainRequest, own: &[MfnRange]) -> Side {
+    let lowest = own.first().map_or(0, |range| range.start().address().raw());
+    let highest = own
+        .last()
+        .map_or(0, |range| range.end().address().raw() - 1);
+    let what = format!(
+        "{}, RAM from {lowest:#x} to {highest:#x}",
+        name(index, domain)
+    );
+    side(index, what, domain.memory.origin)
+}
+
+/// A domain's RAM and what a device reaches.
+struct Place<'a> {
+    ground: &'a Ground<'a>,
+    domain: &'a DomainRequest,
+    own: &'a [MfnRange],
+    /// What anybody has.
+    taken: Vec<MfnRange>,
+    reach: &'a [MfnRange],
+}
+
+impl Place<'_> {
+    fn limited(
+        &self,
+        index: usize,
+        wanted: &DeviceRequest,
+        machine: &[MachineRange],
+        partly: bool,
+        report: &mut Report,
+    ) {
+        let what = match machine {
+            [only] if only.start().raw() == 0 => {
+                format!("up to {:#x}", only.end().raw().saturating_sub(1))
+            }
+            several => {
+                let several: Vec<String> = several.iter().map(|it| format!("{it}")).collect();
+                several.join(", ")
+            }
+        };
+        let what = format!("device {}, which reaches addresses {what}", wanted.path);
+        let sides = vec![
+            side(index, what, wanted.origin),
+            ram_side(index, self.domain, self.own),
+        ];
+        let help = self.mend();
+        if partly {
+            let why = String::from(
+                "the device reaches a part of the domain's RAM only: its driver must bounce",
+            );
+            report.warning(Code::DmaMask, sides, why, help);
+        } else {
+            let why = String::from("the device reaches none of the domain's RAM");
+            report.error(Code::DmaMask, &[index], sides, why, help);
+        }
+    }
+
+    /// Where the domain's RAM would be in reach, as far as that is free or its own.
+    fn mend(&self) -> String {
+        let others = sets::subtract(&self.taken, self.own);
+        let free = sets::subtract(&self.ground.usable, &others);
+        let free = sets::intersect(&free, self.reach);
+        let Some(largest) = free.iter().max_by_key(|range| range.frames()) else {
+            return String::from("no RAM that it reaches is free: less memory for another domain");
+        };
+        let frames = sets::total(self.own);
+        let near = self.own.first().map_or(0, |own| own.start().raw());
+        let first = self.reach.first().filter(|it| it.start().raw() == 0);
+        match (self.domain.memory.value, first) {
+            (MemoryRequest::Rest, Some(below)) => {
+                return format!("memory-below = {}", below.end().address());
+            }
+            (MemoryRequest::Size(_), _) if self.domain.static_mem.is_empty() => {
+                let size = Size(largest.frames() << FRAME_SHIFT >> 20 << 20);
+                return format!("memory = \"{size}\" or less");
+            }
+            _ => {}
+        }
+        match nearest_free(&free, frames, near, SUPERPAGE) {
+            Some(range) => format!("static-mem = [{}]", as_static(&range)),
+            None => format!(
+                "the largest piece of RAM that it reaches: {}",
+                as_static(largest)
+            ),
+        }
+    }
+}

@@ -1,0 +1,574 @@
+//! Characters of a source and of what it includes: comments and line markers are passed over here, names, numbers and
+//! strings are taken from it.
+//!
+//! Which characters make a name depends on where it stands, so that there is no list of tokens: the parser asks for what
+//! may come next.
+
+use super::fault::Faults;
+use super::text::{Span, Text, Texts, small};
+
+/// Bytes of all files together. The largest sources of boards stay below 1 MiB after preprocessing.
+const MAX_SOURCE_BYTES: usize = 8 << 20;
+
+/// How deep files may include each other.
+const MAX_INCLUDES: usize = 32;
+
+/// Bytes of a name. The Devicetree Specification allows 31; boards have longer ones.
+const MAX_NAME: usize = 255;
+
+/// How included files are found.
+pub trait Files {
+    /// The file `name` as it is written in the file `from`: the name that it is shown with, and its bytes.
+    ///
+    /// # Errors
+    /// Why there is none, in a few words.
+    fn open(&mut self, from: &str, name: &str) -> Result<(String, Vec<u8>), String>;
+}
+
+/// Nothing can be included.
+#[derive(Debug, Clone, Copy)]
+pub struct NoFiles;
+
+impl Files for NoFiles {
+    fn open(&mut self, _: &str, _: &str) -> Result<(String, Vec<u8>), String> {
+        Err("files can't be included here".to_owned())
+    }
+}
+
+/// A file that is being read.
+#[derive(Debug, Clone, Copy)]
+struct Frame {
+    file: u32,
+    at: usize,
+}
+
+pub(super) struct Scanner<'f> {
+    pub(super) texts: Texts,
+    pub(super) faults: Faults,
+    files: &'f mut dyn Files,
+    open: Vec<Frame>,
+    bytes: usize,
+    /// Lines for the C preprocessor were met: names where numbers belong follow from that.
+    pub(super) is_unprocessed: bool,
+    /// Where the last thing that was taken ended.
+    pub(super) last: Span,
+}
+
+/// What may stand in the name of a node or a property.
+fn is_name(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b",._+*#?@-".contains(&byte)
+}
+
+fn is_label(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_'
+}
+
+const DIRECTIVES: [&str; 13] = [
+    "include", "define", "undef", "if", "ifdef", "ifndef", "else", "elif", "endif", "pragma",
+    "error", "warning", "line",
+];
+
+impl<'f> Scanner<'f> {
+    pub(super) fn new(name: String, bytes: Vec<u8>, files: &'f mut dyn Files) -> Self {
+        let mut scanner = Self {
+            texts: Texts::default(),
+            faults: Faults::default(),
+            files,
+            open: Vec::new(),
+            bytes: 0,
+            is_unprocessed: false,
+            last: Span::default(),
+        };
+        scanner.push(name, bytes, Span::default());
+        scanner
+    }
+
+    /// Reads on in another file. `asked` is where it is named.
+    fn push(&mut self, name: String, bytes: Vec<u8>, asked: Span) {
+        if bytes.len() > MAX_SOURCE_BYTES - self.bytes {
+            let why = format!(
+                "the source has more than {} MiB with all that it includes",
+                MAX_SOURCE_BYTES >> 20
+            );
+            // Something must be there to point into.
+            if self.texts.files.is_empty() {
+                self.texts.files.push(Text::new(name, Vec::new()));
+            }
+            self.faults.add(asked, "too much", why, "");
+            return;
+        }
+        self.bytes += bytes.len();
+        let file = small(self.texts.files.len());
+        self.texts.files.push(Text::new(name, bytes));
+        self.open.push(Frame { file, at: 0 });
+    }
+
+    /// Nothing more is read.
+    pub(super) fn stop(&mut self) {
+        self.open.clear();
+        self.faults.close();
+    }
+
+    fn frame(&self) -> Option<(&Text, Frame)> {
+        let frame = *self.open.last()?;
+        Some((self.texts.files.get(frame.file as usize)?, frame))
+    }
+
+    /// What is left of the file that is being read.
+    fn rest(&self) -> &str {
+        self.frame()
+            .and_then(|(text, frame)| text.text.get(frame.at..))
+            .unwrap_or_default()
+    }
+
+    /// What is left, as bytes.
+    fn bytes(&self) -> &[u8] {
+        self.rest().as_bytes()
+    }
+
+    fn advance(&mut self, bytes: usize) {
+        if let Some(frame) = self.open.last_mut() {
+            frame.at += bytes;
+        }
+    }
+
+    /// `length` bytes from here.
+    pub(super) fn span(&self, length: usize) -> Span {
+        match self.open.last() {
+            Some(frame) => Span {
+                file: frame.file,
+                start: small(frame.at),
+                end: small(frame.at + length),
+            },
+            // At the end of everything.
+            None => Span {
+                start: self.last.end.saturating_sub(1).max(self.last.start),
+                ..self.last
+            },
+        }
+    }
+
+    /// From the start of `start` to what was taken last.
+    pub(super) fn since(&self, start: Span) -> Span {
+        let end = if self.last.file == start.file {
+            self.last.end.max(start.end)
+        } else {
+            start.end
+        };
+        Span { end, ..start }
+    }
+
+    /// The last byte of what was taken last: where something is missing behind it.
+    pub(super) fn behind(&self) -> Span {
+        Span {
+            start: self.last.end.saturating_sub(1),
+            ..self.last
+        }
+    }
+
+    fn take(&mut self, length: usize) -> Span {
+        let span = self.span(length);
+        self.advance(length);
+        self.last = span;
+        span
+    }
+
+    fn is_line_start(&self) -> bool {
+        self.frame().is_some_and(|(text, frame)| {
+            let before = text.text.get(..frame.at).unwrap_or_default();
+            let before = before.trim_end_matches([' ', '\t']);
+            before.is_empty() || before.ends_with('\n')
+        })
+    }
+
+    /// Passes over what means nothing: white space, comments, lines of the preprocessor, ends of included files.
+    /// Included files are entered.
+    fn skip(&mut self) {
+        if self.faults.is_full() {
+            self.stop();
+        }
+        loop {
+            let bytes = self.bytes();
+            match bytes {
+                [] if self.open.len() > 1 => {
+                    self.open.pop();
+                }
+                [] => return,
+                [byte, ..] if byte.is_ascii_whitespace() || *byte == 0x0b => {
+                    let blank = |byte: &&u8| byte.is_ascii_whitespace() || **byte == 0x0b;
+                    let length = bytes.iter().take_while(blank).count();
+                    self.advance(length);
+                }
+                [b'/', b'/', ..] => {
+                    let length = self.rest().find('\n').unwrap_or(self.rest().len());
+                    self.advance(length);
+                }
+                [b'/', b'*', ..] => self.comment(),
+                [b'#', ..] if self.is_line_start() => {
+                    if !self.preprocessor_line() {
+                        return;
+                    }
+                }
+                _ if self.rest().starts_with("/include/") => self.include(),
+                _ => return,
+            }
+        }
+    }
+
+    fn comment(&mut self) {
+        match self.rest().get(2..).and_then(|rest| rest.find("*/")) {
+            Some(length) => self.advance(length + 4),
+            None => {
+                let span = self.span(2);
+                self.faults.add(
+                    span,
+                    "it begins here",
+                    "this comment has no end",
+                    "close it by */",
+                );
+                self.advance(self.rest().len());
+            }
+        }
+    }
+
+    /// A line that begins with `#`: a marker of the preprocessor is obeyed, its input refused. What is neither, such as a
+    /// property `#size-cells`, is left.
+    fn preprocessor_line(&mut self) -> bool {
+        let rest = self.rest();
+        let line = rest.lines().next().unwrap_or_default();
+        let length = line.len();
+        if let Some((number, file)) = marker(line) {
+            let span = self.span(length);
+            if let Some(text) = self.texts.files.get_mut(span.file as usize) {
+                text.mark(span.start, file, number);
+            }
+            self.advance(length);
+            return true;
+        }
+        let words = line.trim_start_matches('#').trim_start();
+        let word: String = words
+            .chars()
+            .take_while(char::is_ascii_alphabetic)
+            .collect();
+        let behind = words.as_bytes().get(word.len());
+        let ends = behind.is_none_or(|byte| b" \t\r\"<(/!".contains(byte));
+        let is_property = words
+            .trim_start_matches(word.as_str())
+            .trim_start()
+            .starts_with('=');
+        if !DIRECTIVES.contains(&word.as_str()) || !ends || is_property {
+            return false;
+        }
+        // The rest of its kind needs no word of its own.
+        if !self.is_unprocessed {
+            let span = self.span(length);
+            self.faults.add(
+                span,
+                format!("#{word}"),
+                "this source hasn't been through the C preprocessor",
+                "run it through cpp first: `cpp -nostdinc -undef -x assembler-with-cpp -I INCLUDES FILE > OUT.dts`",
+            );
+        }
+        self.is_unprocessed = true;
+        let mut continued = length;
+        while self
+            .rest()
+            .get(..continued)
+            .is_some_and(|line| line.trim_end_matches('\r').ends_with('\\'))
+        {
+            let more = self.rest().get(continued + 1..).unwrap_or_default();
+            if more.is_empty() {
+                break;
+            }
+            continued += 1 + more.lines().next().unwrap_or_default().len();
+        }
+        self.advance(continued.min(self.rest().len()));
+        true
+    }
+
+    fn include(&mut self) {
+        let word = self.take("/include/".len());
+        let blank = self
+            .bytes()
+            .iter()
+            .take_while(|byte| byte.is_ascii_whitespace());
+        let blank = blank.count();
+        self.advance(blank);
+        if self.bytes().first() != Some(&b'"') {
+            let why = "/include/ is followed by a file's name";
+            self.faults
+                .add(word, "no name", why, "write /include/ \"FILE\"");
+            return;
+        }
+        let (name, span) = self.string();
+        let name = String::from_utf8_lossy(&name.unwrap_or_default()).into_owned();
+        self.enter(&name, span);
+    }
+
+    fn enter(&mut self, name: &str, span: Span) {
+        let from = self
+            .frame()
+            .map(|(text, _)| text.name.clone())
+            .unwrap_or_default();
+        if self.open.len() >= MAX_INCLUDES {
+            let why = format!("files include each other more than {MAX_INCLUDES} deep");
+            self.faults.add(span, "too deep", why, "");
+            return;
+        }
+        match self.files.open(&from, name) {
+            Ok((name, bytes)) => {
+                let is_open = self.open.iter().any(|frame| {
+                    let text = self.texts.files.get(frame.file as usize);
+                    text.is_some_and(|text| text.name == name)
+                });
+                if is_open {
+                    let why = format!("{name} includes itself");
+                    self.faults
+                        .add(span, "included again", why, "take one of the two out");
+                } else {
+                    self.push(name, bytes, span);
+                }
+            }
+            Err(why) => {
+                let why = format!("can't include {name}: {why}");
+                let help = "a relative path counts from the folder of the file that names it";
+                self.faults.add(span, "named here", why, help);
+            }
+        }
+    }
+
+    /// The bytes of a file that is named here, for `/incbin/`.
+    pub(super) fn included_bytes(&mut self, name: &str) -> Result<Vec<u8>, String> {
+        let from = self
+            .frame()
+            .map(|(text, _)| text.name.clone())
+            .unwrap_or_default();
+        Ok(self.files.open(&from, name)?.1)
+    }
+
+    /// The next byte that means something; `None` at the end.
+    pub(super) fn peek(&mut self) -> Option<u8> {
+        self.skip();
+        self.bytes().first().copied()
+    }
+
+    /// Whether this comes next; nothing is taken.
+    pub(super) fn is_next(&mut self, text: &str) -> bool {
+        self.skip();
+        self.rest().starts_with(text)
+    }
+
+    /// Takes this if it comes next.
+    pub(super) fn eat(&mut self, text: &str) -> Option<Span> {
+        self.is_next(text).then(|| self.take(text.len()))
+    }
+
+    /// Takes one character, whatever it is.
+    pub(super) fn skip_one(&mut self) -> Span {
+        self.skip();
+        let length = self.rest().chars().next().map_or(0, char::len_utf8);
+        self.take(length)
+    }
+
+    /// Whether what comes next begins a statement: a name with `=` or `{` behind it.
+    pub(super) fn is_statement(&mut self) -> bool {
+        self.skip();
+        let rest = self.rest();
+        let length = rest.bytes().take_while(|&byte| is_name(byte)).count();
+        let behind = rest.get(length..).unwrap_or_default().trim_ascii_start();
+        length > 0
+            && !rest.as_bytes().first().is_some_and(u8::is_ascii_digit)
+            && behind.starts_with(['=', '{'])
+    }
+
+    /// Takes a label with its colon.
+    pub(super) fn label(&mut self) -> Option<(String, Span)> {
+        self.skip();
+        let bytes = self.bytes();
+        let length = bytes.iter().take_while(|&&byte| is_label(byte)).count();
+        let first = bytes.first()?;
+        if first.is_ascii_digit() || length == 0 || bytes.get(length) != Some(&b':') {
+            return None;
+        }
+        let name = self.rest().get(..length)?.to_owned();
+        let span = self.take(length + 1);
+        Some((name, span))
+    }
+
+    /// Takes the name of a node or a property.
+    pub(super) fn name(&mut self) -> Option<(String, Span)> {
+        self.skip();
+        if self.bytes().first() == Some(&b'\\') && self.bytes().get(1).is_some_and(|&b| is_name(b))
+        {
+            self.advance(1);
+        }
+        let length = self
+            .bytes()
+            .iter()
+            .take_while(|&&byte| is_name(byte))
+            .count();
+        if length == 0 {
+            return None;
+        }
+        let name = self.rest().get(..length.min(MAX_NAME))?.to_owned();
+        let span = self.take(length);
+        if length > MAX_NAME {
+            let why = format!("a name has at most {MAX_NAME} characters");
+            self.faults.add(span, "too long", why, "");
+        }
+        Some((name, span))
+    }
+
+    /// Takes `&label` or `&{/path}`: what is named, without `&` and braces.
+    pub(super) fn reference(&mut self) -> Option<(String, Span)> {
+        self.skip();
+        let rest = self.rest().strip_prefix('&')?;
+        if let Some(path) = rest.strip_prefix('{') {
+            let length = path
+                .bytes()
+                .take_while(|&byte| is_name(byte) || byte == b'/')
+                .count();
+            if path.as_bytes().get(length) != Some(&b'}') {
+                return None;
+            }
+            let name = path.get(..length)?.to_owned();
+            let span = self.take(length + 3);
+            return Some((name, span));
+        }
+        let length = rest.bytes().take_while(|&byte| is_label(byte)).count();
+        if length == 0 || rest.as_bytes().first().is_some_and(u8::is_ascii_digit) {
+            return None;
+        }
+        let name = rest.get(..length)?.to_owned();
+        let span = self.take(length + 1);
+        Some((name, span))
+    }
+
+    /// Takes letters, digits and `_`: a number, or a name where none belongs.
+    pub(super) fn word(&mut self) -> Option<(String, Span)> {
+        self.skip();
+        let length = self
+            .bytes()
+            .iter()
+            .take_while(|&&byte| is_label(byte))
+            .count();
+        let word = self.rest().get(..length).filter(|word| !word.is_empty())?;
+        let word = word.to_owned();
+        let span = self.take(length);
+        Some((word, span))
+    }
+
+    /// Takes two hexadecimal digits.
+    pub(super) fn byte(&mut self) -> Option<(u8, Span)> {
+        self.skip();
+        let digits = self.rest().get(..2)?;
+        if !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+            return None;
+        }
+        let byte = u8::from_str_radix(digits, 16).ok()?;
+        Some((byte, self.take(2)))
+    }
+
+    /// Takes a string with its quotes, which must come next; gives its bytes, nothing if it has no end.
+    pub(super) fn string(&mut self) -> (Option<Vec<u8>>, Span) {
+        self.quoted(b'"', "this string has no end")
+    }
+
+    /// Takes a character literal with its quotes, which must come next; gives its bytes.
+    pub(super) fn character(&mut self) -> (Option<Vec<u8>>, Span) {
+        self.quoted(b'\'', "this character has no end")
+    }
+
+    fn quoted(&mut self, quote: u8, endless: &str) -> (Option<Vec<u8>>, Span) {
+        let bytes = self.bytes();
+        let mut at = 1;
+        let end = loop {
+            match bytes.get(at) {
+                None => break None,
+                Some(b'\\') => at += 2,
+                Some(byte) if *byte == quote => break Some(at),
+                Some(_) => at += 1,
+            }
+        };
+        if let Some(end) = end {
+            let inside = bytes.get(1..end).unwrap_or_default();
+            let value = unescape(inside);
+            let has_lost = self.frame().is_some_and(|(text, _)| text.is_lossy)
+                && String::from_utf8_lossy(inside).contains('\u{fffd}');
+            let span = self.take(end + 1);
+            if has_lost {
+                let why = "this string has bytes that aren't UTF-8";
+                self.faults
+                    .add(span, "not UTF-8", why, "write such a byte as \\xNN");
+            }
+            return (Some(value), span);
+        }
+        // Most likely only this line is meant.
+        let line = self.rest().lines().next().unwrap_or_default().len().max(1);
+        let span = self.span(1);
+        let help = format!("close it by {}", char::from(quote));
+        self.faults.add(span, "it begins here", endless, help);
+        self.take(line);
+        (None, span)
+    }
+}
+
+/// The number and the name in `# 12 "file" 1 2`, or in `#line 12 "file"`.
+fn marker(line: &str) -> Option<(u32, String)> {
+    let rest = line.strip_prefix('#')?;
+    let rest = rest.strip_prefix("line").unwrap_or(rest);
+    let trimmed = rest.trim_start_matches([' ', '\t']);
+    if trimmed.len() == rest.len() {
+        return None;
+    }
+    let digits = trimmed.bytes().take_while(u8::is_ascii_digit).count();
+    let number = trimmed.get(..digits)?.parse().ok()?;
+    let rest = trimmed.get(digits..)?.trim_start_matches([' ', '\t']);
+    let name = rest.strip_prefix('"')?;
+    let end = name.rfind('"')?;
+    let name = unescape(name.get(..end)?.as_bytes());
+    Some((number, String::from_utf8_lossy(&name).into_owned()))
+}
+
+/// C's escapes, as dtc takes them.
+fn unescape(text: &[u8]) -> Vec<u8> {
+    let mut value = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let [first, more @ ..] = rest {
+        rest = more;
+        if *first != b'\\' {
+            value.push(*first);
+            continue;
+        }
+        let Some((&letter, more)) = rest.split_first() else {
+            break;
+        };
+        let (byte, left) = match letter {
+            b'a' => (7, more),
+            b'b' => (8, more),
+            b't' => (b'\t', more),
+            b'n' => (b'\n', more),
+            b'v' => (11, more),
+            b'f' => (12, more),
+            b'r' => (b'\r', more),
+            b'0'..=b'7' => digits(rest, 3, 8),
+            b'x' => digits(more, 2, 16),
+            other => (other, more),
+        };
+        value.push(byte);
+        rest = left;
+    }
+    value
+}
+
+/// The number that at most `most` digits make, cut to a byte, and what follows them.
+fn digits(text: &[u8], most: usize, radix: u32) -> (u8, &[u8]) {
+    let is_digit = |byte: &&u8| char::from(**byte).is_digit(radix);
+    let length = text.iter().take(most).take_while(is_digit).count();
+    let (digits, rest) = text.split_at(length);
+    let value = digits.iter().fold(0, |value: u32, &digit| {
+        value * radix + char::from(digit).to_digit(radix).unwrap_or(0)
+    });
+    let [byte, ..] = value.to_le_bytes();
+    (byte, rest)
+}

@@ -38,6 +38,8 @@ pub enum Command {
     Plan(PlanArgs),
     /// Say whose an address is, or what a conflict's code means and how to mend it
     Explain(ExplainArgs),
+    /// Say what moves between two manifests or plans
+    Diff(DiffArgs),
     /// Write all that a boot loader needs
     Image(ImageArgs),
     /// Boot it in QEMU; each console line begins with its domain's name
@@ -123,12 +125,16 @@ pub struct PlanArgs {
 /// The forms of a plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum PlanFormat {
-    /// Tables
+    /// Tables, and a bar of memory
     Text,
     /// One line, the same that the hypervisor prints with `print-plan`
     Json,
     /// Device-tree source for Xen: an overlay in its dom0less binding
     Dts,
+    /// A picture: the machine's memory and each domain's view of it
+    Svg,
+    /// The picture in a page with search, details and tables; it needs nothing but itself
+    Html,
 }
 
 /// `terrane explain`.
@@ -137,12 +143,36 @@ pub struct ExplainArgs {
     /// A conflict's code, or, with an address, a manifest; without either, all codes are listed
     #[arg(value_name = "CODE|MANIFEST")]
     pub what: Option<PathBuf>,
-    /// An address, such as 0x4000_0000: who owns it on the machine, what each domain sees there
+    /// An address, such as 0x4000_0000: whose it is on the machine, what each domain sees there, why, and what may
+    /// do DMA to it
     #[arg(value_parser = address)]
     pub address: Option<u64>,
     /// The hypervisor's image, as for the other commands
     #[arg(long, value_name = "FILE", requires = "address")]
     pub hypervisor: Option<PathBuf>,
+    /// Write the answer as one JSON object, and diagnostics as JSON, one object a line
+    #[arg(long, requires = "address")]
+    pub json: bool,
+}
+
+/// `terrane diff`.
+#[derive(Debug, Args)]
+pub struct DiffArgs {
+    /// A manifest, or a plan from `plan --format json`
+    #[arg(value_name = "A")]
+    pub before: PathBuf,
+    /// Another
+    #[arg(value_name = "B")]
+    pub after: PathBuf,
+    /// The hypervisor's image, as for the other commands
+    #[arg(long, value_name = "FILE")]
+    pub hypervisor: Option<PathBuf>,
+    /// Write the differences as one JSON object, and diagnostics as JSON, one object a line
+    #[arg(long)]
+    pub json: bool,
+    /// End with status 1 if there are differences
+    #[arg(long)]
+    pub exit_code: bool,
 }
 
 /// `terrane image`.

@@ -15,7 +15,8 @@ use crate::exit::Exit;
 use crate::findings::Findings;
 use crate::host::Loader;
 use crate::system::{Purpose, System};
-use crate::{explain, image, plan_text, qemu, run, status, whose, xen_dts};
+use crate::view::View;
+use crate::{explain, image, picture, plan_text, qemu, run, status, whose, xen_dts};
 
 /// `terrane check`.
 pub fn check(args: &CheckArgs) -> io::Result<Exit> {
@@ -44,7 +45,7 @@ pub fn plan(args: &PlanArgs) -> io::Result<Exit> {
     let mut findings = Findings::default();
     let purpose = match args.format {
         PlanFormat::Dts => Purpose::Xen,
-        PlanFormat::Text | PlanFormat::Json => Purpose::Look,
+        _ => Purpose::Look,
     };
     let system = System::plan(&args.manifest, purpose, &[], &mut findings);
     // With conflicts there is a plan only if the hypervisor would go on.
@@ -54,14 +55,20 @@ pub fn plan(args: &PlanArgs) -> io::Result<Exit> {
     };
     let planned = system.as_ref().ok().filter(goes_on);
     let text = planned.map(|system| match args.format {
-        PlanFormat::Text => plan_text::render(&system.outcome.plan, &system.map),
+        PlanFormat::Text => plan_as_text(system, args.output.is_none()),
         PlanFormat::Json => system.json() + "\n",
+        PlanFormat::Svg => picture::svg(&View::of(system.view_source()).grouped()),
+        PlanFormat::Html => picture::html(&View::of(system.view_source()).grouped()),
         PlanFormat::Dts => xen_dts::write(system, args.xen, &mut findings),
     });
     let exit = verdict(&system, &findings);
     findings.emit(args.manifest.json, Stream::Stderr)?;
     let Some(text) = text else { return Ok(exit) };
     match &args.output {
+        // `anstream` knows which terminals have colours, and who wants none.
+        None if args.format == PlanFormat::Text => {
+            anstream::stdout().write_all(text.as_bytes())?;
+        }
         None => io::stdout().write_all(text.as_bytes())?,
         Some(path) => {
             if let Err(error) = fs::write(path, text) {
@@ -72,13 +79,24 @@ pub fn plan(args: &PlanArgs) -> io::Result<Exit> {
     Ok(exit)
 }
 
+/// The plan as tables and bar, folded to the terminal's width where it goes to one.
+fn plan_as_text(system: &System, to_stdout: bool) -> String {
+    let source = system.view_source();
+    let width = plan_text::width().filter(|_| to_stdout);
+    let text = plan_text::render(source, &View::of(source), width);
+    match width {
+        Some(_) => text,
+        None => plan_text::plain(&text),
+    }
+}
+
 /// `terrane explain`.
 pub fn explain(args: ExplainArgs) -> io::Result<Exit> {
     if let (Some(manifest), Some(address)) = (&args.what, args.address) {
         let manifest = ManifestArgs {
             manifest: manifest.clone(),
             hypervisor: args.hypervisor,
-            json: false,
+            json: args.json,
         };
         return explain_address(&manifest, address);
     }
@@ -98,10 +116,14 @@ pub fn explain(args: ExplainArgs) -> io::Result<Exit> {
 fn explain_address(args: &ManifestArgs, address: u64) -> io::Result<Exit> {
     let mut findings = Findings::default();
     let system = System::plan(args, Purpose::Look, &[], &mut findings);
-    findings.emit(false, Stream::Stderr)?;
+    findings.emit(args.json, Stream::Stderr)?;
     if let Ok(system) = &system {
-        for line in whose::explain(address, &system.outcome.plan, &system.map) {
-            writeln!(io::stdout(), "{line}")?;
+        let answer = whose::explain(address, &View::of(system.view_source()));
+        if args.json {
+            serde_json::to_writer(io::stdout(), &answer)?;
+            writeln!(io::stdout())?;
+        } else {
+            io::stdout().write_all(answer.to_string().as_bytes())?;
         }
     }
     Ok(verdict(&system, &findings))

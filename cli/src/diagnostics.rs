@@ -108,7 +108,7 @@ pub type Sources = BTreeMap<String, String>;
 pub enum Form {
     /// For people, with the lines of the file.
     Text,
-    /// For programs: docs/command.md, "Diagnostics".
+    /// For programs: docs/json.md, "A diagnostic".
     Json,
 }
 

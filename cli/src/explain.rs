@@ -82,6 +82,7 @@ mod tests {
             "xen-host",
             "xen-no-word",
             "xen-limit",
+            "plan-invalid",
         ];
         let missing = own
             .iter()

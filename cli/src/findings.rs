@@ -76,6 +76,15 @@ impl Findings {
             .any(|found| found.severity == Severity::Error)
     }
 
+    /// Code and message of each error.
+    pub fn errors(&self) -> Vec<(String, String)> {
+        let all = self.diagnostics.iter();
+        let errors = all.filter(|found| found.severity == Severity::Error);
+        errors
+            .map(|found| (found.code.clone(), found.message.clone()))
+            .collect()
+    }
+
     /// Writes all of them in the order of their places; those without one come last.
     ///
     /// # Errors

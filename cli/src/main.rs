@@ -10,6 +10,7 @@ mod capture;
 mod commands;
 mod completions;
 mod diagnostics;
+mod diff;
 mod exit;
 mod explain;
 mod findings;
@@ -21,6 +22,7 @@ mod import;
 mod init;
 mod man;
 mod output;
+mod picture;
 mod plan_text;
 mod qemu;
 mod run;
@@ -28,6 +30,7 @@ mod schema;
 mod status;
 mod system;
 mod told;
+mod view;
 mod whose;
 mod xen_dts;
 mod xen_tree;
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
         Command::Check(args) => commands::check(&args),
         Command::Plan(args) => commands::plan(&args),
         Command::Explain(args) => commands::explain(args),
+        Command::Diff(args) => diff::run(&args),
         Command::Image(args) => commands::image(&args),
         Command::Run(args) => commands::run(args),
         Command::Import(ImportCommand::Imagebuilder(args)) => import::imagebuilder(&args),

@@ -20,6 +20,7 @@ use crate::exit::Exit;
 use crate::findings::Findings;
 use crate::host::{Asking, Host, Loader, Source};
 use crate::hypervisor::{Footprint, Hypervisor};
+use crate::view::Source as ViewSource;
 use crate::xen_tree::{Form, XenTree, files_unknown};
 use crate::{told, xen_dts};
 
@@ -213,6 +214,17 @@ impl System {
             .iter()
             .position(|domain| domain.identity().is_hardware())
             .unwrap_or(0)
+    }
+
+    /// The system as people look at it.
+    pub fn view_source(&self) -> ViewSource<'_> {
+        let said = self.said();
+        ViewSource {
+            plan: &self.outcome.plan,
+            host: &self.map,
+            request: said.request,
+            origins: said.origins,
+        }
     }
 
     /// The plan as one line of JSON.

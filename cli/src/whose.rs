@@ -1,114 +1,265 @@
 //! Whose an address is: `terrane explain MANIFEST ADDRESS`.
+//!
+//! A number says nothing of its space, so both readings are answered: as a machine address, and as
+//! an address of each domain's own.
 
-use layout::{DomainPlan, GuestAddress, HostMap, MachineAddress, MachineRange, MfnRange, Plan};
+use std::fmt;
 
-use crate::arch::Arch;
+use layout::Owner;
+use serde::Serialize;
 
-/// What lies at this machine address, and what each domain sees at this address of its own, as
-/// sentences.
-pub fn explain(address: u64, plan: &Plan, host: &HostMap) -> Vec<String> {
-    let mut lines = vec![format!(
-        "Machine address {address:#x}: {}.",
-        owner(address, plan, host)
-    )];
-    lines.extend(plan.domains.iter().map(|domain| {
-        format!(
-            "`{}` at its own address {address:#x}: {}.",
-            domain.name,
-            seen(address, domain, host)
-        )
-    }));
-    lines
+use crate::view::{Guest, Kind, Region, View, size, span};
+
+/// The version of the answer's schema.
+const VERSION: u32 = 1;
+
+/// How many devices are named to people.
+const NAMED: usize = 3;
+
+/// The answer; its JSON is docs/json.md, "An address".
+#[derive(Debug, Serialize)]
+pub struct Answer {
+    version: u32,
+    #[serde(serialize_with = "hexadecimal")]
+    address: u64,
+    machine: Machine,
+    domains: Vec<Seen>,
 }
 
-fn owner(address: u64, plan: &Plan, host: &HostMap) -> String {
-    let machine = MachineAddress::new(address);
-    let holds = |range: &MachineRange| range.contains(machine);
-    let frames = |range: &MfnRange| range.bytes().contains(machine);
-    if frames(&plan.hypervisor.region) {
-        return "the hypervisor's memory".to_owned();
-    }
-    let bank = |domain: &&DomainPlan| domain.banks.iter().any(|bank| frames(&bank.machine()));
-    if let Some(domain) = plan.domains.iter().find(bank) {
-        return format!("RAM of `{}`", domain.name);
-    }
-    let nobodys = [
-        (&plan.kept, "RAM with modules that are kept for a restart"),
-        (&plan.reserved, "RAM that firmware or the manifest reserves"),
-        (&plan.unowned, "RAM that nobody got"),
-    ];
-    if let Some((_, what)) = nobodys.iter().find(|(ranges, _)| ranges.iter().any(frames)) {
-        return (*what).to_owned();
-    }
-    if host.controller.ranges.iter().any(holds) {
-        return "registers of the interrupt controller".to_owned();
-    }
-    if let Some(iommu) = host
-        .iommus
-        .iter()
-        .find(|iommu| iommu.ranges.iter().any(holds))
-    {
-        return format!(
-            "registers of the IOMMU {}, hidden from every domain",
-            iommu.path
-        );
-    }
-    let device = host
-        .devices
-        .iter()
-        .enumerate()
-        .find(|(_, one)| one.ranges.iter().any(holds));
-    let Some((index, device)) = device else {
-        return "nothing that the host's description names".to_owned();
-    };
-    let owner = plan
-        .domains
-        .iter()
-        .find(|domain| domain.devices.contains(&index));
-    let whose = match owner {
-        Some(domain) => format!("of `{}`", domain.name),
-        None if plan.hypervisor.console == Some(index) => "the hypervisor's console".to_owned(),
-        None => "which no domain has".to_owned(),
-    };
-    format!("registers of {}, {whose}", device.path)
+/// The address as the machine's.
+#[derive(Debug, Serialize)]
+struct Machine {
+    what: String,
+    owner: Option<String>,
+    range: Option<Range>,
+    why: Option<String>,
+    #[serde(rename = "seen-by")]
+    seen_by: Vec<SeenBy>,
+    dma: Vec<Masters>,
 }
 
-fn seen(address: u64, domain: &DomainPlan, host: &HostMap) -> String {
-    let guest = GuestAddress::new(address);
-    if let Some(frame) = domain.machine_frame(guest.frame()) {
-        let machine = frame.address().raw() + address % layout::FRAME_SIZE;
-        let place = if machine == address {
-            "the same machine address".to_owned()
-        } else {
-            format!("machine address {machine:#x}")
+#[derive(Debug, Serialize)]
+struct Range {
+    #[serde(serialize_with = "hexadecimal")]
+    start: u64,
+    size: u64,
+}
+
+/// A domain that sees the frame.
+#[derive(Debug, Serialize)]
+struct SeenBy {
+    domain: String,
+    #[serde(serialize_with = "hexadecimal")]
+    address: u64,
+    what: String,
+    why: String,
+}
+
+/// Devices that may read and write it.
+#[derive(Debug, Serialize)]
+struct Masters {
+    driver: Option<String>,
+    devices: Vec<String>,
+    #[serde(rename = "in-between")]
+    in_between: &'static str,
+}
+
+/// The address as a domain's own.
+#[derive(Debug, Serialize)]
+struct Seen {
+    domain: String,
+    what: Option<String>,
+    #[serde(serialize_with = "maybe_hexadecimal")]
+    machine: Option<u64>,
+    why: Option<String>,
+}
+
+/// What lies at this address.
+pub fn explain(address: u64, view: &View) -> Answer {
+    Answer {
+        version: VERSION,
+        address,
+        machine: machine(address, view),
+        domains: view
+            .guests
+            .iter()
+            .map(|guest| seen(address, guest))
+            .collect(),
+    }
+}
+
+fn machine(address: u64, view: &View) -> Machine {
+    let Some(region) = at(&view.host, address) else {
+        return Machine {
+            what: "nothing that the host's description names".to_owned(),
+            owner: None,
+            range: None,
+            why: None,
+            seen_by: Vec::new(),
+            dma: Vec::new(),
         };
-        return match content(guest, domain, host) {
-            Some(what) => format!("RAM, at {place}, where its {what} lies when it starts"),
-            None => format!("RAM, at {place}"),
-        };
-    }
-    let device = domain
-        .devices
-        .iter()
-        .filter_map(|index| host.devices.get(*index));
-    let at = |range: &MachineRange| range.contains(MachineAddress::new(address));
-    let mut here = device.filter(|device| device.ranges.iter().any(at));
-    match here.next() {
-        Some(device) => format!("registers of {}, at the same machine address", device.path),
-        None => "none of its RAM or devices".to_owned(),
+    };
+    let seen_by = view.guests.iter().flat_map(|guest| {
+        let whole = guest.regions.iter();
+        let here = whole.filter(move |seen| {
+            (seen.machine..seen.machine.saturating_add(seen.size())).contains(&address)
+        });
+        here.map(move |seen| SeenBy {
+            domain: guest.name.clone(),
+            address: seen.start + (address - seen.machine),
+            what: what_is_seen(seen),
+            why: seen.why.clone(),
+        })
+    });
+    let reaching = view.reach.touching(address, address.saturating_add(1));
+    let dma = reaching.filter(|_| region.is_ram()).map(|group| Masters {
+        driver: group
+            .domain
+            .map(|domain| view.owner(Some(Owner::Domain(domain)))),
+        devices: group.devices.clone(),
+        in_between: group.isolation.as_str(),
+    });
+    Machine {
+        what: what(region, view),
+        owner: region.owner.map(|owner| view.owner(Some(owner))),
+        range: Some(Range {
+            start: region.start,
+            size: region.size(),
+        }),
+        why: Some(region.why.clone()).filter(|why| !why.is_empty()),
+        seen_by: seen_by.collect(),
+        dma: dma.collect(),
     }
 }
 
-/// What the domain finds in that part of its RAM when it starts.
-fn content(address: GuestAddress, domain: &DomainPlan, host: &HostMap) -> Option<&'static str> {
-    let ramdisk = domain.ramdisk.as_ref();
-    if domain.kernel.range().contains(address) {
-        Some("kernel")
-    } else if ramdisk.is_some_and(|ramdisk| ramdisk.range().contains(address)) {
-        Some("ramdisk")
-    } else if domain.tree.contains(address) {
-        Some(Arch::of_host(host.architecture).guest_description)
-    } else {
-        None
+fn seen(address: u64, guest: &Guest) -> Seen {
+    let region = at(&guest.regions, address);
+    Seen {
+        domain: guest.name.clone(),
+        what: region.map(what_is_seen),
+        machine: region.map(|region| region.machine + (address - region.start)),
+        why: region.map(|region| region.why.clone()),
+    }
+}
+
+fn at(regions: &[Region], address: u64) -> Option<&Region> {
+    let behind = regions.partition_point(|region| region.end <= address);
+    regions
+        .get(behind)
+        .filter(|region| region.contains(address))
+}
+
+fn what(region: &Region, view: &View) -> String {
+    match (region.kind, region.owner) {
+        (Kind::Ram, _) => view.ram_words(region),
+        (Kind::Device, Some(Owner::Domain(_))) => {
+            format!(
+                "registers of {}, of `{}`",
+                device(region),
+                view.owner(region.owner)
+            )
+        }
+        (Kind::Device, Some(Owner::Hypervisor)) => {
+            format!("registers of {}, the hypervisor's console", device(region))
+        }
+        (Kind::Device, _) => format!("registers of {}, which no domain has", device(region)),
+        (Kind::Controller, _) => "registers of the interrupt controller".to_owned(),
+        (Kind::Iommu, _) => format!("registers of the IOMMU {}", region.label),
+        (Kind::Outside, _) => format!("reserved, and not RAM: {}", region.label),
+        (Kind::Kernel | Kind::Ramdisk | Kind::Description, _) => region.label.clone(),
+    }
+}
+
+fn what_is_seen(region: &Region) -> String {
+    match region.kind {
+        Kind::Ram => "RAM".to_owned(),
+        Kind::Kernel | Kind::Ramdisk | Kind::Description => {
+            format!("RAM, where its {} lies when it starts", region.label)
+        }
+        Kind::Device => format!("registers of {}", device(region)),
+        _ => format!("registers of the {}", region.label),
+    }
+}
+
+fn device(region: &Region) -> &str {
+    let name = region.parts.first().map(|part| part.name.as_str());
+    name.unwrap_or(&region.label)
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let address = self.address;
+        let machine = &self.machine;
+        writeln!(f, "Machine address {address:#x}: {}.", machine.what)?;
+        if let Some(range) = &machine.range {
+            let (start, bytes) = (range.start, range.size);
+            let span = span(start, start.saturating_add(bytes));
+            writeln!(f, "  Part of {span}, {}.", size(bytes))?;
+        }
+        if let Some(why) = &machine.why {
+            writeln!(f, "  Why: {why}.")?;
+        }
+        for seen in &machine.seen_by {
+            let (domain, at, what) = (&seen.domain, seen.address, &seen.what);
+            let why = &seen.why;
+            writeln!(f, "  `{domain}` sees it at {at:#x}: {what}. Why: {why}.")?;
+        }
+        if machine.range.is_some() && machine.seen_by.is_empty() {
+            writeln!(f, "  No domain sees it.")?;
+        }
+        for group in &machine.dma {
+            let driver = match &group.driver {
+                Some(domain) => format!("of `{domain}`"),
+                None => "that no domain drives".to_owned(),
+            };
+            let count = group.devices.len();
+            let plural = if count == 1 { "" } else { "s" };
+            let (named, between) = (named(&group.devices), group.in_between);
+            writeln!(
+                f,
+                "  DMA: {count} device{plural} {driver} may read and write it, with {between} in between ({named})."
+            )?;
+        }
+        for seen in &self.domains {
+            let domain = &seen.domain;
+            write!(f, "`{domain}` at its own address {address:#x}: ")?;
+            match (&seen.what, seen.machine, &seen.why) {
+                (Some(what), Some(machine), why) => {
+                    let place = if machine == address {
+                        "the same machine address".to_owned()
+                    } else {
+                        format!("machine address {machine:#x}")
+                    };
+                    let why = why.as_deref().unwrap_or_default();
+                    writeln!(f, "{what}, at {place}. Why: {why}.")?;
+                }
+                _ => writeln!(f, "none of its RAM or devices.")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn named(devices: &[String]) -> String {
+    match devices.get(NAMED..) {
+        Some(rest @ [_, ..]) => {
+            let first = devices.get(..NAMED).unwrap_or_default().join(", ");
+            format!("{first} and {} more", rest.len())
+        }
+        _ => devices.join(", "),
+    }
+}
+
+fn hexadecimal<S: serde::Serializer>(address: &u64, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(&format_args!("{address:#x}"))
+}
+
+fn maybe_hexadecimal<S: serde::Serializer>(
+    address: &Option<u64>,
+    to: S,
+) -> Result<S::Ok, S::Error> {
+    match address {
+        Some(address) => hexadecimal(address, to),
+        None => to.serialize_none(),
     }
 }

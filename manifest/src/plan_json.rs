@@ -2,7 +2,7 @@
 //! `print-plan` share, and whose digest the container carries.
 //!
 //! The same plan gives the same bytes. Addresses are strings in hexadecimal, since a JSON number
-//! need not hold 64 bits; sizes are numbers, in bytes. The schema is in docs/command.md; `version`
+//! need not hold 64 bits; sizes are numbers, in bytes. The schema is in docs/json.md; `version`
 //! counts changes that a reader of an older one would stumble over.
 
 use alloc::string::String;

@@ -65,6 +65,15 @@ pub fn test(archs: &[Arch], part: Part, full: bool, filter: &str) -> Result<bool
         let mut tests = cargo(&["test", "--workspace", "--no-fail-fast"]);
         // The kernels' packages hold the device trees of hundreds of real boards.
         tests.env("TERRANE_BOARD_TREES", guests::folder()?);
+        match install::browser() {
+            Some(browser) => {
+                tests.env("TERRANE_BROWSER", browser);
+            }
+            None => {
+                eprintln!("skipped: the command's page in a browser, for want of one");
+                tally.skipped += 1;
+            }
+        }
         tally.add(cargo_tests("workstation tests", tests)?);
         tally.add(miri(full)?);
     }

@@ -93,6 +93,7 @@ fn missing(archs: &[Arch], purpose: Purpose) -> Result<Vec<Step>> {
             steps.extend(rust::targets(archs)?);
             steps.extend(rust::components());
             steps.extend(rust::nightly_step());
+            steps.extend(browser_step()?);
         }
         Purpose::Fuzz => {
             steps.extend(packages(archs, purpose)?);
@@ -137,6 +138,32 @@ fn disc() -> bool {
         .chain(&OVMF)
         .all(|path| fs::exists(path).unwrap_or(false))
         && programs.iter().all(|name| run::works(name, &["--version"]))
+}
+
+/// The browser that the page of `terrane plan --format html` is looked at with.
+pub fn browser() -> Option<&'static str> {
+    ["chromium", "chromium-browser", "google-chrome"]
+        .into_iter()
+        .find(|name| run::works(name, &["--version"]))
+}
+
+/// Its package, with a font of fixed width. Everything else can be tested without.
+fn browser_step() -> Result<Option<Step>> {
+    if browser().is_some() || !run::works("apt-get", &["--version"]) {
+        return Ok(None);
+    }
+    let mut update = as_root("apt-get")?;
+    update.args(["-q", "update"]);
+    let mut install = as_root("apt-get")?;
+    install
+        .args(["-q", "-y", "--no-install-recommends", "install"])
+        .args(["chromium", "fonts-dejavu-core"]);
+    Ok(Some(Step {
+        what: "Chromium, to look at the command's page".to_owned(),
+        commands: vec![update, install],
+        lists: None,
+        optional: true,
+    }))
 }
 
 /// Packages of the distribution.

@@ -1,0 +1,112 @@
+//! A plan as a picture: the machine's memory and every domain's own view of it as columns on one
+//! scale, with what is the same frame joined.
+//!
+//! Two forms: an SVG file that stands alone, and a page that holds the same picture with search,
+//! details and tables. Neither asks for anything outside itself, and the same plan gives the same
+//! bytes. Everything from outside (names, paths) is escaped by `maud`.
+
+mod geometry;
+mod page;
+mod svg;
+
+use layout::Owner;
+
+use crate::view::{Kind, Region, View, about, size, span};
+
+/// The picture as an SVG file.
+pub fn svg(view: &View) -> String {
+    svg::file(view)
+}
+
+/// The picture in a page.
+pub fn html(view: &View) -> String {
+    page::render(view)
+}
+
+/// The column of an address space: the machine's, or a domain's by its place in the plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Space {
+    Machine,
+    Domain(usize),
+}
+
+/// A region in full: what hovering over it shows.
+fn details(view: &View, space: Space, region: &Region) -> String {
+    let mut lines = Vec::new();
+    let whose = match space {
+        Space::Machine => "machine".to_owned(),
+        Space::Domain(place) => view.owner(Some(Owner::Domain(place))),
+    };
+    lines.push(format!("{whose}: {}", what(view, space, region)));
+    let bytes = region.size();
+    lines.push(match about(bytes) {
+        short if short == size(bytes) => format!("{}, {short}", span(region.start, region.end)),
+        short => format!(
+            "{}, {} ({short})",
+            span(region.start, region.end),
+            size(bytes)
+        ),
+    });
+    if space != Space::Machine && region.is_ram() {
+        lines.push(if region.machine == region.start {
+            "the same address on the machine".to_owned()
+        } else {
+            format!(
+                "on the machine {}",
+                span(region.machine, region.machine + bytes)
+            )
+        });
+    }
+    if region.is_ram() || region.kind == Kind::Device {
+        lines.push(format!("owner: {}", view.owner(region.owner)));
+    }
+    if !region.why.is_empty() {
+        lines.push(format!("why: {}", region.why));
+    }
+    if region.is_ram() {
+        lines.push(dma(view, region));
+    }
+    if region.parts.len() > 1 {
+        let parts = region.parts.iter();
+        lines.extend(parts.map(|part| format!("{} {}", span(part.start, part.end), part.name)));
+    }
+    lines.join("\n")
+}
+
+fn what(view: &View, space: Space, region: &Region) -> String {
+    match (region.kind, space) {
+        (Kind::Ram, Space::Machine) => view.ram_words(region),
+        (Kind::Device, _) => match region.parts.as_slice() {
+            [part] => format!("registers of {}", part.name),
+            _ => format!("registers of {}", region.label),
+        },
+        _ => region.label.clone(),
+    }
+}
+
+/// Whose devices may touch this RAM.
+fn dma(view: &View, region: &Region) -> String {
+    let machine = region.machine;
+    let mut drivers: Vec<(Option<usize>, usize)> = Vec::new();
+    for group in view.reach.touching(machine, machine + region.size()) {
+        match drivers
+            .iter_mut()
+            .find(|(domain, _)| *domain == group.domain)
+        {
+            Some((_, count)) => *count += group.devices.len(),
+            None => drivers.push((group.domain, group.devices.len())),
+        }
+    }
+    if drivers.is_empty() {
+        return "DMA: no device reaches it".to_owned();
+    }
+    let names: Vec<String> = drivers
+        .iter()
+        .map(|(domain, count)| {
+            let plural = if *count == 1 { "" } else { "s" };
+            let owner = view.owner(domain.map(Owner::Domain));
+            format!("{count} device{plural} of {owner}")
+        })
+        .collect();
+    format!("DMA: {} may read and write it", names.join(", "))
+}

@@ -102,10 +102,12 @@ pub(crate) fn prefer<'a>(
 /// Every module must be in RAM, and not where something else is that boot left there.
 fn check_modules(ground: &Ground<'_>, request: &SystemRequest, report: &mut Report) {
     for (index, what, range, origin) in modules(request) {
-        let what = format!("{}, {what} {range}", name(index, &request.domains[index]));
-        let own = side(index, what, origin);
+        let own = || {
+            let what = format!("{}, {what} {range}", name(index, &request.domains[index]));
+            side(index, what, origin)
+        };
         if !range.is_empty() && !ground.is_ram(&range) {
-            let sides = vec![own.clone(), ground.ram_side(Some(range))];
+            let sides = vec![own(), ground.ram_side(Some(range))];
             let why = String::from("the module isn't in RAM as a whole");
             let help = String::from("load it at another address");
             report.error(Code::ModuleOutsideRam, &[index], sides, why, help);
@@ -119,7 +121,7 @@ fn check_modules(ground: &Ground<'_>, request: &SystemRequest, report: &mut Repo
                 BootKind::HostTree | BootKind::Container => "the host's device tree",
             };
             let sides = vec![
-                own.clone(),
+                own(),
                 host_side(format!("{other} {}", boot.range), boot.origin),
             ];
             let why = String::from("the boot loader put one over the other");

@@ -377,9 +377,12 @@ fn every_board_is_read_and_planned() {
     assert!(strange.is_empty(), "{strange:#?}");
     let share = |of: &dyn Fn(&Verdict) -> bool| {
         let (mut all, mut planned) = (0, 0);
-        for verdict in verdicts.iter().filter(|verdict| of(verdict)) {
+        for (file, verdict) in files_found.iter().zip(&verdicts).filter(|(_, it)| of(it)) {
             all += 1;
             planned += usize::from(verdict.errors.is_empty());
+            if !verdict.errors.is_empty() {
+                println!("{} {}: {:?}", file.series, file.board, verdict.errors);
+            }
         }
         println!("{planned} of {all}");
         planned * 100 >= all * 98

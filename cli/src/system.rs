@@ -60,6 +60,8 @@ pub struct System {
     pub host_tree: Option<Vec<u8>>,
     /// What the planner was told of the host.
     pub map: HostMap,
+    /// What the planner was asked for: what the manifest says, with what its files hold.
+    request: SystemRequest,
     /// The plan and its conflicts.
     pub outcome: Outcome,
     /// What it was planned from.
@@ -71,7 +73,7 @@ enum Basis {
     /// A manifest's files, and the container that they make.
     Files(Box<Loaded>),
     /// A device tree, which names no files.
-    Tree(SystemRequest, Origins),
+    Tree(Origins),
 }
 
 impl System {
@@ -143,6 +145,7 @@ impl System {
             places: told.places,
             host_tree: told.host_tree,
             map: told.map,
+            request: told.request,
             outcome,
             basis: Basis::Files(Box::new(loaded)),
         })
@@ -177,8 +180,9 @@ impl System {
             places: planned.places,
             host_tree: None,
             map: planned.map,
+            request: planned.request,
             outcome: planned.outcome,
-            basis: Basis::Tree(planned.request, planned.origins),
+            basis: Basis::Tree(planned.origins),
         })
     }
 
@@ -193,8 +197,8 @@ impl System {
                     origins: &manifest.origins,
                 }
             }
-            Basis::Tree(request, origins) => Said {
-                request,
+            Basis::Tree(origins) => Said {
+                request: &self.request,
                 files: &[],
                 origins,
             },
@@ -218,12 +222,11 @@ impl System {
 
     /// The system as people look at it.
     pub fn view_source(&self) -> ViewSource<'_> {
-        let said = self.said();
         ViewSource {
             plan: &self.outcome.plan,
             host: &self.map,
-            request: said.request,
-            origins: said.origins,
+            request: &self.request,
+            origins: self.said().origins,
         }
     }
 

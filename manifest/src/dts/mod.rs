@@ -97,8 +97,8 @@ pub fn parse(name: &str, bytes: Vec<u8>, files: &mut dyn Files) -> Result<Source
     }
 }
 
-/// Whether these bytes look like a device tree source: they begin with `/dts-v1/`, comments and the preprocessor's lines
-/// aside.
+/// Whether these bytes look like a device tree source: they begin with a slash (`/dts-v1/`, `/include/`), comments and the
+/// preprocessor's lines aside. TOML never does.
 #[must_use]
 pub fn is_source(bytes: &[u8]) -> bool {
     let mut rest = bytes.trim_ascii_start();
@@ -106,7 +106,7 @@ pub fn is_source(bytes: &[u8]) -> bool {
         let end = match rest {
             [b'/', b'*', ..] => rest.windows(2).skip(2).position(|pair| pair == b"*/"),
             [b'/', b'/', ..] | [b'#', ..] => rest.iter().position(|&byte| byte == b'\n'),
-            _ => return rest.starts_with(b"/dts-v1/"),
+            _ => return rest.starts_with(b"/"),
         };
         let Some(end) = end else { return false };
         let length = if rest.starts_with(b"/*") {

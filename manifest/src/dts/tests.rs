@@ -410,6 +410,7 @@ fn bounds_hold() {
 fn sources_are_known_by_their_beginning() {
     for yes in [
         "/dts-v1/;",
+        "/include/ \"board.dts\"",
         "\n/* a */ // b\n# 1 \"x\"\n#include <y>\n/dts-v1/;",
     ] {
         assert!(is_source(yes.as_bytes()), "{yes}");
@@ -419,7 +420,7 @@ fn sources_are_known_by_their_beginning() {
         "# a comment\nmanifest-version = 1",
         "/*",
         "//",
-        "/ { };",
+        "[host]",
     ] {
         assert!(!is_source(no.as_bytes()), "{no}");
     }

@@ -147,7 +147,7 @@ DOMU_VPL011[0]=yes
     let expected = [
         ("config-missing", 1, 1),
         ("config-missing", 1, 1),
-        ("config-not-literal", 2, 17),
+        ("config-not-literal", 2, 16),
         ("config-not-literal", 3, 1),
         ("config-invalid", 4, 1),
         ("config-not-literal", 5, 1),

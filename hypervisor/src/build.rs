@@ -79,19 +79,18 @@ impl<M: Machine> System<M> {
     }
 
     fn map_devices(&self, domain: &Domain<M>) -> Result<(), BuildError> {
-        let owner = Owner::Device(domain.index);
-        for holding in self
-            .ownership
-            .holdings()
-            .iter()
-            .filter(|holding| holding.owner == owner)
-        {
-            let Some(claim) = self.ownership.claim(holding.frames, owner) else {
+        for holding in self.ownership.holdings() {
+            let access = match holding.owner {
+                Owner::Device(index) if index == domain.index => Access::Device,
+                Owner::DeviceMemory(index) if index == domain.index => Access::RamData,
+                _ => continue,
+            };
+            let Some(claim) = self.ownership.claim(holding.frames, holding.owner) else {
                 continue;
             };
             let at = Self::device_page(holding.frames.start());
             self.machine
-                .map(&domain.machine, at, &claim, Access::Device)
+                .map(&domain.machine, at, &claim, access)
                 .map_err(|error| BuildError::Stage2(at, error))?;
         }
         Ok(())

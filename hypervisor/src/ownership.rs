@@ -41,6 +41,8 @@ pub enum Owner {
     Domain(DomainIndex),
     /// Registers of a device that a domain drives.
     Device(DomainIndex),
+    /// Reserved RAM that the driver of a device uses, such as what a remote processor runs from.
+    DeviceMemory(DomainIndex),
     /// RAM with a boot module that a restart needs.
     Module,
     /// RAM that firmware or the manifest keeps.

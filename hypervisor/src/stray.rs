@@ -83,6 +83,7 @@ impl<M: Machine> Named<'_, M> {
             Some(Owner::Pool(index)) => write!(f, "the hypervisor's, shared with {}", name(index)),
             Some(Owner::Domain(index)) => write!(f, "RAM of {}", name(index)),
             Some(Owner::Device(index)) => write!(f, "a device of {}", name(index)),
+            Some(Owner::DeviceMemory(index)) => write!(f, "memory of a device of {}", name(index)),
             Some(Owner::Module) => f.write_str("a boot module's"),
             Some(Owner::Reserved) => f.write_str("reserved memory"),
             Some(Owner::Unowned) => f.write_str("RAM of nobody"),

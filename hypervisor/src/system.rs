@@ -118,8 +118,9 @@ impl<M: Machine> System<M> {
         if plan.domains.len() >= usize::from(u16::MAX) {
             return Err(BuildError::TooManyDomains);
         }
-        let mut holdings = memory(&plan)?;
-        holdings.extend(devices(host, &plan));
+        let devices = devices(host, &plan);
+        let mut holdings = memory(&plan, &devices)?;
+        holdings.extend(devices);
         let ownership = Ownership::new(holdings).map_err(BuildError::Overlap)?;
         let clear = left_behind(&ownership, &plan.clear)?;
 
@@ -243,8 +244,8 @@ impl<M: Machine> System<M> {
     }
 }
 
-/// The holdings of RAM. The pools are cut out of the hypervisor's region.
-fn memory(plan: &Plan) -> Result<Vec<Holding>, BuildError> {
+/// The holdings of RAM. The pools are cut out of the hypervisor's region, and what drivers use of reserved RAM out of that.
+fn memory(plan: &Plan, devices: &[Holding]) -> Result<Vec<Holding>, BuildError> {
     let region = plan.hypervisor.region;
     let mut holdings = Vec::new();
     let mut pools: Vec<(MfnRange, DomainIndex)> = Vec::with_capacity(plan.domains.len());
@@ -278,15 +279,33 @@ fn memory(plan: &Plan) -> Result<Vec<Holding>, BuildError> {
         });
         holdings.extend(banks);
     }
-    let others = [
-        (&plan.kept, Owner::Module),
-        (&plan.reserved, Owner::Reserved),
-        (&plan.unowned, Owner::Unowned),
-    ];
+    let others = [(&plan.kept, Owner::Module), (&plan.unowned, Owner::Unowned)];
     for (ranges, owner) in others {
         holdings.extend(ranges.iter().map(|&frames| Holding { frames, owner }));
     }
+    let owner = Owner::Reserved;
+    for &range in &plan.reserved {
+        let left = without(range, devices);
+        holdings.extend(left.into_iter().map(|frames| Holding { frames, owner }));
+    }
     Ok(holdings)
+}
+
+/// What the holdings leave of a range.
+fn without(range: MfnRange, taken: &[Holding]) -> Vec<MfnRange> {
+    let mut left = alloc::vec![range];
+    for holding in taken {
+        let Some(hole) = range.intersection(&holding.frames) else {
+            continue;
+        };
+        let pieces = left.iter().flat_map(|piece| {
+            let below = MfnRange::between(piece.start(), hole.start().min(piece.end()));
+            let above = MfnRange::between(hole.end().max(piece.start()), piece.end());
+            [below, above]
+        });
+        left = pieces.filter(|piece| !piece.is_empty()).collect();
+    }
+    left
 }
 
 /// Claims on the frames that held another domain's module.
@@ -304,7 +323,7 @@ fn left_behind(ownership: &Ownership, ranges: &[MachineRange]) -> Result<Box<[Cl
     Ok(claims.into_boxed_slice())
 }
 
-/// The holdings of device registers.
+/// The holdings of device registers, and of reserved RAM that drivers use.
 fn devices(host: &HostMap, plan: &Plan) -> Vec<Holding> {
     let mut holdings = Vec::new();
     for (domain, index) in plan.domains.iter().zip((0..).map(DomainIndex)) {
@@ -313,10 +332,14 @@ fn devices(host: &HostMap, plan: &Plan) -> Vec<Holding> {
             .iter()
             .filter_map(|&device| host.devices.get(device));
         for range in devices.flat_map(|device| &device.ranges) {
-            holdings.push(Holding {
-                frames: range.frames_touched(),
-                owner: Owner::Device(index),
-            });
+            let frames = range.frames_touched();
+            let in_ram = plan.reserved.iter().any(|ram| ram.covers(&frames));
+            let owner = if in_ram {
+                Owner::DeviceMemory(index)
+            } else {
+                Owner::Device(index)
+            };
+            holdings.push(Holding { frames, owner });
         }
     }
     holdings

@@ -19,7 +19,7 @@ pub const RAM_START: u64 = 0x100;
 /// The first guest frame of a domain that isn't direct-mapped.
 const GUEST_START: u64 = 0x40000;
 /// The first frame of device registers; each domain has one.
-const DEVICES: u64 = 0x8_0000;
+pub const DEVICES: u64 = 0x8_0000;
 /// Frames of the hypervisor besides the pools.
 const HYPERVISOR: u64 = 4;
 /// Frames between domains that nobody owns.

@@ -34,7 +34,8 @@ impl Board {
                     Owner::Domain(index) if index == domain.index() => {
                         check_home(domain, page, mapping.mfn)
                     }
-                    Owner::Pool(index) | Owner::Device(index) if index == domain.index() => {}
+                    Owner::Pool(index) | Owner::Device(index) | Owner::DeviceMemory(index)
+                        if index == domain.index() => {}
                     Owner::Domain(_) => assert!(
                         self.system.is_granted(domain, mapping.mfn),
                         "{name}: {page:?} is a frame of another domain without a grant"

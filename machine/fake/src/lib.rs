@@ -19,7 +19,7 @@ mod invariants;
 mod machine;
 mod memory;
 
-pub use board::{Board, DomainSpec, HARDWARE, NO_ROLE, RAM_START};
+pub use board::{Board, DEVICES, DomainSpec, HARDWARE, NO_ROLE, RAM_START};
 pub use guest::{Guest, Stopped};
 pub use machine::{CLOCK, Fake, FakeDomain, FakeVcpu, Power, VcpuState};
 pub use memory::Memory;

@@ -1,8 +1,8 @@
 //! Domains are built exactly as planned.
 
-use hypervisor::{Access, BuildError, Next, Owner, Reason};
+use hypervisor::{Access, BuildError, DomainIndex, Next, Owner, Reason};
 use layout::{GuestAddress, MachineRange, Mfn, MfnRange, Plan, Scrub};
-use terrane_machine_fake::{Board, DomainSpec, HARDWARE, NO_ROLE, Power, VcpuState};
+use terrane_machine_fake::{Board, DEVICES, DomainSpec, HARDWARE, NO_ROLE, Power, VcpuState};
 
 fn two_with(change: impl FnOnce(&mut Plan)) -> Board {
     let specs = [
@@ -204,6 +204,37 @@ fn a_plan_that_clears_the_hypervisors_memory_is_not_carried_out() {
         plan.clear = vec![plan.hypervisor.region.bytes()];
     });
     assert!(matches!(result.err(), Some(BuildError::NotOwned(_))));
+}
+
+#[test]
+fn reserved_ram_of_a_device_is_its_drivers_memory() {
+    let frame = |index| Mfn::new(DEVICES + index);
+    let specs = [
+        DomainSpec::new("control", HARDWARE, true),
+        DomainSpec::new("guest", NO_ROLE, true),
+    ];
+    // The first domain's device lies inside reserved RAM, the second's beside it.
+    let board = Board::boot_planned(&specs, Scrub::Reused, |plan| {
+        plan.reserved = vec![
+            MfnRange::between(Mfn::new(DEVICES - 2), frame(1)),
+            MfnRange::between(frame(2), frame(4)),
+        ];
+    })
+    .unwrap();
+    let owner = |mfn| board.system.ownership().find(mfn).unwrap().owner;
+    assert_eq!(owner(Mfn::new(DEVICES - 1)), Owner::Reserved);
+    assert_eq!(owner(frame(0)), Owner::DeviceMemory(DomainIndex(0)));
+    assert_eq!(owner(frame(1)), Owner::Device(DomainIndex(1)));
+    assert_eq!(owner(frame(3)), Owner::Reserved);
+    let access = |domain: usize, mfn: Mfn| {
+        let mappings = board.system.domains()[domain].machine().mappings();
+        let found = mappings.iter().find(|(_, mapping)| mapping.mfn == mfn);
+        found.map(|(_, mapping)| mapping.access)
+    };
+    assert_eq!(access(0, frame(0)), Some(Access::RamData));
+    assert_eq!(access(1, frame(1)), Some(Access::Device));
+    assert_eq!(access(1, frame(0)), None);
+    board.check();
 }
 
 #[test]

@@ -102,7 +102,7 @@ fn unclaimed(
     (vacant, free)
 }
 
-fn stated_side(index: usize, domain: &DomainRequest, stated: &StaticRange) -> Side {
+pub(crate) fn stated_side(index: usize, domain: &DomainRequest, stated: &StaticRange) -> Side {
     let what = format!(
         "{}, static-mem start {:#x}, size {}",
         name(index, domain),
@@ -167,7 +167,10 @@ fn check_sum(index: usize, domain: &DomainRequest, report: &mut Report) {
         side(
             index,
             format!("{}, {what}", name(index, domain)),
-            memory.origin,
+            match memory.origin {
+                Origin::NONE => domain.name.origin,
+                said => said,
+            },
         )
     };
     match (memory.value, domain.static_mem.first()) {

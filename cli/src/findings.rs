@@ -62,9 +62,10 @@ impl Findings {
     }
 
     fn help(&self, said: &str) -> String {
-        match self.is_tree {
-            true => in_tree_words(said),
-            false => said.to_owned(),
+        if self.is_tree {
+            in_tree_words(said)
+        } else {
+            said.to_owned()
         }
     }
 

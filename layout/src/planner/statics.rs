@@ -501,7 +501,11 @@ impl Check<'_> {
                 } else {
                     above
                 };
-                let help = format!("start = {:#x}", nearest.saturating_mul(FRAME_SIZE));
+                let help = format!(
+                    "start = {:#x}, size = \"{}\"",
+                    nearest.saturating_mul(FRAME_SIZE),
+                    Size(one.stated.size)
+                );
                 let origin = domain
                     .kernel
                     .as_ref()

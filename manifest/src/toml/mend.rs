@@ -208,15 +208,23 @@ pub(super) fn unit(text: &str) -> Option<String> {
         .map(|_| near)
 }
 
-/// The word of `words` that is most like `word`; of several the first.
+/// The word of `words` that is most like `word`; of several the first. One that begins so is most like it.
 pub(super) fn nearest<'a>(
     word: &str,
     words: impl IntoIterator<Item = &'a str>,
 ) -> Option<(usize, &'a str)> {
     let distances = words
         .into_iter()
-        .map(|other| (strsim::damerau_levenshtein(word, other), other));
+        .map(|other| (distance(word, other), other));
     distances.min_by_key(|(distance, _)| *distance)
+}
+
+fn distance(word: &str, other: &str) -> usize {
+    const SHORTEST_BEGINNING: usize = 3;
+    if word.len() >= SHORTEST_BEGINNING && other.starts_with(word) {
+        return 1;
+    }
+    strsim::damerau_levenshtein(word, other)
 }
 
 /// A name that a domain can have, made from one that it can't.

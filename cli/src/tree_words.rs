@@ -17,7 +17,7 @@ pub fn in_tree_words(help: &str) -> String {
             rest = rest.get(letter.len_utf8()..).unwrap_or_default();
         }
     }
-    out
+    out.replace(";,", ";")
 }
 
 fn is_word(letter: char) -> bool {
@@ -53,6 +53,8 @@ fn property(text: &str) -> Option<(String, usize)> {
         "direct-map" => "terrane,direct-map = \"no\";".to_owned(),
         "name" | "kind" => format!("terrane,{key} = {value};"),
         "memory-below" => format!("terrane,memory-below = <{}>;", cells(number(value)?)),
+        "max-grant-frames" => format!("max_grant_frames = <{value}>;"),
+        "kernel" => "a module compatible with \"multiboot,kernel\"".to_owned(),
         "max-event-channels" => format!("terrane,max-event-channels = <{value}>;"),
         _ => return None,
     };
@@ -138,7 +140,7 @@ mod tests {
             ),
             (
                 "memory = \"1MiB\", or static-mem = [{ start = 0x70000000, size = \"1MiB\" }]",
-                "memory = <0x0 0x400>;, or xen,static-mem = <0x0 0x70000000 0x0 0x100000>;",
+                "memory = <0x0 0x400>; or xen,static-mem = <0x0 0x70000000 0x0 0x100000>;",
             ),
             ("direct-map = true", "direct-map;"),
             (
@@ -151,7 +153,7 @@ mod tests {
             ),
             (
                 "memory-below = 0x80000000, or leave it out",
-                "terrane,memory-below = <0x0 0x80000000>;, or leave it out",
+                "terrane,memory-below = <0x0 0x80000000>; or leave it out",
             ),
             (
                 "name = \"net1\" for the second",

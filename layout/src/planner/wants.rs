@@ -219,7 +219,13 @@ fn check_kernel(index: usize, domain: &DomainRequest, report: &mut Report) {
             &[index],
             sides,
             why,
-            String::from("another kernel"),
+            format!(
+                "another kernel, or an alignment of {:#x}",
+                kernel
+                    .alignment
+                    .checked_next_power_of_two()
+                    .unwrap_or(1 << 63)
+            ),
         );
     } else if kernel.text_offset >= MOST_TEXT_OFFSET {
         let why = String::from("the kernel's offset from its base is beyond all kernels'");

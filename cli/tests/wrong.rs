@@ -32,7 +32,11 @@ const ELSEWHERE: &[(&str, &str)] = &[
         "container",
         "files of more than 4 GiB: manifest/src/container.rs",
     ),
+    ("file-exists", "`init -o`: cli/tests/cmd"),
     ("host-not-qemu", "`run`: cli/tests/run.rs"),
+    ("host-unknown", "`init`, `host capture`: cli/tests/cmd"),
+    ("host-unreadable", "`host capture`: cli/tests/cmd"),
+    ("init-memory", "`init`: cli/tests/cmd"),
     (
         "hypervisor-invalid",
         "an option of the command: cli/tests/pc.rs",

@@ -7,12 +7,15 @@ use manifest::origin::{Origins, Position};
 
 use crate::diagnostics::{self, Diagnostic, Form, Place, Severity, Side, Sources, Stream};
 use crate::exit::Exit;
+use crate::tree_words::in_tree_words;
 
 /// All findings of one command.
 #[derive(Debug, Default)]
 pub struct Findings {
     diagnostics: Vec<Diagnostic>,
     sources: Sources,
+    /// The manifest is a device tree.
+    is_tree: bool,
 }
 
 impl Findings {
@@ -32,6 +35,11 @@ impl Findings {
         self.sources.insert(name, text);
     }
 
+    /// From now on what a conflict proposes is told in the words of Xen's binding.
+    pub fn speak_of_a_tree(&mut self) {
+        self.is_tree = true;
+    }
+
     /// Adds conflicts whose origins are in this table.
     pub fn conflicts(&mut self, conflicts: &[Conflict], origins: &Origins) {
         for conflict in conflicts {
@@ -47,9 +55,17 @@ impl Findings {
                 },
                 message: conflict.why.clone(),
                 sides: sides.collect(),
-                help: Some(conflict.help.clone()).filter(|help| !help.is_empty()),
+                help: Some(self.help(&conflict.help)).filter(|help| !help.is_empty()),
             };
             self.diagnostics.push(found);
+        }
+    }
+
+    fn help(&self, said: &str) -> String {
+        if self.is_tree {
+            in_tree_words(said)
+        } else {
+            said.to_owned()
         }
     }
 

@@ -129,7 +129,10 @@ impl HostFile {
         };
         let handed = host_tree::with_memory(&tree, added)
             .and_then(|tree| host_tree::with_container(&tree, 0, 0))
-            .map_err(|error| not_a_tree(path, &error))?;
+            .map_err(|error| {
+                not_a_tree(path, &error)
+                    .with_help("name a device tree, or a capture by `terrane host capture`")
+            })?;
         let live = handed.clone();
         Ok(Description::Tree { handed, live })
     }
@@ -159,6 +162,7 @@ impl Source {
                     let mut found = diagnostics::unreadable(&path.value, &error);
                     let place = findings.place(path.origin, &manifest.origins);
                     found.sides.push(named_here(place));
+                    let found = found.with_help(manifest.nearest_file(path));
                     findings.give_up(found, Exit::Unreadable)
                 })?;
                 let board = HostFile::read(&path.value, bytes).map_err(|(mut found, exit)| {

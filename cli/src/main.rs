@@ -30,6 +30,7 @@ mod schema;
 mod status;
 mod system;
 mod told;
+mod tree_words;
 mod view;
 mod whose;
 mod xen_dts;

@@ -89,6 +89,7 @@ impl System {
         findings: &mut Findings,
     ) -> Result<Self, Exit> {
         if let Some(tree) = tree_of(&args.manifest, findings)? {
+            findings.speak_of_a_tree();
             return Self::plan_tree(&tree, args, purpose, findings);
         }
         let manifest = load(&args.manifest, findings)?;
@@ -307,23 +308,31 @@ fn load(path: &Path, findings: &mut Findings) -> Result<Manifest, Exit> {
         Err(LoadError::Read(error)) => {
             Err(findings.give_up(diagnostics::unreadable(path, &error), Exit::Unreadable))
         }
-        Err(LoadError::Syntax {
-            message,
-            span,
-            start,
-            text,
-        }) => {
+        Err(LoadError::Syntax { errors, text }) => {
             findings.add_source(name.clone(), text);
-            let place = Place::at(name, start, span);
-            let found = Diagnostic {
-                sides: vec![Side {
-                    what: "here".to_owned(),
-                    place: Some(place),
-                }],
-                ..Diagnostic::error("not-toml", format!("this isn't TOML: {message}"))
-            };
-            Err(findings.give_up(found, Exit::Unreadable))
+            for error in errors {
+                findings.add(not_toml(&name, error));
+            }
+            Err(Exit::Unreadable)
         }
+    }
+}
+
+fn not_toml(name: &str, error: toml::SyntaxError) -> Diagnostic {
+    let side = |what: &str, span, start| Side {
+        what: what.to_owned(),
+        place: Some(Place::at(name.to_owned(), start, span)),
+    };
+    let mut sides = vec![side("here", error.span, error.start)];
+    sides.extend(
+        error
+            .first
+            .map(|(span, start)| side("and there", span, start)),
+    );
+    Diagnostic {
+        sides,
+        help: Some(error.help).filter(|help| !help.is_empty()),
+        ..Diagnostic::error("not-toml", format!("this isn't TOML: {}", error.message))
     }
 }
 

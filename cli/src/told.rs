@@ -8,12 +8,12 @@ use layout::{
 };
 use manifest::origin::Origins;
 use manifest::pc::{self, MemoryKind};
-use manifest::toml::{HostSpec, Loaded};
+use manifest::toml::{HostSource, HostSpec, Loaded};
 use manifest::tree::blob::Tree;
 use manifest::tree::host;
 
 use crate::boot::{self, Places, Sizes};
-use crate::diagnostics::Diagnostic;
+use crate::diagnostics::{self, Diagnostic};
 use crate::exit::Exit;
 use crate::findings::Findings;
 use crate::host::{Description, Host, Loader, not_a_tree};
@@ -88,7 +88,17 @@ impl Board<'_> {
     ) -> Result<Told, Exit> {
         let places = self
             .places(footprint, loaded.container_bytes())
-            .map_err(|found| findings.give_up(found, Exit::Conflicts))?;
+            .map_err(|mut found| {
+                let origin = match &self.spec.source {
+                    HostSource::Description(path) => path.origin,
+                    HostSource::Qemu(machine) => machine.origin,
+                };
+                found.sides.push(diagnostics::Side {
+                    what: "the host, described here".to_owned(),
+                    place: findings.place(origin, &loaded.manifest().origins),
+                });
+                findings.give_up(found, Exit::Conflicts)
+            })?;
         let container = places.container;
         let system = loaded
             .system(container.start().raw(), &self.tree)

@@ -20,7 +20,10 @@ fuzz_target!(|data: &[u8]| {
 fn act(guest: Guest<'_>, deed: &[u8]) {
     let (head, words) = deed.split_at(2);
     let word = |index: usize| {
-        let bytes = words.chunks_exact(8).nth(index).and_then(|bytes| bytes.try_into().ok());
+        let bytes = words
+            .chunks_exact(8)
+            .nth(index)
+            .and_then(|bytes| bytes.try_into().ok());
         bytes.map_or(0, u64::from_le_bytes)
     };
     let buffer = guest.ram();
@@ -28,7 +31,19 @@ fn act(guest: Guest<'_>, deed: &[u8]) {
         guest.put(buffer, &[5, 6, 7, 8, 9, 10].map(word));
     }
     // Half of the arguments that could be an address are the buffer's.
-    let argument = |index: usize| if head[0] >> (2 + index) & 1 == 1 { buffer } else { word(index) };
-    let arguments = [word(0) & 0xff, argument(1), argument(2), argument(3), word(4)];
+    let argument = |index: usize| {
+        if head[0] >> (2 + index) & 1 == 1 {
+            buffer
+        } else {
+            word(index)
+        }
+    };
+    let arguments = [
+        word(0) & 0xff,
+        argument(1),
+        argument(2),
+        argument(3),
+        word(4),
+    ];
     let _ = guest.call(u64::from(head[1]), &arguments);
 }

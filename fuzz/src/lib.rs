@@ -1,6 +1,7 @@
-//! What the targets that boot from two device trees share.
+//! What several targets share: booting from two device trees, and memory that is read.
 
 use layout::{MachineAddress, MachineRange};
+use machine_x86_64::boot_info::Physical;
 use manifest::image::HEADER_BYTES;
 use manifest::origin::Origins;
 use manifest::tree::blob::Tree;
@@ -42,5 +43,16 @@ pub fn boot(host_tree: &[u8], system_tree: &[u8]) {
     let outcome = layout::plan(&host.map, &system.request);
     for domain in &outcome.plan.domains {
         let _ = guest::build(&host_tree, &host, &outcome.plan, domain, None);
+    }
+}
+
+/// Machine memory from address 0 on.
+pub struct Window<'a>(pub &'a [u8]);
+
+impl Physical for Window<'_> {
+    fn read(&self, address: u64, bytes: &mut [u8]) -> Option<()> {
+        let start = usize::try_from(address).ok()?;
+        bytes.copy_from_slice(self.0.get(start..start.checked_add(bytes.len())?)?);
+        Some(())
     }
 }

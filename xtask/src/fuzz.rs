@@ -27,6 +27,9 @@ const FLAGS: &[&str] = &[
     "-Ccodegen-units=1",
 ];
 
+/// What a target may hold. The largest bound of a reader is 256 MiB, xz's.
+const MEMORY_MIB: u32 = 1024;
+
 /// Runs one fuzz target or all, `minutes` each. What breaks one is kept in `fuzz/artifacts/TARGET/`, and is an error.
 pub fn fuzz(target: Option<&str>, minutes: u32) -> Result<()> {
     let folder = paths::workspace().join("fuzz");
@@ -103,6 +106,7 @@ fn runner(folder: &Path, program: &Path, target: &str, minutes: u32) -> Result<C
     command
         .arg(format!("-artifact_prefix={}/", artifacts.display()))
         .arg(format!("-max_total_time={}", u64::from(minutes) * 60))
-        .args(["-timeout=20", "-print_final_stats=1"]);
+        .args(["-timeout=20", "-print_final_stats=1"])
+        .arg(format!("-rss_limit_mb={MEMORY_MIB}"));
     Ok(command)
 }

@@ -131,8 +131,7 @@ fn miri(full: bool) -> Result<Tally> {
             ..Tally::default()
         });
     };
-    let mut command = install::cargo_of(nightly);
-    command.args(["miri", "test"]);
+    let mut command = under_miri(nightly);
     for package in [
         "terrane-layout",
         "terrane-abi",
@@ -145,13 +144,27 @@ fn miri(full: bool) -> Result<Tally> {
     if !full {
         command.args(["--lib", "--test", "memory"]);
     }
+    let mut tally = cargo_tests("tests under Miri", command)?;
+    // Its other tests are of the workstation's half, or read the trees of hundreds of boards.
+    let mut manifest = under_miri(nightly);
+    manifest.args(["-p", "terrane-manifest", "--lib"]);
+    tally.add(cargo_tests(
+        "the tree half of manifest under Miri",
+        manifest,
+    )?);
+    Ok(tally)
+}
+
+fn under_miri(nightly: &str) -> Command {
+    let mut command = install::cargo_of(nightly);
     command
+        .args(["miri", "test"])
         .env("MIRIFLAGS", "-Zmiri-disable-isolation")
         .env("PROPTEST_CASES", "2")
         // Miri's artefacts are another toolchain's: apart from ours, or each would rebuild the other's.
         .env("CARGO_TARGET_DIR", paths::target().join("miri"))
         .current_dir(paths::workspace());
-    cargo_tests("tests under Miri", command)
+    command
 }
 
 /// Runs `cargo test` in some form and adds up what its test programs report.

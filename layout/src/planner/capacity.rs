@@ -134,7 +134,9 @@ fn too_large(
     let why = format!("of {total} of RAM the hypervisor and the others leave less");
     let bytes = largest << FRAME_SHIFT;
     let mib = bytes >> 20 << 20;
-    let help = if want.frames.is_none() || largest < want.modules.least_frames() || mib == 0 {
+    let help = if let (0, Some(_)) = (largest, domain.memory_below) {
+        String::from("leave out memory-below, or raise it: nothing is free below")
+    } else if want.frames.is_none() || largest < want.modules.least_frames() || mib == 0 {
         format!(
             "less memory for another domain: only {} are left",
             Size(bytes)
@@ -212,7 +214,7 @@ pub(crate) fn modules_dont_fit(
     let domain = &request.domains[index];
     let direct = domain.identity().is_direct_mapped();
     let holds = |range: &MfnRange| wanted.kernel.lowest(range).is_some();
-    if wanted.bounded && direct && !owned.iter().any(holds) {
+    if wanted.bounded && !(direct && owned.iter().any(holds)) {
         out_of_bounds(ground, request, index, direct, owned, true, report);
         return;
     }
@@ -240,7 +242,13 @@ pub(crate) fn modules_dont_fit(
         side(index, kernel, kernel_origin),
     ];
     let why = String::from("none of the ranges holds what must lie in one piece");
-    let help = format!("one range of at least {}", Size(wanted.comfortable_bytes()));
+    let least = wanted.comfortable_bytes();
+    let start = domain.static_mem.first().map_or(0, |first| first.start);
+    let help = format!(
+        "one range of at least {}: static-mem = [{{ start = {start:#x}, size = \"{}\" }}]",
+        Size(least),
+        Size(least)
+    );
     report.error(Code::NoContiguousRoom, &[index], sides, why, help);
 }
 
@@ -312,9 +320,28 @@ fn out_of_bounds(
     let help = match (direct, movable) {
         (true, true) => format!("leave RAM in {bounds} to it, or direct-map = false"),
         (true, false) => String::from("a kernel that can be moved, or direct-map = false"),
-        (false, _) => String::from("more memory"),
+        // The guest's RAM begins below its kernel's bounds.
+        (false, _) => {
+            let least = Wanted::of(ground.host.architecture, domain)
+                .map_or(0, |wanted| wanted.comfortable_bytes());
+            let least = bounds.start().raw().saturating_add(least);
+            at_least(domain, least)
+        }
     };
     report.error(Code::KernelBounds, &[index], sides, why, help);
+}
+
+/// The help that gives a domain so much memory.
+pub(crate) fn at_least(domain: &DomainRequest, least: u64) -> String {
+    match domain.static_mem.as_slice() {
+        [only] => format!(
+            "at least {}: {{ start = {:#x}, size = \"{}\" }}",
+            Size(least),
+            only.start,
+            Size(least)
+        ),
+        _ => format!("memory = \"{}\" or more", Size(least)),
+    }
 }
 
 /// What another domain has, or needs, of `place`.

@@ -149,6 +149,27 @@ fn names_are_good(
     false
 }
 
+/// Where it is said how many vCPUs a domain has; at its name if that is the default.
+fn cpus_origin(domain: &DomainRequest) -> Origin {
+    match domain.cpus.origin {
+        Origin::NONE => domain.name.origin,
+        said => said,
+    }
+}
+
+/// The help if all CPUs are taken: one fewer for the domain that has most.
+fn fewer_elsewhere(request: &SystemRequest, owners: &[Option<usize>]) -> String {
+    let held = |index: usize| owners.iter().filter(|owner| **owner == Some(index)).count();
+    let most = (0..request.domains.len()).max_by_key(|index| held(*index));
+    match most.map(|index| (index, held(index))) {
+        Some((index, held @ 2..)) => {
+            let owner = name(index, &request.domains[index]);
+            format!("cpus = {} for {owner}", held - 1)
+        }
+        _ => String::from("leave the domain out: each has a CPU of its own"),
+    }
+}
+
 fn host_cpu(host: &HostMap, cpu: u32) -> Option<&crate::HostCpu> {
     host.cpus.get(usize::try_from(cpu).ok()?)
 }
@@ -179,7 +200,6 @@ fn claim(
                 origin,
             )
         };
-        let free = owners.iter().position(Option::is_none);
         report.error(
             Code::CpuShared,
             &[index],
@@ -188,7 +208,7 @@ fn claim(
                 "CPU {cpu} is {}'s, and vCPUs are pinned",
                 name(first, &request.domains[first])
             ),
-            free.map_or_else(String::new, |free| format!("CPU {free} is free")),
+            free_affinity(cpus.len(), owners),
         );
         return false;
     }
@@ -196,6 +216,20 @@ fn claim(
         owners[slot] = Some(index);
     }
     true
+}
+
+/// The help that names so many CPUs that nobody has named.
+fn free_affinity(count: usize, owners: &[Option<usize>]) -> String {
+    let free = owners
+        .iter()
+        .enumerate()
+        .filter(|(_, owner)| owner.is_none());
+    let free: Vec<usize> = free.map(|(cpu, _)| cpu).take(count).collect();
+    match free.len() {
+        0 => String::from("fewer CPUs for the other domain"),
+        few if few < count => format!("cpus = {few}, affinity = {free:?}"),
+        _ => format!("affinity = {free:?}"),
+    }
 }
 
 /// Gives a domain the lowest CPUs that nobody has, of its node if that has enough.
@@ -217,7 +251,7 @@ fn free_cpus(
     let free: Vec<usize> = all.clone().take(count).collect();
     if free.len() < count {
         let what = format!("{}, cpus = {count}", name(index, domain));
-        let mut sides = vec![side(index, what, domain.cpus.origin)];
+        let mut sides = vec![side(index, what, cpus_origin(domain))];
         let others = request.domains.iter().enumerate();
         let others = others.filter(|(other, _)| owners.contains(&Some(*other)));
         sides.extend(others.map(|(other, domain)| {
@@ -225,7 +259,7 @@ fn free_cpus(
             side(
                 other,
                 format!("{}, which has {held} CPUs", name(other, domain)),
-                domain.cpus.origin,
+                cpus_origin(domain),
             )
         }));
         report.error(
@@ -238,7 +272,7 @@ fn free_cpus(
                 free.len()
             ),
             match free.len() {
-                0 => String::from("fewer cpus for another domain"),
+                0 => fewer_elsewhere(request, owners),
                 left => format!("cpus = {left}"),
             },
         );

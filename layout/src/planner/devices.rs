@@ -54,8 +54,10 @@ pub(crate) fn assign(
                     .map_or(Origin::NONE, |it| it.origin);
                 let what = String::from("the hypervisor's console");
                 let why = format!("{} is the hypervisor's console", wanted.path);
-                let help =
-                    String::from("another console for the hypervisor, or leave the device out");
+                let help = format!(
+                    "leave {} out of devices, or name another console for the hypervisor",
+                    wanted.path
+                );
                 let sides = vec![own, host_side(what, origin)];
                 report.error(Code::DeviceTwice, &[index], sides, why, help);
             } else if let Some((first, origin)) = owners[device] {
@@ -65,7 +67,11 @@ pub(crate) fn assign(
                     wanted.path
                 );
                 let why = format!("{} can have one driver", wanted.path);
-                let help = String::from("take it out of one of them");
+                let help = format!(
+                    "leave {} out of the devices of {}",
+                    wanted.path,
+                    name(index, &request.domains[index])
+                );
                 let sides = vec![side(first, what, origin), own];
                 let both: &[usize] = if first == index {
                     &[index]
@@ -143,7 +149,7 @@ fn nearest(host: &HostMap, path: &str) -> String {
         .iter()
         .min_by_key(|device| distance(&device.path, path));
     nearest.map_or_else(String::new, |device| {
-        format!("the nearest is {}", device.path)
+        format!("the nearest is \"{}\"", device.path)
     })
 }
 

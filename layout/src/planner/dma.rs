@@ -286,6 +286,9 @@ impl Place<'_> {
     fn mend(&self) -> String {
         let others = sets::subtract(&self.taken, self.own);
         let free = sets::subtract(&self.ground.usable, &others);
+        let boot = self.ground.host.boot.iter();
+        let boot = boot.map(|it| it.range.frames_touched()).collect();
+        let free = sets::subtract(&free, &sets::normalise(boot));
         let free = sets::intersect(&free, self.reach);
         let Some(largest) = free.iter().max_by_key(|range| range.frames()) else {
             return String::from("no RAM that it reaches is free: less memory for another domain");

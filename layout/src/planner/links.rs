@@ -66,7 +66,7 @@ fn not_built(index: usize, domain: &DomainRequest, report: &mut Report) {
         if let Some(origin) = origin {
             let own = side(index, format!("{}, {key}", name(index, domain)), origin);
             let why = format!("Terrane checks `{key}`, but has none yet");
-            let help = String::from("leave it out");
+            let help = format!("leave {key} out");
             report.error(Code::NotBuiltYet, &[index], vec![own], why, help);
         }
     }
@@ -126,7 +126,8 @@ fn check_range(
         }
         if value.checked_add(end.size).is_none() {
             let why = format!("the range from {key} on ends at or above 2^64");
-            problem(why, format!("another {key}"), None);
+            let most = sets::align_down(u64::MAX - end.size, FRAME_SIZE);
+            problem(why, format!("{key} = {most:#x} or less"), None);
         }
     }
     if let Some(start) = end.start {
@@ -151,7 +152,7 @@ fn check_range(
                 .map_or(other.name.origin, |it| it.origin);
             let what = format!("{}, static-mem", name(owner, other));
             let why = String::from("shared memory is nobody's static memory");
-            let help = String::from("another start");
+            let help = String::from("leave out start");
             problem(why, help, Some(side(owner, what, origin)));
         }
     }

@@ -38,7 +38,7 @@ use crate::domain::Identity;
 use crate::host::{HostMap, Origin};
 use crate::need;
 use crate::plan::{self, DomainPlan, HypervisorPlan, Outcome, Placement, Plan};
-use crate::request::{DomainRequest, SystemRequest};
+use crate::request::{DomainRequest, StaticRange, SystemRequest};
 use ground::Ground;
 use home::{Home, Place};
 use modules::Wanted;
@@ -178,16 +178,40 @@ impl<'a> Planner<'a> {
         )
     }
 
+    /// The largest range that a domain names.
+    fn largest_named(&self) -> Option<(usize, StaticRange)> {
+        let domains = self.request.domains.iter().enumerate();
+        let named = domains.flat_map(|(index, domain)| {
+            let ranges = domain.static_mem.iter();
+            ranges.map(move |range| (index, *range))
+        });
+        named.max_by_key(|(_, range)| range.size)
+    }
+
     /// Without room for itself the hypervisor stays where it is and starts nothing.
     fn no_home(&mut self, home: &Home) -> Place {
         let all: Vec<usize> = (0..self.request.domains.len()).collect();
         let size = report::Size(home.need << crate::FRAME_SHIFT);
         let own = host_side(format!("the hypervisor, which takes {size}"), Origin::NONE);
-        let sides = vec![own, self.ground.ram_side(None)];
+        let largest = self.largest_named();
+        let stated = |(index, range): (usize, StaticRange)| {
+            statics::stated_side(index, &self.request.domains[index], &range)
+        };
+        let sides: Vec<_> = largest.map(stated).into_iter().collect();
+        let sides = [sides, vec![own, self.ground.ram_side(None)]].concat();
         let why = String::from(
             "no free RAM holds it in one piece, aligned to 2MiB and beside trees and modules",
         );
-        let help = format!("leave {size} of RAM at a multiple of 2MiB to no domain");
+        let mut help = format!("leave {size} of RAM at a multiple of 2MiB to no domain");
+        let cut = home.need << crate::FRAME_SHIFT;
+        if let Some((_, range)) = largest.filter(|(_, range)| range.size > 2 * cut) {
+            let end = range.start.saturating_add(range.size - cut);
+            let size = report::Size(end - end % (2 << 20) - range.start);
+            help.push_str(&format!(
+                ": {{ start = {:#x}, size = \"{size}\" }}",
+                range.start
+            ));
+        }
         self.report
             .error(Code::NoRoomForHypervisor, &all, sides, why, help);
         let image = self.ground.image().unwrap_or(MfnRange::empty(Mfn::new(0)));

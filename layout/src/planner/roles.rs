@@ -4,6 +4,7 @@ use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec;
+use alloc::vec::Vec;
 
 use super::report::{Report, name, side};
 use crate::conflict::Code;
@@ -133,6 +134,21 @@ fn check_limits(index: usize, domain: &DomainRequest, report: &mut Report) {
     }
 }
 
+/// The help that leaves a domain its other roles.
+fn without_hardware(held: Capabilities) -> String {
+    let roles = [
+        (Capabilities::CONTROL, "control"),
+        (Capabilities::XENSTORE, "xenstore"),
+    ];
+    let kept = roles.into_iter().filter(|(role, _)| held.contains(*role));
+    let kept: Vec<&str> = kept.map(|(_, name)| name).collect();
+    if kept.is_empty() {
+        String::from("leave out capabilities")
+    } else {
+        format!("capabilities = {kept:?}")
+    }
+}
+
 fn two_hardware_domains(first: usize, second: usize, request: &SystemRequest, report: &mut Report) {
     let one = |index: usize| {
         let domain = &request.domains[index];
@@ -148,7 +164,8 @@ fn two_hardware_domains(first: usize, second: usize, request: &SystemRequest, re
         vec![one(first), one(second)],
         String::from("the hardware domain has every device that no other has: there is only one"),
         format!(
-            "take \"hardware\" out of the capabilities of {} and name its devices instead",
+            "{} for {}, and name its devices instead",
+            without_hardware(request.domains[second].capabilities.value),
             name(second, &request.domains[second])
         ),
     );

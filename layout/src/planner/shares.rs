@@ -133,15 +133,18 @@ pub(crate) fn check(
                     host_side(what, device.origin)
                 }));
                 let help = if console.is_some_and(|console| others.contains(&console)) {
-                    String::from(
-                        "leave the device out, or choose another console for the hypervisor",
+                    format!(
+                        "leave {} out of devices, or name another console for the hypervisor",
+                        wanted.path
                     )
                 } else {
                     let paths: Vec<&str> = others
                         .iter()
                         .map(|other| host.devices[*other].path.as_str())
                         .collect();
-                    format!("give {} to the same domain", paths.join(", "))
+                    let own = domain.devices.iter().map(|it| it.path.as_str());
+                    let all: Vec<&str> = own.chain(paths).collect();
+                    format!("give all of them to one domain: devices = {all:?}")
                 };
                 report.error(tie.code, &[index], sides, String::from(tie.why), help);
             }

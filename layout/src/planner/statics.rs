@@ -102,7 +102,7 @@ fn unclaimed(
     (vacant, free)
 }
 
-fn stated_side(index: usize, domain: &DomainRequest, stated: &StaticRange) -> Side {
+pub(crate) fn stated_side(index: usize, domain: &DomainRequest, stated: &StaticRange) -> Side {
     let what = format!(
         "{}, static-mem start {:#x}, size {}",
         name(index, domain),
@@ -167,7 +167,10 @@ fn check_sum(index: usize, domain: &DomainRequest, report: &mut Report) {
         side(
             index,
             format!("{}, {what}", name(index, domain)),
-            memory.origin,
+            match memory.origin {
+                Origin::NONE => domain.name.origin,
+                said => said,
+            },
         )
     };
     match (memory.value, domain.static_mem.first()) {
@@ -498,7 +501,11 @@ impl Check<'_> {
                 } else {
                     above
                 };
-                let help = format!("start = {:#x}", nearest.saturating_mul(FRAME_SIZE));
+                let help = format!(
+                    "start = {:#x}, size = \"{}\"",
+                    nearest.saturating_mul(FRAME_SIZE),
+                    Size(one.stated.size)
+                );
                 let origin = domain
                     .kernel
                     .as_ref()

@@ -148,7 +148,7 @@ fn check_rests(request: &SystemRequest, report: &mut Report) {
     for (second, other) in rests {
         let sides = vec![own(first, domain), own(second, other)];
         let why = String::from("only one domain can have what all others leave");
-        let help = String::from("a size for one of them");
+        let help = String::from("a size for one of them, such as memory = \"256MiB\"");
         report.error(Code::MemoryTwoRests, &[first, second], sides, why, help);
     }
 }
@@ -219,7 +219,13 @@ fn check_kernel(index: usize, domain: &DomainRequest, report: &mut Report) {
             &[index],
             sides,
             why,
-            String::from("another kernel"),
+            format!(
+                "another kernel, or an alignment of {:#x}",
+                kernel
+                    .alignment
+                    .checked_next_power_of_two()
+                    .unwrap_or(1 << 63)
+            ),
         );
     } else if kernel.text_offset >= MOST_TEXT_OFFSET {
         let why = String::from("the kernel's offset from its base is beyond all kernels'");
@@ -311,15 +317,7 @@ pub(crate) fn too_small(
     }));
     let least = wanted.comfortable_bytes();
     let why = String::from("kernel, ramdisk and device tree don't fit beside each other");
-    let help = match domain.static_mem.as_slice() {
-        [only] => format!(
-            "at least {}: {{ start = {:#x}, size = \"{}\" }}",
-            Size(least),
-            only.start,
-            Size(least)
-        ),
-        _ => format!("memory = \"{}\" or more", Size(least)),
-    };
+    let help = super::capacity::at_least(domain, least);
     report.error(Code::TooSmallForModules, &[index], sides, why, help);
 }
 

@@ -13,10 +13,17 @@ pub mod elf;
 use std::fmt;
 use std::io::Read;
 
+use liblzma::read::XzDecoder;
+use liblzma::stream::Stream;
+
 use crate::image::{Image, ImageError};
 
 /// The largest kernel that comes out, in bytes.
 pub const MAX_BYTES: u64 = 512 << 20;
+
+/// What xz's decoder may allocate, in bytes: Linux's kernels ask for a dictionary of 128 MiB at most
+/// (scripts/xz_wrap.sh), a file could ask for 4 GiB.
+const XZ_MEMORY: u64 = 256 << 20;
 
 /// How many wrappers may lie around each other.
 const MAX_LAYERS: usize = 4;
@@ -168,7 +175,11 @@ fn take_off(wrapper: Wrapper, bytes: &[u8], limit: u64) -> Result<Vec<u8>, Kerne
     let damaged = |reason: String| KernelError::Damaged { wrapper, reason };
     match wrapper {
         Wrapper::Gzip => read_bounded(flate2::read::GzDecoder::new(bytes), wrapper, limit),
-        Wrapper::Xz => read_bounded(liblzma::read::XzDecoder::new(bytes), wrapper, limit),
+        Wrapper::Xz => {
+            let decoder = Stream::new_stream_decoder(XZ_MEMORY, 0);
+            let decoder = decoder.map_err(|error| damaged(error.to_string()))?;
+            read_bounded(XzDecoder::new_stream(bytes, decoder), wrapper, limit)
+        }
         Wrapper::Zstd => {
             let decoder = ruzstd::decoding::StreamingDecoder::new(bytes);
             read_bounded(

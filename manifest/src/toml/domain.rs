@@ -9,7 +9,8 @@ use layout::{
 };
 use toml::de::DeTable;
 
-use super::reader::{Reader, Value, value};
+use super::mend;
+use super::reader::{Reader, Value, one_of, value};
 
 /// The files that a domain names; relative to the working directory.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -104,7 +105,11 @@ impl Reader<'_> {
 
     fn name(&mut self, table: &DeTable<'_>, span: Range<usize>) -> Located<String> {
         let Some(name) = value(table, "name") else {
-            // The planner says that it is missing, at the domain itself.
+            // A tree's node always has a name, so that the planner wouldn't say it.
+            let index = self.domain.unwrap_or_default();
+            let why = "logs and commands name a domain by its name, and it has none";
+            let help = format!("add `name = \"domain{index}\"`");
+            self.problem(Code::NameEmpty, span.clone(), "no `name`", why, help);
             return Located::new(String::new(), self.origin(span));
         };
         let text = self.text(&name).unwrap_or_default();
@@ -112,7 +117,10 @@ impl Reader<'_> {
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
         if !text.chars().all(plain) || text == "terrane" {
             let why = format!("\"{text}\" can't be a domain's name");
-            let help = "use letters, digits, '-', '_' and '.'; \"terrane\" is the hypervisor's";
+            let help = format!(
+                "write \"{}\": a name has letters, digits, '-', '_' and '.', and \"terrane\" is the hypervisor's",
+                mend::plain_name(&text)
+            );
             self.problem(Code::ValueInvalid, name.span(), "this name", why, help);
         }
         self.located(text, &name)
@@ -139,8 +147,10 @@ impl Reader<'_> {
         }
         if let Some(at) = value(table, "affinity") {
             let items = self.list(&at);
-            let cpus = items.iter().filter_map(|item| self.count(item)).collect();
-            domain.affinity = Some(self.located(cpus, &at));
+            let cpus: Option<Vec<u32>> = items.iter().map(|item| self.count(item)).collect();
+            // What can't be read is said; the planner needn't count the rest.
+            let cpus = cpus.filter(|_| at.is_list());
+            domain.affinity = cpus.map(|cpus| self.located(cpus, &at));
         }
     }
 
@@ -151,7 +161,7 @@ impl Reader<'_> {
             Some("xenstore") => Capabilities::XENSTORE,
             Some(other) => {
                 let why = format!("there is no capability \"{other}\"");
-                let help = "write \"control\", \"hardware\" or \"xenstore\"";
+                let help = one_of(other, ["control", "hardware", "xenstore"].into_iter());
                 self.problem(Code::ValueInvalid, item.span(), "not known", why, help);
                 Capabilities::empty()
             }
@@ -192,7 +202,7 @@ impl Reader<'_> {
         let dma_mask = value(table, "dma-mask").and_then(|mask| self.number(&mask));
         let Some(path) = value(table, "path") else {
             let why = "a device is named by its path";
-            self.problem(Code::KeyMissing, item.span(), "no `path`", why, "");
+            self.missing("path", item.span(), why);
             return None;
         };
         Some(DeviceRequest {

@@ -2,17 +2,18 @@
 
 use std::fmt;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use layout::{
     Architecture, Code, Conflict, DomainRequest, KernelRequest, Located, MachineAddress,
     MachineRange, ModuleRequest, Origin, Severity, Side, SystemRequest,
 };
 
-use super::Manifest;
+use super::{Manifest, mend};
 use crate::container::{self, Arrangement, ContainerError, Shape};
 use crate::image::{HEADER_BYTES, IMAGE_ALIGNMENT};
 use crate::kernel;
+use crate::origin::Position;
 use crate::tree::blob::{Tree, TreeError};
 use crate::tree::system::{self, HostDescription, Modules, System, kernel_request};
 use crate::tree::writer::TooLarge;
@@ -97,8 +98,9 @@ impl Manifest {
                         origin: path.origin,
                     }),
                     Err((code, why)) => {
-                        let problem = file_problem(code, architecture, domain, &path, why);
-                        self.problems.push(problem);
+                        let help = self.file_help(code, role, architecture, &path);
+                        self.problems
+                            .push(file_problem(code, domain, &path, why, help));
                     }
                 }
             }
@@ -206,6 +208,12 @@ fn read(role: Role, path: &Path, architecture: Architecture) -> Result<File, (Co
             format!("can't read {}: {error}", path.display()),
         )
     })?;
+    if role == Role::PartialTree
+        && let Err(error) = Tree::read(&bytes)
+    {
+        let why = format!("{} can't be read as a device tree: {error}", path.display());
+        return Err((Code::TreeInvalid, why));
+    }
     if role != Role::Kernel {
         return Ok(File {
             shape: Shape::data(bytes.len() as u64),
@@ -266,18 +274,11 @@ fn read_file(path: &Path) -> io::Result<Vec<u8>> {
 
 fn file_problem(
     code: Code,
-    architecture: Architecture,
     domain: usize,
-    path: &Located<std::path::PathBuf>,
+    path: &Located<PathBuf>,
     why: String,
+    help: String,
 ) -> Conflict {
-    let help = match (code, architecture) {
-        (Code::KernelFile, Architecture::X86_64) => {
-            "name a Linux bzImage or vmlinux, or an ELF64 file with a PVH note, plain or compressed"
-        }
-        (Code::KernelFile, _) => "name an arm64 Image, plain, compressed or as an EFI zboot image",
-        _ => "a relative path counts from the manifest's folder",
-    };
     Conflict {
         code,
         severity: Severity::Error,
@@ -287,7 +288,56 @@ fn file_problem(
             domain: Some(domain),
         }],
         why,
-        help: help.to_owned(),
+        help,
+    }
+}
+
+impl Manifest {
+    /// What to do about a file that can't be used.
+    fn file_help(
+        &self,
+        code: Code,
+        role: Role,
+        architecture: Architecture,
+        path: &Located<PathBuf>,
+    ) -> String {
+        let form = match (code, role, architecture) {
+            (Code::KernelFile, _, Architecture::X86_64) => {
+                "name a Linux bzImage or vmlinux, or an ELF64 file with a PVH note, plain or compressed"
+            }
+            (Code::KernelFile, ..) => {
+                "name an arm64 Image, plain, compressed or as an EFI zboot image"
+            }
+            (Code::TreeInvalid, ..) => "name a device tree blob, as dtc writes it",
+            _ => return self.help_for_missing(path, role),
+        };
+        match role {
+            Role::PartialTree => format!("{form}, or leave `dtb` out"),
+            Role::Kernel | Role::Ramdisk => form.to_owned(),
+        }
+    }
+
+    fn help_for_missing(&self, path: &Located<PathBuf>, role: Role) -> String {
+        let or = match role {
+            Role::Kernel => "",
+            Role::Ramdisk => ", or leave `ramdisk` out",
+            Role::PartialTree => ", or leave `dtb` out",
+        };
+        format!("{}{or}", self.nearest_file(path))
+    }
+
+    /// The help for a file that isn't there: the nearest that is.
+    #[must_use]
+    pub fn nearest_file(&self, path: &Located<PathBuf>) -> String {
+        let written = match self.origins.get(path.origin) {
+            Some(Position::Text { span, .. }) => self.text.get(span.clone()).unwrap_or_default(),
+            _ => "",
+        };
+        let written = written.trim_matches(['"', '\'']);
+        match mend::file_near(&path.value, written) {
+            Some(near) => format!("the nearest that is there is \"{near}\""),
+            None => "a relative path counts from the manifest's folder".to_owned(),
+        }
     }
 }
 
@@ -393,6 +443,7 @@ fn give_console_origin(problems: &mut [Conflict], console: &Located<String>) {
         {
             side.what = format!("console = \"{}\"", console.value);
             side.origin = console.origin;
+            problem.help = "leave `console` out for the host's own".to_owned();
         }
     }
 }

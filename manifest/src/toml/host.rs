@@ -8,7 +8,7 @@ use layout::{
 };
 use toml::de::DeTable;
 
-use super::reader::{Reader, value};
+use super::reader::{Reader, Value, one_of, value};
 
 /// What `[host]` says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +53,10 @@ const HOST_KEYS: [&str; 4] = ["description", "qemu", "memory", "reserved"];
 const QEMU_KEYS: [&str; 6] = ["machine", "arch", "cpu", "cpus", "memory", "args"];
 const HYPERVISOR_KEYS: [&str; 4] = ["console", "on-conflict", "print-plan", "scrub"];
 
+/// What describes a machine, in the words of a help.
+const SOURCES: &str = "description = \"FILE\", a device tree or a capture, or \
+    qemu = { machine = \"virt,gic-version=3\", arch = \"aarch64\", cpu = \"cortex-a57\", memory = \"2GiB\" }";
+
 /// Architectures that are there.
 const ARCHITECTURES: [&str; 3] = ["aarch64", "x86_64", "riscv64"];
 
@@ -60,7 +64,7 @@ impl Reader<'_> {
     pub(super) fn host(&mut self, document: &DeTable<'_>, folder: &Path) -> Option<HostSpec> {
         let Some(host) = value(document, "host") else {
             let why = "a manifest describes one machine, and this one has no [host]";
-            let help = "add [host] with `qemu` or `description`";
+            let help = format!("add [host] with {SOURCES}");
             self.problem(Code::KeyMissing, 0..0, "no [host]", why, help);
             return None;
         };
@@ -75,19 +79,23 @@ impl Reader<'_> {
                 let path = self.located(folder.join(path), &file);
                 HostSource::Description(path)
             }),
-            (both, _) => {
+            (None, None) => {
                 let why = "[host] has exactly one of `qemu` and `description`";
-                let (code, what) = match both {
-                    Some(_) => (Code::ValueInvalid, "both are here"),
-                    None => (Code::KeyMissing, "neither is here"),
-                };
-                self.problem(code, host.span(), what, why, "");
+                let help = format!("add {SOURCES}");
+                self.problem(Code::KeyMissing, host.span(), "neither is here", why, help);
+                None
+            }
+            (Some(qemu), Some(file)) => {
+                let why = "[host] has exactly one of `qemu` and `description`";
+                let help = "leave one out: `qemu` or `description`";
+                let one = |value: Value<'_>| (value.span(), format!("`{}`", value.key));
+                self.clash(Code::ValueInvalid, [one(qemu), one(file)], why, help);
                 None
             }
         };
         let memory = value(table, "memory").map(|list| {
             self.ranges(&list, &[], |reader, said, _| {
-                let range = reader.machine_range(&said, list.span())?;
+                let range = reader.machine_range(&said, list)?;
                 Some(RamBank {
                     range,
                     node: None,
@@ -99,7 +107,7 @@ impl Reader<'_> {
             self.ranges(&list, &["name"], |reader, said, table| {
                 let name = value(table, "name").and_then(|name| reader.text(&name));
                 Some(Reserved {
-                    range: reader.machine_range(&said, list.span())?,
+                    range: reader.machine_range(&said, list)?,
                     name: name.unwrap_or_else(|| "reserved".to_owned()),
                     no_map: true,
                     origin: said.origin,
@@ -113,15 +121,14 @@ impl Reader<'_> {
         })
     }
 
-    fn machine_range(
-        &mut self,
-        said: &StaticRange,
-        span: std::ops::Range<usize>,
-    ) -> Option<MachineRange> {
+    fn machine_range(&mut self, said: &StaticRange, list: Value<'_>) -> Option<MachineRange> {
         let range = MachineRange::new(MachineAddress::new(said.start), said.size);
         if range.is_none() {
             let why = "start and size don't belong together: the range ends beyond 2^64";
-            self.problem(Code::ValueInvalid, span, "here", why, "");
+            let what = format!("{:#x} and {:#x} bytes more", said.start, said.size);
+            let most = u64::MAX - said.start;
+            let help = format!("size = {most:#x} at most, or leave `{}` out", list.key);
+            self.problem(Code::ValueInvalid, list.span(), what, why, help);
         }
         range
     }
@@ -136,13 +143,10 @@ impl Reader<'_> {
         let mut text = |key: &str| match value(table, key) {
             Some(value) => self.text(&value),
             None => {
-                let why = "`qemu` has machine, arch, cpu and memory";
-                self.problem(
-                    Code::KeyMissing,
+                self.missing(
+                    key,
                     span.clone(),
-                    format!("no `{key}`"),
-                    why,
-                    "",
+                    "`qemu` has machine, arch, cpu and memory",
                 );
                 None
             }
@@ -151,8 +155,7 @@ impl Reader<'_> {
         let memory = match value(table, "memory") {
             Some(value) => self.number(&value),
             None => {
-                let why = "`qemu` has machine, arch, cpu and memory";
-                self.problem(Code::KeyMissing, span, "no `memory`", why, "");
+                self.missing("memory", span, "`qemu` has machine, arch, cpu and memory");
                 None
             }
         };
@@ -192,7 +195,7 @@ impl Reader<'_> {
             );
         } else {
             let why = format!("there is no architecture \"{arch}\"");
-            let help = format!("write one of {}", ARCHITECTURES.join(", "));
+            let help = one_of(arch, ARCHITECTURES.into_iter());
             self.problem(Code::ValueInvalid, span, "not known", why, help);
         }
     }

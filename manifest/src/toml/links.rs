@@ -1,6 +1,6 @@
 //! `shared-memory` and `event-channels` of a `[[domain]]`.
 
-use layout::{Code, EventChannelRequest, ShareRole, SharedMemoryRequest};
+use layout::{EventChannelRequest, ShareRole, SharedMemoryRequest};
 use toml::de::DeTable;
 
 use super::reader::{Reader, Value, value};
@@ -74,8 +74,7 @@ impl Reader<'_> {
         let found = value(table, key);
         if found.is_none() {
             let why = format!("an item of `{}` has a `{key}`", item.key);
-            let what = format!("no `{key}`");
-            self.problem(Code::KeyMissing, item.span(), what, why, "");
+            self.missing(key, item.span(), &why);
         }
         found
     }

@@ -8,23 +8,25 @@ mod domain;
 mod files;
 mod host;
 mod links;
+mod mend;
 mod number;
 mod reader;
+mod syntax;
 
 pub use domain::DomainFiles;
 pub use files::{BuildError, Loaded};
 pub use host::{HostSource, HostSpec, QemuSpec};
 pub use number::parse as parse_number;
+pub use syntax::SyntaxError;
 
 use std::fmt;
 use std::io;
-use std::ops::Range;
 use std::path::Path;
 
 use layout::{Code, Conflict, SystemRequest};
 use toml::de::DeTable;
 
-use crate::origin::{LineColumn, Origins};
+use crate::origin::Origins;
 pub(crate) use reader::line_column;
 use reader::{Reader, value};
 
@@ -57,12 +59,8 @@ pub enum LoadError {
     Read(io::Error),
     /// It isn't TOML.
     Syntax {
-        /// What the parser says.
-        message: String,
-        /// The bytes that it means.
-        span: Range<usize>,
-        /// Where they begin.
-        start: LineColumn,
+        /// What is wrong, by line.
+        errors: Vec<SyntaxError>,
         /// The file's text.
         text: String,
     },
@@ -72,8 +70,12 @@ impl fmt::Display for LoadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Read(error) => error.fmt(f),
-            Self::Syntax { message, start, .. } => {
-                write!(f, "{}:{}: {message}", start.line, start.column)
+            Self::Syntax { errors, .. } => {
+                for (index, SyntaxError { start, message, .. }) in errors.iter().enumerate() {
+                    let between = if index == 0 { "" } else { "; " };
+                    write!(f, "{between}{}:{}: {message}", start.line, start.column)?;
+                }
+                Ok(())
             }
         }
     }
@@ -97,21 +99,12 @@ pub fn load(path: &Path) -> Result<Manifest, LoadError> {
 /// # Errors
 /// [`LoadError::Syntax`].
 pub fn parse(name: &str, text: String, folder: &Path) -> Result<Manifest, LoadError> {
-    let document = match DeTable::parse(&text) {
+    let document = match syntax::read(&text) {
         Ok(document) => document,
-        Err(error) => {
-            let span = error.span().unwrap_or_default();
-            let (message, start) = (error.message().to_owned(), line_column(&text, span.start));
-            return Err(LoadError::Syntax {
-                message,
-                span,
-                start,
-                text,
-            });
-        }
+        Err(errors) => return Err(LoadError::Syntax { errors, text }),
     };
     let mut reader = Reader::new(name, &text);
-    let document = document.get_ref();
+    let document = &document;
     reader.check_keys(document, &KEYS, "a manifest");
     reader.version(document);
     let host = reader.host(document, folder);

@@ -7,6 +7,7 @@ use layout::{Code, Conflict, Located, Origin, Severity, Side, StaticRange};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::mend::{self, Wanted};
 use super::number;
 use crate::origin::{LineColumn, Origins, Position};
 use crate::tree::system::words::Word;
@@ -16,6 +17,8 @@ use crate::tree::system::words::Word;
 pub(super) struct Value<'a> {
     pub(super) key: &'a str,
     value: &'a Spanned<DeValue<'a>>,
+    /// It is an item of the key's list.
+    is_item: bool,
 }
 
 impl<'a> Value<'a> {
@@ -31,6 +34,10 @@ impl<'a> Value<'a> {
     pub(super) fn is_table(&self) -> bool {
         self.value.get_ref().is_table()
     }
+
+    pub(super) fn is_list(&self) -> bool {
+        self.value.get_ref().is_array()
+    }
 }
 
 /// The value of a key.
@@ -39,6 +46,7 @@ pub(super) fn value<'a>(table: &'a DeTable<'a>, key: &str) -> Option<Value<'a>> 
     Some(Value {
         key: key.get_ref(),
         value,
+        is_item: false,
     })
 }
 
@@ -104,6 +112,38 @@ impl<'t> Reader<'t> {
         });
     }
 
+    /// Notes an error about several places, each with what it is.
+    pub(super) fn clash(
+        &mut self,
+        code: Code,
+        places: impl IntoIterator<Item = (Range<usize>, String)>,
+        why: impl Into<String>,
+        help: impl Into<String>,
+    ) {
+        let sides = places.into_iter().map(|(span, what)| Side {
+            what,
+            origin: self.origin(span),
+            domain: self.domain,
+        });
+        let sides = sides.collect();
+        self.problems.push(Conflict {
+            code,
+            severity: Severity::Error,
+            sides,
+            why: why.into(),
+            help: help.into(),
+        });
+    }
+
+    /// Notes that a key is missing from the table or the item in these bytes.
+    pub(super) fn missing(&mut self, key: &str, span: Range<usize>, why: &str) {
+        let help = match mend::example(key) {
+            Some(example) => format!("add `{key} = {example}`, with the value that you mean"),
+            None => format!("add `{key}`"),
+        };
+        self.problem(Code::KeyMissing, span, format!("no `{key}`"), why, help);
+    }
+
     /// Notes each key of `table` that isn't in `known`, with the nearest that is.
     pub(super) fn check_keys(&mut self, table: &DeTable<'_>, known: &[&str], place: &str) {
         for key in table
@@ -111,42 +151,70 @@ impl<'t> Reader<'t> {
             .filter(|key| !known.contains(&key.get_ref().as_ref()))
         {
             let name = key.get_ref();
-            let nearest = known
-                .iter()
-                .map(|other| (strsim::damerau_levenshtein(name, other), *other))
-                .min()
-                .filter(|(distance, other)| *distance <= other.len().max(6) / 2);
-            let help = match nearest {
+            let near = mend::nearest(name, known.iter().copied());
+            let near =
+                near.filter(|(distance, other)| *distance <= name.len().max(other.len()) / 2);
+            let help = match near {
+                Some((_, other)) if table.contains_key(other) => {
+                    format!("leave `{name}` out: `{other}`, the nearest key, is here already")
+                }
                 Some((_, other)) => format!("the nearest key that is known is `{other}`"),
-                None => format!("known here: {}", known.join(", ")),
+                None => format!("leave `{name}` out; known here: {}", known.join(", ")),
             };
             let why = format!("`{name}` is no key of {place}");
             self.problem(Code::UnknownKey, key.span(), "not known", why, help);
         }
     }
 
-    fn wrong_type(&mut self, value: &Value<'_>, wanted: &str) {
+    fn wrong_type(&mut self, value: &Value<'_>, wanted: Wanted) {
         let is = value.value.get_ref().type_str();
-        let why = format!(
-            "`{}` takes {wanted}, and this is {} {is}",
-            value.key,
-            article(is)
-        );
-        let help = format!("write {wanted}");
-        self.problem(
-            Code::WrongType,
-            value.span(),
-            format!("{} {is}", article(is)),
-            why,
-            help,
-        );
+        let is = format!("{} {is}", article(is));
+        let (key, phrase) = (value.key, wanted.phrase());
+        let items = if value.is_item {
+            "a list, each item "
+        } else {
+            ""
+        };
+        let why = format!("`{key}` takes {items}{phrase}, and this is {is}");
+        let help = self.retyped(value, wanted);
+        self.problem(Code::WrongType, value.span(), is, why, help);
+    }
+
+    /// How to write a value in the type that is wanted.
+    fn retyped(&self, value: &Value<'_>, wanted: Wanted) -> String {
+        let source = self.text.get(value.span()).unwrap_or_default();
+        let key = value.key;
+        // The header of a table stands where its value would.
+        if wanted == Wanted::List && value.is_table() && source.starts_with('[') {
+            return format!("write `[[{key}]]`, not `[{key}]`");
+        }
+        let (before, after) = if value.is_item {
+            (String::new(), String::new())
+        } else {
+            (format!("{key} = "), format!(", or leave `{key}` out"))
+        };
+        let converted = mend::converted(key, value.value.get_ref(), source, wanted);
+        let example = match wanted {
+            Wanted::List | Wanted::Table if key == "memory" => mend::example("static-mem"),
+            _ => mend::example(key),
+        };
+        match (converted, example) {
+            (Some(converted), _) if converted.len() < 120 => format!("write `{before}{converted}`"),
+            (_, Some(example)) => match wanted {
+                Wanted::List => format!("write {}, such as `{before}[{example}]`", wanted.phrase()),
+                _ => format!("write {}, such as `{before}{example}`", wanted.phrase()),
+            },
+            _ if value.is_item => format!("write {}, or leave it out of `{key}`", wanted.phrase()),
+            _ if mend::can_be_left_out(key) => format!("write {}{after}", wanted.phrase()),
+            _ => format!("write {}", wanted.phrase()),
+        }
     }
 
     /// A string.
     pub(super) fn text(&mut self, value: &Value<'_>) -> Option<String> {
         let text = value.as_text();
         if text.is_none() {
-            self.wrong_type(value, "a string");
+            self.wrong_type(value, Wanted::Text);
         }
         text.map(str::to_owned)
     }
@@ -155,7 +223,7 @@ impl<'t> Reader<'t> {
     pub(super) fn flag(&mut self, value: &Value<'_>) -> Option<bool> {
         let flag = value.value.get_ref().as_bool();
         if flag.is_none() {
-            self.wrong_type(value, "true or false");
+            self.wrong_type(value, Wanted::Flag);
         }
         flag
     }
@@ -166,7 +234,7 @@ impl<'t> Reader<'t> {
             DeValue::Integer(integer) => number::parse_digits(integer.as_str(), integer.radix()),
             DeValue::String(text) => number::parse(text),
             _ => {
-                self.wrong_type(value, "a number");
+                self.wrong_type(value, Wanted::Number);
                 return None;
             }
         };
@@ -175,7 +243,13 @@ impl<'t> Reader<'t> {
                 "`{}` takes a size or an address of at most 64 bits",
                 value.key
             );
-            let help = "write an integer, or a string such as \"256MiB\" or \"0x4000_0000\"";
+            let near = mend::number_near(value.value.get_ref());
+            let near = near.or_else(|| mend::example(value.key).map(str::to_owned));
+            let form = "an integer, or a string such as \"256MiB\" or \"0x4000_0000\"";
+            let help = match near {
+                Some(near) if !value.is_item => format!("write `{} = {near}`: {form}", value.key),
+                _ => format!("write {form}"),
+            };
             self.problem(
                 Code::ValueInvalid,
                 value.span(),
@@ -190,14 +264,19 @@ impl<'t> Reader<'t> {
     /// A count: an integer from 0 to 2^32 - 1.
     pub(super) fn count(&mut self, value: &Value<'_>) -> Option<u32> {
         let DeValue::Integer(integer) = value.value.get_ref() else {
-            self.wrong_type(value, "an integer");
+            self.wrong_type(value, Wanted::Count);
             return None;
         };
         let parsed = number::parse_digits(integer.as_str(), integer.radix());
         let count = parsed.and_then(|count| u32::try_from(count).ok());
         if count.is_none() {
             let why = format!("`{}` takes an integer from 0 to {}", value.key, u32::MAX);
-            self.problem(Code::ValueInvalid, value.span(), "out of range", why, "");
+            let help = match mend::example(value.key) {
+                Some(example) if value.is_item => format!("write a number such as `{example}`"),
+                Some(example) => format!("write a number such as `{} = {example}`", value.key),
+                None => String::new(),
+            };
+            self.problem(Code::ValueInvalid, value.span(), "out of range", why, help);
         }
         count
     }
@@ -207,12 +286,9 @@ impl<'t> Reader<'t> {
         let text = self.text(value)?;
         let word = W::from_word(&text);
         if word.is_none() {
-            let words: Vec<String> = W::WORDS
-                .iter()
-                .map(|(word, _)| format!("\"{word}\""))
-                .collect();
+            let words = W::WORDS.iter().map(|(word, _)| *word);
             let why = format!("`{}` doesn't take \"{text}\"", value.key);
-            let help = format!("write one of {}", words.join(", "));
+            let help = one_of(&text, words);
             self.problem(
                 Code::ValueInvalid,
                 value.span(),
@@ -228,7 +304,7 @@ impl<'t> Reader<'t> {
     pub(super) fn table<'a>(&mut self, value: &Value<'a>) -> Option<&'a DeTable<'a>> {
         let table = value.value.get_ref().as_table();
         if table.is_none() {
-            self.wrong_type(value, "a table");
+            self.wrong_type(value, Wanted::Table);
         }
         table
     }
@@ -241,10 +317,11 @@ impl<'t> Reader<'t> {
                 .map(|item| Value {
                     key: value.key,
                     value: item,
+                    is_item: true,
                 })
                 .collect(),
             None => {
-                self.wrong_type(value, "a list");
+                self.wrong_type(value, Wanted::List);
                 Vec::new()
             }
         }
@@ -270,16 +347,23 @@ impl<'t> Reader<'t> {
                 continue;
             };
             self.check_keys(table, &known, &format!("an item of `{}`", value.key));
+            // A key that isn't known is most likely the one that is missing.
+            let is_known = table
+                .keys()
+                .all(|key| known.contains(&key.get_ref().as_ref()));
             let mut field = |key| match self::value(table, key) {
                 Some(field) => self.number(&field),
+                None if !is_known => None,
                 None => {
                     let why = format!("an item of `{}` has a start and a size", value.key);
+                    let written = self.text.get(item.span()).unwrap_or_default();
+                    let help = completed(key, written);
                     self.problem(
                         Code::KeyMissing,
                         item.span(),
                         format!("no `{key}`"),
                         why,
-                        "",
+                        help,
                     );
                     None
                 }
@@ -299,6 +383,31 @@ impl<'t> Reader<'t> {
         }
         ranges
     }
+}
+
+/// The help for a word that is none of these.
+pub(super) fn one_of<'a>(word: &str, words: impl Iterator<Item = &'a str> + Clone) -> String {
+    let all: Vec<String> = words.clone().map(|word| format!("\"{word}\"")).collect();
+    match mend::nearest(word, words) {
+        Some((_, near)) if all.len() > 1 => {
+            format!("the nearest is \"{near}\"; it takes {}", all.join(", "))
+        }
+        _ => format!("write {}", all.join(", ")),
+    }
+}
+
+/// The help for an item without its start or its size; `written` is the item.
+fn completed(key: &str, written: &str) -> String {
+    let example = mend::example(key).unwrap_or_default();
+    let inner = written.trim_start_matches('{').trim_end_matches('}').trim();
+    let whole = match key {
+        _ if inner.is_empty() || inner.len() > 120 || inner.contains('\n') => {
+            return format!("add `{key} = {example}`");
+        }
+        "start" => format!("{{ {key} = {example}, {inner} }}"),
+        _ => format!("{{ {inner}, {key} = {example} }}"),
+    };
+    format!("write {whole}, with the {key} that you mean")
 }
 
 /// "an array", "a string".

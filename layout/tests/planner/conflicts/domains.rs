@@ -64,7 +64,7 @@ fn cpus_that_are_not_there() {
         &system(vec![guest(1, Some(&[1])), other(1, Some(&[1]))]),
     );
     assert_eq!((found.code, found.sides.len()), (Code::CpuShared, 2));
-    assert_eq!(found.help, "CPU 0 is free");
+    assert_eq!(found.help, "affinity = [0]");
     let found = conflict(&host, &system(vec![guest(2, None), other(1, None)]));
     assert_eq!((found.code, found.sides.len()), (Code::CpuShared, 2));
     // The one that names its CPU gets it, though it comes second.

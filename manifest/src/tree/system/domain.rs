@@ -101,7 +101,9 @@ impl Reader<'_, '_> {
         Capabilities::from_bits(bits).unwrap_or_else(|| {
             let what = format!("capabilities = {bits:#x}");
             let why = "only 1 control, 2 hardware, 4 xenstore are known";
-            self.wrong(node, "capabilities", Code::ValueInvalid, &what, why, "");
+            let known = Capabilities::from_bits_truncate(bits).bits();
+            let help = format!("capabilities = <{known:#x}>;");
+            self.wrong(node, "capabilities", Code::ValueInvalid, &what, why, &help);
             Capabilities::from_bits_truncate(bits)
         })
     }
@@ -114,7 +116,8 @@ impl Reader<'_, '_> {
             Some(_) => {
                 let name = property::DIRECT_MAP;
                 let why = "it is neither \"yes\" nor \"no\"";
-                self.wrong(node, name, Code::ValueInvalid, name, why, "");
+                let help = "terrane,direct-map = \"yes\"; or \"no\"";
+                self.wrong(node, name, Code::ValueInvalid, name, why, help);
                 None
             }
             None => None,

@@ -289,7 +289,8 @@ impl Reader<'_, '_> {
         let cell = node.u32(name);
         if cell.is_none() && node.has(name) {
             let why = "it is not one 32-bit cell";
-            self.wrong(node, name, Code::WrongType, name, why, "");
+            let help = format!("{name} = <1>; with the number that you mean");
+            self.wrong(node, name, Code::WrongType, name, why, &help);
         }
         cell
     }
@@ -299,7 +300,8 @@ impl Reader<'_, '_> {
         let number = node.u64(name);
         if number.is_none() && node.has(name) {
             let why = "it is not a 64-bit number of two cells";
-            self.wrong(node, name, Code::WrongType, name, why, "");
+            let help = format!("{name} = <0x0 0x1000>; with the number that you mean");
+            self.wrong(node, name, Code::WrongType, name, why, &help);
         }
         number
     }

@@ -61,8 +61,9 @@ impl Reader<'_, '_> {
             match other {
                 Some(other) => {
                     let why = "colours deal out frames one by one, by their address";
-                    let help = "leave out one of the two";
-                    self.excluded(node, "llc-colors", other, Code::LlcColorsExclude, why, help);
+                    let help = format!("leave out llc-colors, or {other}");
+                    let code = Code::LlcColorsExclude;
+                    self.excluded(node, "llc-colors", other, code, why, &help);
                 }
                 None => self.not_built(node, "llc-colors", "caches aren't coloured"),
             }
@@ -73,7 +74,7 @@ impl Reader<'_, '_> {
                 self.not_built(node, "v8r_el1_msa", why);
             } else {
                 let why = "an MPU translates nothing: such a guest's memory is where it says";
-                let help = "add xen,static-mem and direct-map";
+                let help = "add xen,static-mem and direct-map, or leave v8r_el1_msa out";
                 let code = Code::MpuNotStatic;
                 self.excluded(node, "v8r_el1_msa", "", code, why, help);
             }
@@ -99,7 +100,8 @@ impl Reader<'_, '_> {
     }
 
     fn not_built(&mut self, node: Node<'_, '_>, name: &str, why: &str) {
-        self.wrong(node, name, Code::NotBuiltYet, name, why, "leave it out");
+        let help = format!("leave {name} out");
+        self.wrong(node, name, Code::NotBuiltYet, name, why, &help);
     }
 
     /// A property that is one of these words; without a value it means the first.

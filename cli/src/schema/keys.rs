@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::marker::PhantomData;
 
-use layout::{Kind, OnConflict, OnStop, OnStrayAccess, Scrub};
+use layout::{Kind, OnConflict, OnStop, OnStrayAccess, Scrub, ShareRole};
 use manifest::tree::system::words::Word;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
@@ -184,12 +184,12 @@ struct SharedMemory {
     id: String,
     /// Its size.
     size: Number,
-    /// "owner" or "borrower".
-    role: Option<String>,
+    /// Whether it has the memory, or uses another's.
+    role: Choice<ShareRole>,
     /// Its machine address.
     start: Option<Number>,
     /// Where the domain sees it.
-    address: Option<Number>,
+    address: Number,
     /// The domain can't write to it.
     read_only: Option<bool>,
 }

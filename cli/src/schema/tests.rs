@@ -167,8 +167,9 @@ fn known(place: &str) -> BTreeSet<String> {
     let list = parsed
         .problems
         .iter()
-        .find_map(|problem| problem.help.strip_prefix("known here: "))
-        .unwrap_or_else(|| panic!("{place}: {:?}", parsed.problems));
+        .find_map(|problem| problem.help.split_once("; known here: "))
+        .unwrap_or_else(|| panic!("{place}: {:?}", parsed.problems))
+        .1;
     list.split(", ").map(str::to_owned).collect()
 }
 
@@ -294,6 +295,9 @@ fn manifests(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
+/// What no schema can say, and the reader alone refuses: what two values make, and how large a number in a string is.
+const NO_SHAPE: &[&str] = &["host-memory-wraps.toml", "memory-beyond-64-bits.toml"];
+
 /// Also of what is wrong with it. What isn't TOML, an editor says by itself.
 #[test]
 fn both_say_the_same_of_every_manifest_here() {
@@ -306,6 +310,7 @@ fn both_say_the_same_of_every_manifest_here() {
         );
     }
     assert!(paths.len() > 30, "{paths:?}");
+    paths.retain(|path| !NO_SHAPE.iter().any(|name| path.ends_with(name)));
     for path in paths {
         let text = std::fs::read_to_string(&path).unwrap();
         if toml::from_str::<toml::Table>(&text).is_ok() {

@@ -203,15 +203,18 @@ impl<'a> Planner<'a> {
             "no free RAM holds it in one piece, aligned to 2MiB and beside trees and modules",
         );
         let mut help = format!("leave {size} of RAM at a multiple of 2MiB to no domain");
-        let cut = home.need << crate::FRAME_SHIFT;
-        if let Some((_, range)) = largest.filter(|(_, range)| range.size > 2 * cut) {
-            let end = range.start.saturating_add(range.size - cut);
-            let size = report::Size(end - end % (2 << 20) - range.start);
-            help.push_str(&format!(
-                ": {{ start = {:#x}, size = \"{size}\" }}",
-                range.start
-            ));
-        }
+        // What is named is unchecked: it may wrap.
+        let shorter = |range: StaticRange| {
+            let end = range.start.checked_add(range.size)?;
+            let end = end.checked_sub(home.need << crate::FRAME_SHIFT)?;
+            let bytes = (end - end % (2 << 20)).checked_sub(range.start)?;
+            (bytes > 0).then(|| {
+                let size = report::Size(bytes);
+                format!(": {{ start = {:#x}, size = \"{size}\" }}", range.start)
+            })
+        };
+        let shorter = largest.and_then(|(_, range)| shorter(range));
+        help.push_str(&shorter.unwrap_or_default());
         self.report
             .error(Code::NoRoomForHypervisor, &all, sides, why, help);
         let image = self.ground.image().unwrap_or(MfnRange::empty(Mfn::new(0)));

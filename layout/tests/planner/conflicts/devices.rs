@@ -66,7 +66,10 @@ fn devices_that_cannot_be_told_apart() {
     let found = conflict(&host, &beside_control("/virtio_mmio@a000000"));
     assert_eq!(found.code, Code::DeviceSharesInterrupt);
     assert_eq!(found.sides[0].origin, Origin(80));
-    assert_eq!(found.help, "give /pcie@10000000 to the same domain");
+    assert_eq!(
+        found.help,
+        "give all of them to one domain: devices = [\"/virtio_mmio@a000000\", \"/pcie@10000000\"]"
+    );
     let mut host = good;
     host.devices[2].group = Some(3);
     host.devices[3].group = Some(3);

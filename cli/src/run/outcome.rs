@@ -28,6 +28,11 @@ pub enum Stopped {
         /// QEMU's exit status was 0.
         success: bool,
     },
+    /// A signal that isn't ours ended QEMU: it crashed, or somebody killed it.
+    QemuCrashed {
+        /// The signal's number.
+        signal: i32,
+    },
     /// `--timeout` expired and QEMU was ended.
     TimedOut,
     /// The user asked for the end (Ctrl-] or a signal) and QEMU was ended.
@@ -95,6 +100,10 @@ impl Outcome {
             Stopped::QemuEnded { success: false } => (
                 Exit::QemuFailed,
                 Some("QEMU ended with an error".to_owned()),
+            ),
+            Stopped::QemuCrashed { signal } => (
+                Exit::QemuFailed,
+                Some(format!("QEMU was ended by signal {signal}")),
             ),
             _ if !self.errors.is_empty() => {
                 let codes = self.errors.join(", ");
@@ -223,6 +232,8 @@ mod tests {
             verdict(&[], Stopped::QemuEnded { success: false }),
             Exit::QemuFailed
         );
+        let crashed = Stopped::QemuCrashed { signal: 11 };
+        assert_eq!(verdict(&["net: powered off"], crashed), Exit::QemuFailed);
     }
 
     #[test]

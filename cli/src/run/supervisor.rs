@@ -3,7 +3,7 @@
 //! QEMU is a child with pipes. Threads only turn what happens into [`Event`]s; one loop decides.
 
 use std::io::{self, Read, Write};
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
@@ -69,8 +69,11 @@ pub fn supervise<W: Write>(
     }
     let status = child.wait().map_err(Failure::Watch)?;
     splitter.flush(&mut |piece| sinks.piece(piece));
-    Ok(stopped?.unwrap_or(Stopped::QemuEnded {
-        success: status.success(),
+    Ok(stopped?.unwrap_or(match status.signal() {
+        Some(signal) => Stopped::QemuCrashed { signal },
+        None => Stopped::QemuEnded {
+            success: status.success(),
+        },
     }))
 }
 

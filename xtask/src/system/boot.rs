@@ -12,6 +12,11 @@ use super::Context;
 use crate::manifest::Manifest;
 use crate::run;
 
+/// How often a boot is begun in which QEMU crashes.
+const ATTEMPTS: u32 = 3;
+/// What `terrane run` says then.
+const CRASHED: &str = "QEMU was ended by signal";
+
 /// A boot to be done.
 pub struct Boot<'a> {
     /// The system.
@@ -45,8 +50,20 @@ impl<'a> Boot<'a> {
         }
     }
 
-    /// Runs it in `folder`, which keeps the manifest and the logs.
+    /// Runs it in `folder`, which keeps the manifest and the logs. If the emulator itself crashes, which says nothing of
+    /// what runs in it, that is told, and it is run again, a few times at most.
     pub fn run(&self, context: &Context, folder: &Path) -> Result<Ran> {
+        for _ in 1..ATTEMPTS {
+            let ran = self.once(context, folder)?;
+            if !ran.log("output").contains(CRASHED) {
+                return Ok(ran);
+            }
+            eprintln!("note  {}: QEMU crashed; again", folder.display());
+        }
+        self.once(context, folder)
+    }
+
+    fn once(&self, context: &Context, folder: &Path) -> Result<Ran> {
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let manifest = self.manifest.write(&folder.join("manifest.toml"))?;
         let output = File::create(folder.join("output")).context("cannot write the log")?;

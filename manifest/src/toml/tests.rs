@@ -171,7 +171,7 @@ fn everything_wrong_is_found_at_once_with_its_place() {
 #[test]
 fn qemu_and_description_exclude_each_other() {
     let text = WHOLE.replace("[host]\n", "[host]\ndescription = \"x.dtb\"\n");
-    assert_eq!(problems(&text), ["value-invalid m.toml:4:1"]);
+    assert_eq!(problems(&text), ["value-invalid m.toml:6:8"]);
 }
 
 #[test]

@@ -58,7 +58,34 @@ pub(crate) fn admit<'a>(
 }
 
 /// For each limit how many frames below it nobody was promised.
-struct Room(Vec<(Mfn, u64)>);
+///
+/// A tree over the limits, lowest first, in which each costs logarithmic time: a leaf holds by how
+/// much its limit has more than the one before it, a node the sum of its leaves and the least sum
+/// of its first leaves, one or more. Node 1 is the root, the children of `n` are `2n` and `2n + 1`.
+struct Room {
+    limits: Vec<Mfn>,
+    nodes: Vec<Node>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Node {
+    sum: i64,
+    least: i64,
+}
+
+impl Node {
+    fn leaf(value: i64) -> Self {
+        let (sum, least) = (value, value);
+        Self { sum, least }
+    }
+
+    fn of(first: Self, second: Self) -> Self {
+        Self {
+            sum: first.sum + second.sum,
+            least: first.least.min(first.sum + second.least),
+        }
+    }
+}
 
 impl Room {
     fn new(free: &[MfnRange], home: u64, wants: &[Want<'_>]) -> Self {
@@ -66,10 +93,9 @@ impl Room {
         let mut limits: Vec<Mfn> = wants.iter().map(|want| want.limit).collect();
         sort_by_key(&mut limits, |limit| [limit.raw(), 0, 0]);
         limits.dedup();
-        let mut room: Vec<(Mfn, u64)> = Vec::new();
         // Free frames in extents that end below the limit, counted as the limits rise.
         let (mut whole, mut counted) = (0, 0);
-        for limit in limits {
+        let lefts = limits.clone().into_iter().map(|limit| {
             while let Some(extent) = free.get(counted).filter(|extent| extent.end() <= limit) {
                 whole += extent.frames();
                 counted += 1;
@@ -78,21 +104,54 @@ impl Room {
             let part = cut.map_or(0, |extent| limit.raw().saturating_sub(extent.start().raw()));
             let below = whole + part;
             // The hypervisor may be above the limit, as far as there is room.
-            let left = below.saturating_sub(home.saturating_sub(all - below));
-            room.push((limit, left));
+            below.saturating_sub(home.saturating_sub(all - below))
+        });
+        Self::of(limits, lefts)
+    }
+
+    fn of(limits: Vec<Mfn>, lefts: impl Iterator<Item = u64>) -> Self {
+        let width = limits.len().next_power_of_two();
+        let mut nodes = vec![Node::default(); 2 * width];
+        let mut before = 0;
+        for (leaf, left) in nodes[width..].iter_mut().zip(lefts) {
+            let left = i64::try_from(left).unwrap_or(i64::MAX);
+            *leaf = Node::leaf(left - before);
+            before = left;
         }
-        Self(room)
+        for at in (1..width).rev() {
+            nodes[at] = Node::of(nodes[2 * at], nodes[2 * at + 1]);
+        }
+        Self { limits, nodes }
+    }
+
+    fn leaf(&self, limit: Mfn) -> usize {
+        self.nodes.len() / 2 + self.limits.partition_point(|bound| *bound < limit)
     }
 
     /// What a domain with this limit could have: no more than is left under any higher limit.
     fn left(&self, limit: Mfn) -> u64 {
-        let bounds = self.0.iter().filter(|(bound, _)| *bound >= limit);
-        bounds.map(|(_, left)| *left).min().unwrap_or(0)
+        let mut at = self.leaf(limit);
+        let mut from = self.nodes[at];
+        while at > 1 {
+            let sibling = self.nodes[at ^ 1];
+            if at.is_multiple_of(2) {
+                from = Node::of(from, sibling);
+            } else {
+                from.least += sibling.sum;
+                from.sum += sibling.sum;
+            }
+            at /= 2;
+        }
+        u64::try_from(from.least).unwrap_or(0)
     }
 
     fn take(&mut self, limit: Mfn, frames: u64) {
-        for (_, left) in self.0.iter_mut().filter(|(bound, _)| *bound >= limit) {
-            *left = left.saturating_sub(frames);
+        let mut at = self.leaf(limit);
+        let less = i64::try_from(frames).unwrap_or(i64::MAX);
+        self.nodes[at] = Node::leaf(self.nodes[at].sum.saturating_sub(less));
+        while at > 1 {
+            at /= 2;
+            self.nodes[at] = Node::of(self.nodes[2 * at], self.nodes[2 * at + 1]);
         }
     }
 }
@@ -388,4 +447,32 @@ pub(crate) fn beyond_layout(
     let why = String::from("a domain that isn't direct-mapped sees its RAM at fixed addresses");
     let help = format!("memory = \"{most}\" or less, or direct-map = true");
     report.error(Code::BeyondGuestLayout, &[index], sides, why, help);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// What is left below a limit is what is left of the narrowest limit from it on.
+        #[test]
+        fn room_is_that_of_the_narrowest_limit(
+            lefts in prop::collection::vec(0_u64..1000, 1..20),
+            steps in prop::collection::vec((0_usize..20, 0_u64..200), 0..40),
+        ) {
+            let limits: Vec<Mfn> = (0..lefts.len() as u64).map(Mfn::new).collect();
+            let mut room = Room::of(limits.clone(), lefts.iter().copied());
+            let mut flat = lefts;
+            for (at, frames) in steps {
+                let at = at % flat.len();
+                let least = flat[at..].iter().copied().min().unwrap_or(0);
+                prop_assert_eq!(room.left(limits[at]), least);
+                if frames <= least {
+                    room.take(limits[at], frames);
+                    flat[at..].iter_mut().for_each(|left| *left -= frames);
+                }
+            }
+        }
+    }
 }

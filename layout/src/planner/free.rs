@@ -15,6 +15,8 @@ pub(crate) struct FreeList {
     by_size: BTreeSet<(u64, u64)>,
     /// Extents above the limit, highest first.
     waiting: Vec<MfnRange>,
+    /// Where the last limit cut an extent in two.
+    cut_off: Option<Mfn>,
 }
 
 impl FreeList {
@@ -25,6 +27,7 @@ impl FreeList {
             by_start: BTreeSet::new(),
             by_size: BTreeSet::new(),
             waiting,
+            cut_off: None,
         }
     }
 
@@ -32,10 +35,15 @@ impl FreeList {
     pub(crate) fn raise(&mut self, limit: Mfn) {
         while let Some(next) = self.waiting.pop() {
             let split = next.end().min(limit.max(next.start()));
-            if next.start() < split {
-                self.give(MfnRange::between(next.start(), split));
+            let below = MfnRange::between(next.start(), split);
+            // Only what an earlier limit cut off has a neighbour.
+            if self.cut_off == Some(next.start()) {
+                self.give(below);
+            } else {
+                self.insert(below);
             }
             if split < next.end() {
+                self.cut_off = Some(split);
                 self.waiting.push(MfnRange::between(split, next.end()));
                 return;
             }

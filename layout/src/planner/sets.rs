@@ -1,5 +1,5 @@
 //! Sorted lists of disjoint machine frame ranges, and arithmetic on them. Each range of the
-//! first list costs a binary search in the second.
+//! first list costs as many steps as the logarithm of how far the second list has moved on.
 
 use alloc::vec::Vec;
 
@@ -60,12 +60,25 @@ pub(crate) fn normalise_bytes(mut ranges: Vec<MachineRange>) -> Vec<MachineRange
     joined
 }
 
+/// The first place at or after `first` whose range ends above `start`. Two long lists that are
+/// gone through side by side cost no search in all of either.
+fn skip_until(ranges: &[MfnRange], first: usize, start: Mfn) -> usize {
+    let ends_below = |range: &MfnRange| range.end() <= start;
+    let (mut low, mut step) = (first, 1);
+    while ranges.get(low + step - 1).is_some_and(ends_below) {
+        low += step;
+        step *= 2;
+    }
+    let high = ranges.len().min(low + step);
+    low + ranges[low..high].partition_point(ends_below)
+}
+
 /// What is in `from` and not in `without`. Both must be normalised, so is the result.
 pub(crate) fn subtract(from: &[MfnRange], without: &[MfnRange]) -> Vec<MfnRange> {
     let mut left = Vec::with_capacity(from.len() + without.len());
     let mut first = 0;
     for range in from {
-        first += without[first..].partition_point(|hole| hole.end() <= range.start());
+        first = skip_until(without, first, range.start());
         let mut start = range.start();
         for hole in without[first..]
             .iter()
@@ -93,7 +106,7 @@ pub(crate) fn intersect(one: &[MfnRange], other: &[MfnRange]) -> Vec<MfnRange> {
     let mut both = Vec::new();
     let mut first = 0;
     for range in one {
-        first += other[first..].partition_point(|candidate| candidate.end() <= range.start());
+        first = skip_until(other, first, range.start());
         let near = other[first..]
             .iter()
             .take_while(|candidate| candidate.start() < range.end());

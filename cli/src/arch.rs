@@ -8,8 +8,8 @@ use layout::Architecture;
 /// How the hypervisor's file says what it takes in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ImageForm {
-    /// The header of an arm64 Image.
-    Arm64Image,
+    /// The header of an Image, as arm64 and RISC-V have it.
+    Image,
     /// The program headers of an ELF file, linked where it runs.
     Elf,
 }
@@ -41,6 +41,17 @@ pub struct ModelWords {
     pub words: &'static [&'static str],
 }
 
+/// RAM of a machine's firmware.
+#[derive(Clone, Copy, Debug)]
+pub struct Firmware {
+    /// The machines, as [`MachineWords::family`] names them.
+    pub family: &'static str,
+    /// Its first address.
+    pub start: u64,
+    /// Bytes.
+    pub size: u64,
+}
+
 /// An architecture.
 #[derive(Debug)]
 pub struct Arch {
@@ -48,6 +59,8 @@ pub struct Arch {
     pub name: &'static str,
     /// The planner's name for it.
     pub architecture: Architecture,
+    /// Whether there is a hypervisor for it; if not, its systems are planned and can't be booted.
+    pub boots: bool,
     /// The hypervisor's file among the build products.
     pub hypervisor: &'static str,
     /// How that file says what it takes.
@@ -64,6 +77,9 @@ pub struct Arch {
     pub features: &'static [&'static str],
     /// Additions to `-cpu` for single models.
     pub models: &'static [ModelWords],
+    /// RAM that QEMU's firmware keeps, which QEMU's own tree doesn't say: it is written into the tree that QEMU is
+    /// handed.
+    pub firmware: Option<Firmware>,
     /// More arguments for QEMU, before the manifest's own.
     pub arguments: &'static [&'static str],
     /// `-accel` for more than one CPU, unless somebody names an accelerator.
@@ -71,12 +87,13 @@ pub struct Arch {
 }
 
 /// The architectures that the command plans for.
-static ARCHITECTURES: [Arch; 2] = [
+static ARCHITECTURES: [Arch; 3] = [
     Arch {
         name: "aarch64",
         architecture: Architecture::Aarch64,
+        boots: true,
         hypervisor: "hypervisor.bin",
-        image: ImageForm::Arm64Image,
+        image: ImageForm::Image,
         description: DescriptionForm::Tree,
         guest_description: "device tree",
         starter: ("virt,gic-version=3", "cortex-a57"),
@@ -87,12 +104,14 @@ static ARCHITECTURES: [Arch; 2] = [
         }],
         features: &[],
         models: &[],
+        firmware: None,
         arguments: &[],
         accelerator: None,
     },
     Arch {
         name: "x86_64",
         architecture: Architecture::X86_64,
+        boots: true,
         hypervisor: "hypervisor.elf",
         image: ImageForm::Elf,
         description: DescriptionForm::Capture,
@@ -123,10 +142,33 @@ static ARCHITECTURES: [Arch; 2] = [
                 words: &["+invtsc", "x-force-features=on"],
             },
         ],
+        firmware: None,
         arguments: &["-nodefaults"],
         // With a thread for each CPU QEMU 10.0 can fail an assertion (`iotlb_to_section`) when one
         // CPU moves a BAR while another reaches a device, as Linux does at boot.
         accelerator: Some("tcg,thread=single"),
+    },
+    Arch {
+        name: "riscv64",
+        architecture: Architecture::Riscv64,
+        boots: false,
+        hypervisor: "hypervisor.bin",
+        image: ImageForm::Image,
+        description: DescriptionForm::Tree,
+        guest_description: "device tree",
+        starter: ("virt", "rv64"),
+        machines: &[],
+        // The hypervisor extension.
+        features: &["h=true"],
+        models: &[],
+        // OpenSBI lies below what it starts, and writes its own part into the tree only as it runs.
+        firmware: Some(Firmware {
+            family: "virt",
+            start: 0x8000_0000,
+            size: 2 << 20,
+        }),
+        arguments: &[],
+        accelerator: None,
     },
 ];
 
@@ -162,7 +204,11 @@ mod tests {
         for form in [DescriptionForm::Tree, DescriptionForm::Capture] {
             assert_eq!(Arch::of_description(form).description, form);
         }
-        for architecture in [Architecture::Aarch64, Architecture::X86_64] {
+        for architecture in [
+            Architecture::Aarch64,
+            Architecture::X86_64,
+            Architecture::Riscv64,
+        ] {
             assert_eq!(Arch::of_host(architecture).architecture, architecture);
             assert_eq!(Arch::of_host(architecture).name, architecture.as_str());
         }

@@ -60,6 +60,15 @@ pub fn with_seed(blob: &[u8]) -> Result<Vec<u8>, EditError> {
     edit::with_properties(&tree, "chosen", &properties, MAX_BYTES).map_err(EditError::Write)
 }
 
+/// The tree with `size` bytes from `start` on reserved, which its firmware keeps.
+///
+/// # Errors
+/// See [`EditError`].
+pub fn with_reservation(blob: &[u8], start: u64, size: u64) -> Result<Vec<u8>, EditError> {
+    let tree = Tree::read(blob).map_err(EditError::Read)?;
+    edit::with_reservation(&tree, start, size, MAX_BYTES).map_err(EditError::Write)
+}
+
 /// The tree with these banks of memory beside those that it has.
 ///
 /// # Errors

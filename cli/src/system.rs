@@ -104,6 +104,9 @@ impl System {
         if purpose == Purpose::Xen {
             xen_dts::check_host(arch.architecture, findings)?;
         }
+        if !arch.boots && purpose == Purpose::Boot {
+            return Err(findings.give_up(no_hypervisor(arch, Severity::Error), Exit::Conflicts));
+        }
         let mut loaded = manifest
             .load_files(arch.architecture)
             .map_err(|error| findings.give_up(container_failed(&error), Exit::Conflicts))?;
@@ -344,6 +347,10 @@ fn find_hypervisor(
 ) -> Result<Option<Hypervisor>, Exit> {
     match Hypervisor::find(args.hypervisor.as_deref(), arch) {
         Ok(found) => Ok(Some(found)),
+        Err(_) if !arch.boots && args.hypervisor.is_none() => {
+            findings.add(no_hypervisor(arch, Severity::Warning));
+            Ok(None)
+        }
         Err(missing) if !needed && args.hypervisor.is_none() => {
             findings.add(Diagnostic {
                 severity: Severity::Warning,
@@ -353,6 +360,19 @@ fn find_hypervisor(
             Ok(None)
         }
         Err(missing) => Err(findings.give_up(missing, Exit::Unreadable)),
+    }
+}
+
+/// Of an architecture whose systems can't be booted.
+fn no_hypervisor(arch: &Arch, severity: Severity) -> Diagnostic {
+    let message = format!(
+        "there is no hypervisor for {} yet: its systems are planned only",
+        arch.name
+    );
+    Diagnostic {
+        severity,
+        ..Diagnostic::error("not-built-yet", message)
+            .with_help("`check`, `plan`, `explain` and `diff` work")
     }
 }
 

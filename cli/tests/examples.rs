@@ -16,7 +16,7 @@ const MIB: u64 = 1 << 20;
 struct Example {
     name: String,
     folder: tempfile::TempDir,
-    hypervisor: String,
+    hypervisor: Option<String>,
 }
 
 impl Example {
@@ -35,6 +35,8 @@ impl Example {
         }
         let (kernel, hypervisor) = match name {
             "qemu-x86_64" => ("kernel.elf", "hypervisor.elf"),
+            // There is no hypervisor for it yet.
+            "qemu-riscv64" => ("kernel-riscv64", ""),
             _ => ("kernel", "hypervisor.bin"),
         };
         for domain in manifest["domain"].as_array().unwrap() {
@@ -46,21 +48,31 @@ impl Example {
             }
         }
         std::fs::write(folder.path().join("system.toml"), text).unwrap();
+        let hypervisor = (!hypervisor.is_empty()).then(|| format!("{TESTS}/files/{hypervisor}"));
         Some(Self {
             name: name.to_owned(),
             folder,
-            hypervisor: format!("{TESTS}/files/{hypervisor}"),
+            hypervisor,
         })
     }
 
     fn terrane(&self, arguments: &[&str]) -> String {
+        let tree = match self.name.as_str() {
+            "qemu-riscv64" => "virt-riscv64-2g",
+            _ => "virt-2g",
+        };
         let output = Command::new(env!("CARGO_BIN_EXE_terrane"))
             .args(arguments)
             .current_dir(self.folder.path())
-            .env("TERRANE_HYPERVISOR", &self.hypervisor)
+            .args(
+                self.hypervisor
+                    .iter()
+                    .flat_map(|path| ["--hypervisor", path]),
+            )
             .env("TERRANE_QEMU_AARCH64", format!("{TESTS}/fake-qemu.sh"))
             .env("TERRANE_QEMU_X86_64", format!("{TESTS}/fake-qemu.sh"))
-            .env("FAKE_TREE", format!("{TESTS}/hosts/virt-2g.dtb"))
+            .env("TERRANE_QEMU_RISCV64", format!("{TESTS}/fake-qemu.sh"))
+            .env("FAKE_TREE", format!("{TESTS}/hosts/{tree}.dtb"))
             .env("FAKE_CAPTURE", format!("{TESTS}/hosts/q35-2g.json"))
             .env("XDG_CACHE_HOME", self.folder.path().join("cache"))
             .output()
@@ -240,6 +252,17 @@ fn qemu_aarch64() {
     let plan = Example::new("qemu-aarch64").unwrap().plan();
     assert!(plan.is_direct("guest") && plan.has("guest", "/pl061@9030000"));
     assert!(plan.bytes("control") > GIB + 700 * MIB);
+}
+
+#[test]
+fn qemu_riscv64() {
+    let plan = Example::new("qemu-riscv64").unwrap().plan();
+    assert!(plan.is_direct("guest") && plan.has("guest", "/soc/rtc@101000"));
+    assert!(plan.bytes("control") > GIB + 700 * MIB);
+    // OpenSBI's.
+    for name in ["control", "guest"] {
+        assert_eq!(plan.below(name, 0x8020_0000), 0);
+    }
 }
 
 #[test]

@@ -2,8 +2,8 @@
 //! hypervisor both do.
 
 use layout::{
-    BootKind, Capabilities, DomainRequest, KernelRequest, Located, MachineAddress, MachineRange,
-    MemoryRequest, ModuleRequest, Origin, SystemRequest,
+    Architecture, BootKind, Capabilities, DomainRequest, KernelRequest, Located, MachineAddress,
+    MachineRange, MemoryRequest, ModuleRequest, Origin, SystemRequest,
 };
 use terrane_manifest::container::{self, Container, Shape};
 use terrane_manifest::image::Image;
@@ -29,7 +29,7 @@ fn kernel() -> Vec<u8> {
 
 /// A container with one hardware domain that takes all memory.
 fn pack(kernel: &[u8], ramdisk: &[u8]) -> Vec<u8> {
-    let image = Image::read(kernel, kernel.len() as u64).unwrap();
+    let image = Image::read(kernel, kernel.len() as u64, Architecture::Aarch64).unwrap();
     let shapes = [
         Shape {
             file_size: kernel.len() as u64,

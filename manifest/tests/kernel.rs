@@ -3,9 +3,12 @@
 
 use std::io::Write;
 
+use layout::Architecture;
 use proptest::prelude::*;
 use terrane_manifest::image::ImageError;
-use terrane_manifest::kernel::{KernelError, Wrapper, unwrap_arm64, unwrap_bounded};
+use terrane_manifest::kernel::{KernelError, Wrapper, unwrap_bounded, unwrap_image};
+
+const HOST: Architecture = Architecture::Aarch64;
 
 /// A plain kernel of 64 KiB that compresses neither very well nor very badly.
 fn image() -> Vec<u8> {
@@ -74,7 +77,7 @@ const STREAMS: [Wrapper; 5] = [
 
 #[test]
 fn a_plain_kernel_stays_as_it_is() {
-    let kernel = unwrap_arm64(image()).unwrap();
+    let kernel = unwrap_image(image(), HOST).unwrap();
     assert_eq!((kernel.bytes, kernel.wrappers), (image(), vec![]));
     assert_eq!(kernel.image.memory_size, 0x2_0000);
 }
@@ -82,7 +85,7 @@ fn a_plain_kernel_stays_as_it_is() {
 #[test]
 fn every_wrapper_comes_off() {
     for wrapper in STREAMS {
-        let kernel = unwrap_arm64(wrap(wrapper, &image())).unwrap();
+        let kernel = unwrap_image(wrap(wrapper, &image()), HOST).unwrap();
         assert!(kernel.bytes == image(), "{wrapper}");
         assert_eq!(kernel.wrappers, [wrapper]);
     }
@@ -91,7 +94,7 @@ fn every_wrapper_comes_off() {
 #[test]
 fn efi_zboot_comes_off_around_each() {
     for wrapper in STREAMS {
-        let kernel = unwrap_arm64(wrap(Wrapper::EfiZboot, &wrap(wrapper, &image()))).unwrap();
+        let kernel = unwrap_image(wrap(Wrapper::EfiZboot, &wrap(wrapper, &image())), HOST).unwrap();
         assert!(kernel.bytes == image(), "{wrapper}");
         assert_eq!(kernel.wrappers, [Wrapper::EfiZboot, wrapper]);
     }
@@ -100,16 +103,16 @@ fn efi_zboot_comes_off_around_each() {
 #[test]
 fn what_is_no_kernel_is_refused() {
     assert_eq!(
-        unwrap_arm64(vec![0; 4096]),
-        Err(KernelError::Image(ImageError::NotAnImage))
+        unwrap_image(vec![0; 4096], HOST),
+        Err(KernelError::Image(ImageError::NotAnImage(HOST)))
     );
     assert_eq!(
-        unwrap_arm64(Vec::new()),
-        Err(KernelError::Image(ImageError::NotAnImage))
+        unwrap_image(Vec::new(), HOST),
+        Err(KernelError::Image(ImageError::NotAnImage(HOST)))
     );
     let stored = wrap(Wrapper::EfiZboot, &image());
     assert!(matches!(
-        unwrap_arm64(stored),
+        unwrap_image(stored, HOST),
         Err(KernelError::Damaged {
             wrapper: Wrapper::EfiZboot,
             ..
@@ -119,7 +122,7 @@ fn what_is_no_kernel_is_refused() {
         let mut cut = wrap(wrapper, &image());
         cut.truncate(cut.len() / 2);
         assert!(
-            matches!(unwrap_arm64(cut), Err(KernelError::Damaged { .. })),
+            matches!(unwrap_image(cut, HOST), Err(KernelError::Damaged { .. })),
             "{wrapper}"
         );
     }

@@ -6,7 +6,7 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use layout::{MachineAddress, MachineRange};
+use layout::{Architecture, MachineAddress, MachineRange};
 use manifest::image::{HEADER_BYTES, Image};
 
 use crate::arch::{Arch, ImageForm};
@@ -36,7 +36,7 @@ impl Footprint {
     /// The footprint of an image that isn't there.
     pub fn assumed(form: ImageForm) -> Self {
         match form {
-            ImageForm::Arm64Image => Self::Movable {
+            ImageForm::Image => Self::Movable {
                 bytes: ASSUMED_BYTES,
                 text_offset: 0,
             },
@@ -80,7 +80,7 @@ impl Hypervisor {
             })?;
         let bytes = fs::read(&path).map_err(|error| diagnostics::unreadable(&path, &error))?;
         let footprint = match arch.image {
-            ImageForm::Arm64Image => movable(&bytes),
+            ImageForm::Image => movable(&bytes, arch.architecture),
             ImageForm::Elf => elf::range(&bytes).map(Footprint::Linked),
         }
         .map_err(|reason| {
@@ -123,10 +123,10 @@ fn has_multiboot2(image: &[u8]) -> bool {
     })
 }
 
-fn movable(bytes: &[u8]) -> Result<Footprint, String> {
+fn movable(bytes: &[u8], architecture: Architecture) -> Result<Footprint, String> {
     let header = bytes.get(..HEADER_BYTES).unwrap_or(bytes);
     let size = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-    let image = Image::read(header, size).map_err(|error| error.to_string())?;
+    let image = Image::read(header, size, architecture).map_err(|error| error.to_string())?;
     Ok(Footprint::Movable {
         bytes: image.memory_size,
         text_offset: image.text_offset,

@@ -51,17 +51,19 @@ fn memory(bytes: u64) -> String {
 }
 
 fn machine_option(arch: &Arch, said: &str) -> String {
-    let name = said.split(',').next().unwrap_or_default();
-    let of_family = |family: &str| {
-        name.strip_prefix(family)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
-    };
     let words = arch
         .machines
         .iter()
-        .filter(|words| of_family(words.family))
+        .filter(|words| is_of_family(said, words.family))
         .flat_map(|words| words.words);
     completed(said, words)
+}
+
+/// Whether a `-machine` option names a machine of this family: the name, or a version of it.
+pub fn is_of_family(option: &str, family: &str) -> bool {
+    let name = option.split(',').next().unwrap_or_default();
+    name.strip_prefix(family)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
 }
 
 fn cpu_option(arch: &Arch, said: &str) -> String {

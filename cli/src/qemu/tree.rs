@@ -7,9 +7,11 @@
 use std::fs;
 use std::process::Stdio;
 
+use super::arguments::is_of_family;
 use super::{Failure, Machine, cache};
+use crate::arch::Firmware;
 use crate::diagnostics::Diagnostic;
-use crate::host_tree;
+use crate::host_tree::{self, EditError};
 
 impl Machine {
     /// The machine's own device tree, packed, with room for the container's place and for a seed
@@ -18,10 +20,11 @@ impl Machine {
     /// # Errors
     /// See [`Failure`].
     pub fn host_tree(&self) -> Result<Vec<u8>, Failure> {
-        cache::cached(&self.tree_name(b"host, seed"), || {
+        cache::cached(&self.tree_name(b"host, seed, firmware"), || {
             let tree = self.dump(None)?;
             let tree = host_tree::with_container(&tree, 0, 0);
             tree.and_then(|tree| host_tree::with_seed(&tree))
+                .and_then(|tree| self.with_firmware(tree))
                 .map_err(|error| {
                     Failure::Io(Diagnostic::error(
                         "tree-invalid",
@@ -29,6 +32,14 @@ impl Machine {
                     ))
                 })
         })
+    }
+
+    fn with_firmware(&self, tree: Vec<u8>) -> Result<Vec<u8>, EditError> {
+        let ours = |firmware: &Firmware| is_of_family(&self.spec.machine, firmware.family);
+        match self.arch.firmware.filter(ours) {
+            Some(Firmware { start, size, .. }) => host_tree::with_reservation(&tree, start, size),
+            None => Ok(tree),
+        }
     }
 
     /// What the hypervisor finds in memory when `tree` is handed to QEMU by `-dtb`.

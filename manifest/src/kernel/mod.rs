@@ -1,8 +1,8 @@
 //! Kernel files on the workstation: whatever they are wrapped in is taken off.
 //!
 //! gzip, xz, zstd, lz4 (frames, and the legacy format that Linux's build uses), and two wrappers of any of them:
-//! arm64's EFI-zboot and x86's bzImage. What comes out is bounded, so that a small file can't fill the memory. An
-//! arm64 kernel is then what it was before it was wrapped; an x86 one is an ELF file, which [`elf`] makes flat.
+//! EFI-zboot and x86's bzImage. What comes out is bounded, so that a small file can't fill the memory. An
+//! `Image` is then what it was before it was wrapped; an x86 one is an ELF file, which [`elf`] makes flat.
 //!
 //! Sources: Linux, drivers/firmware/efi/libstub/zboot-header.S (the wrapper's fields); lz4, doc/lz4_Frame_format.md
 //! ("Legacy frame"); the magic numbers of each format's specification.
@@ -15,6 +15,8 @@ use std::io::Read;
 
 use liblzma::read::XzDecoder;
 use liblzma::stream::Stream;
+
+use layout::Architecture;
 
 use crate::image::{Image, ImageError};
 
@@ -78,7 +80,7 @@ pub enum KernelError {
     },
     /// More than four wrappers around each other.
     TooManyLayers,
-    /// What came out is no arm64 `Image`.
+    /// What came out is no `Image` of the host's architecture.
     Image(ImageError),
     /// What came out is no ELF file that an x86 domain can start from.
     Elf(elf::ElfError),
@@ -111,13 +113,13 @@ pub struct Kernel {
     pub wrappers: Vec<Wrapper>,
 }
 
-/// Takes off what is wrapped around an arm64 kernel.
+/// Takes off what is wrapped around an `Image`, the kernel of an arm64 or riscv64 host.
 ///
 /// # Errors
 /// See [`KernelError`].
-pub fn unwrap_arm64(file: Vec<u8>) -> Result<Kernel, KernelError> {
+pub fn unwrap_image(file: Vec<u8>, host: Architecture) -> Result<Kernel, KernelError> {
     let (bytes, wrappers) = unwrap_bounded(file, MAX_BYTES)?;
-    let image = Image::read(&bytes, bytes.len() as u64).map_err(KernelError::Image)?;
+    let image = Image::read(&bytes, bytes.len() as u64, host).map_err(KernelError::Image)?;
     Ok(Kernel {
         bytes,
         image,

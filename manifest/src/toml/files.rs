@@ -15,7 +15,7 @@ use crate::image::{HEADER_BYTES, IMAGE_ALIGNMENT};
 use crate::kernel;
 use crate::origin::Position;
 use crate::tree::blob::{Tree, TreeError};
-use crate::tree::system::{self, HostDescription, Modules, System, kernel_request};
+use crate::tree::system::{self, HostDescription, Modules, System};
 use crate::tree::writer::TooLarge;
 
 /// A manifest with the files that it names, and their places in the container.
@@ -64,7 +64,7 @@ struct Payload {
     role: Role,
     bytes: Vec<u8>,
     shape: Shape,
-    /// What its place must be, if its first bytes don't tell.
+    /// What a kernel asks of its place.
     kernel: Option<KernelRequest>,
     origin: Origin,
 }
@@ -183,14 +183,11 @@ impl Payload {
     }
 
     fn kernel_request(&self, module: MachineRange) -> Option<KernelRequest> {
-        match &self.kernel {
-            Some(kernel) => Some(KernelRequest {
-                module,
-                origin: self.origin,
-                ..kernel.clone()
-            }),
-            None => kernel_request(module, &self.header()?, self.origin).ok(),
-        }
+        self.kernel.as_ref().map(|kernel| KernelRequest {
+            module,
+            origin: self.origin,
+            ..kernel.clone()
+        })
     }
 }
 
@@ -224,7 +221,7 @@ fn read(role: Role, path: &Path, architecture: Architecture) -> Result<File, (Co
     let kernel = match architecture {
         Architecture::X86_64 => kernel::unwrap_x86(bytes).map(x86_kernel),
         Architecture::Aarch64 | Architecture::Riscv64 => {
-            kernel::unwrap_arm64(bytes).map(arm64_kernel)
+            kernel::unwrap_image(bytes, architecture).map(image_kernel)
         }
     };
     kernel.map_err(|error| {
@@ -233,7 +230,7 @@ fn read(role: Role, path: &Path, architecture: Architecture) -> Result<File, (Co
     })
 }
 
-fn arm64_kernel(kernel: kernel::Kernel) -> File {
+fn image_kernel(kernel: kernel::Kernel) -> File {
     let shape = Shape {
         file_size: kernel.bytes.len() as u64,
         memory_size: kernel.image.memory_size,
@@ -242,14 +239,17 @@ fn arm64_kernel(kernel: kernel::Kernel) -> File {
         bounds: None,
     };
     File {
+        kernel: Some(kernel.image.request(nowhere(), Origin::NONE)),
         bytes: kernel.bytes,
         shape,
-        kernel: None,
     }
 }
 
+fn nowhere() -> MachineRange {
+    MachineRange::saturating(MachineAddress::new(0), 0)
+}
+
 fn x86_kernel(kernel: kernel::elf::Flat) -> File {
-    let nowhere = MachineRange::saturating(MachineAddress::new(0), 0);
     let bounds = (kernel.bounds.start().raw(), kernel.bounds.end().raw());
     File {
         shape: Shape {
@@ -259,7 +259,7 @@ fn x86_kernel(kernel: kernel::elf::Flat) -> File {
             offset: kernel.text_offset,
             bounds: Some(bounds),
         },
-        kernel: Some(kernel.request(nowhere, Origin::NONE)),
+        kernel: Some(kernel.request(nowhere(), Origin::NONE)),
         bytes: kernel.bytes,
     }
 }
@@ -305,8 +305,11 @@ impl Manifest {
             (Code::KernelFile, _, Architecture::X86_64) => {
                 "name a Linux bzImage or vmlinux, or an ELF64 file with a PVH note, plain or compressed"
             }
-            (Code::KernelFile, ..) => {
+            (Code::KernelFile, _, Architecture::Aarch64) => {
                 "name an arm64 Image, plain, compressed or as an EFI zboot image"
+            }
+            (Code::KernelFile, _, Architecture::Riscv64) => {
+                "name a riscv64 Image, plain, compressed or as an EFI zboot image"
             }
             (Code::TreeInvalid, ..) => "name a device tree blob, as dtc writes it",
             _ => return self.help_for_missing(path, role),

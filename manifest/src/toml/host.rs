@@ -181,19 +181,7 @@ impl Reader<'_> {
     }
 
     fn check_architecture(&mut self, arch: &str, span: std::ops::Range<usize>) {
-        if ["aarch64", "x86_64"].contains(&arch) {
-            return;
-        }
-        if ARCHITECTURES.contains(&arch) {
-            let why = format!("Terrane doesn't run on {arch} yet");
-            self.problem(
-                Code::NotBuiltYet,
-                span,
-                "this architecture",
-                why,
-                "use \"aarch64\" or \"x86_64\"",
-            );
-        } else {
+        if !ARCHITECTURES.contains(&arch) {
             let why = format!("there is no architecture \"{arch}\"");
             let help = one_of(arch, ARCHITECTURES.into_iter());
             self.problem(Code::ValueInvalid, span, "not known", why, help);

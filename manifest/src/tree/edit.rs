@@ -46,6 +46,22 @@ pub fn with_properties(
     writer.finish(tree.reservations(), limit)
 }
 
+/// The tree with `size` bytes from `start` on in its memory reservation block (Devicetree Specification v0.4, 5.3) too.
+///
+/// # Errors
+/// The result would take more than `limit` bytes.
+pub fn with_reservation(
+    tree: &Tree<'_>,
+    start: u64,
+    size: u64,
+    limit: usize,
+) -> Result<Vec<u8>, TooLarge> {
+    let mut writer = Writer::new();
+    copy(&mut writer, tree.root());
+    let reservations = [tree.reservations(), &[(start, size)]].concat();
+    writer.finish(&reservations, limit)
+}
+
 fn write_properties(writer: &mut Writer, properties: &[(&str, &[u8])]) {
     for (name, value) in properties {
         writer.bytes(name, value);
@@ -93,6 +109,11 @@ mod tests {
                 && edited.find("/memory").is_some()
         );
         assert_eq!(edited.reservations(), [(1, 2)]);
+
+        let reserved = with_reservation(&tree, 0x1000, 0x2000, 4096).unwrap();
+        let reserved = Tree::read(&reserved).unwrap();
+        assert_eq!(reserved.reservations(), [(1, 2), (0x1000, 0x2000)]);
+        assert!(reserved.find("/chosen/inner").is_some());
 
         let made = with_properties(&tree, "made", &[("x", b"")], 4096).unwrap();
         assert!(Tree::read(&made).unwrap().find("/made").unwrap().has("x"));

@@ -2,7 +2,7 @@
 
 use alloc::string::String;
 
-use layout::DomainRequest;
+use layout::{Architecture, DomainRequest};
 
 use crate::pc;
 use crate::tree::blob::{Node, Tree};
@@ -30,6 +30,13 @@ impl<'r> From<&'r pc::Description> for HostDescription<'r, '_> {
 }
 
 impl HostDescription<'_, '_> {
+    pub(super) fn architecture(&self) -> Architecture {
+        match self {
+            Self::Tree(tree) => host::architecture(tree),
+            Self::Pc(_) => Architecture::X86_64,
+        }
+    }
+
     /// The path of the UART that this name stands for, or without a name of the host's own console.
     pub(super) fn console(&self, named: Option<&str>) -> Option<String> {
         match self {

@@ -1,6 +1,6 @@
 //! What a kernel's module says of its place: by properties of its node, else by its header.
 //!
-//! An arm64 Image tells in its first bytes. What an ELF file told is lost in the flat image that the container holds:
+//! An Image tells in its first bytes. What an ELF file told is lost in the flat image that the container holds:
 //! there the workstation writes it down as properties.
 
 use alloc::borrow::ToOwned;
@@ -8,8 +8,9 @@ use alloc::format;
 
 use layout::{Code, GuestAddress, GuestRange, KernelRequest, MachineRange, Origin};
 
+use super::property;
 use super::read::Reader;
-use super::{kernel_request, property};
+use crate::image::Image;
 use crate::tree::blob::{Cells, Node};
 use crate::tree::writer::Writer;
 
@@ -44,11 +45,12 @@ impl Reader<'_, '_> {
             return self.described_kernel(node, module, origin);
         }
         let header = (self.header)(module).ok_or("nothing can be read there".to_owned());
-        let request = header.and_then(|header| {
-            kernel_request(module, &header, origin).map_err(|error| format!("{error}"))
+        let image = header.and_then(|header| {
+            let image = Image::read(&header, module.size(), self.host.architecture());
+            image.map_err(|error| format!("{error}"))
         });
-        match request {
-            Ok(kernel) => Some(kernel),
+        match image {
+            Ok(image) => Some(image.request(module, origin)),
             Err(why) => {
                 let what = format!("the kernel module at {module}");
                 self.problem(node, Code::KernelFile, &what, &why);

@@ -22,8 +22,7 @@ pub use host::HostDescription;
 pub use read::{Modules, System, read};
 pub use write::{DIGEST_LENGTH, write};
 
-use crate::image::{HEADER_BYTES, IMAGE_ALIGNMENT, Image, ImageError};
-use layout::{KernelRequest, MachineAddress, MachineRange, Origin};
+use layout::{MachineAddress, MachineRange};
 
 /// Properties of `/chosen` and of domain nodes that Xen's binding lacks.
 mod property {
@@ -159,27 +158,6 @@ mod property {
 
 /// The version of the `terrane,*` properties that this writes, and reads.
 pub const VERSION: u32 = 1;
-
-/// What an arm64 kernel asks for, from the first bytes of its module.
-///
-/// # Errors
-/// What is wrong with its header.
-pub fn kernel_request(
-    module: MachineRange,
-    header: &[u8; HEADER_BYTES],
-    origin: Origin,
-) -> Result<KernelRequest, ImageError> {
-    let image = Image::read(header, module.size())?;
-    Ok(KernelRequest {
-        module,
-        memory_size: image.memory_size,
-        alignment: IMAGE_ALIGNMENT,
-        text_offset: image.text_offset,
-        bounds: None,
-        entry: None,
-        origin,
-    })
-}
 
 fn moved(range: MachineRange, by: impl Fn(u64) -> Option<u64>) -> Option<MachineRange> {
     MachineRange::new(MachineAddress::new(by(range.start().raw())?), range.size())

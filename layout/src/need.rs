@@ -106,21 +106,21 @@ pub fn table_frames(host: &HostMap, domain: &DomainRequest) -> u64 {
     let identity = domain.identity();
     let named = count(domain.static_mem.len());
     let pieces = match domain.memory.value {
-        MemoryRequest::Rest => {
+        // What finds no single piece is spread over as many as the host has.
+        MemoryRequest::Rest | MemoryRequest::Size(_) => {
             let pieces = CUTS + count(host.ram.len()) + count(host.reserved.len());
             pieces.clamp(EXTENTS, count(MOST_EXTENTS))
         }
-        MemoryRequest::Size(_) | MemoryRequest::SumOfStatic => EXTENTS,
+        MemoryRequest::SumOfStatic => EXTENTS,
     };
     let extents = pieces.saturating_add(named).saturating_mul(TABLES_AT_EDGES);
-    // The whole of a bank that isn't congruent with its place in the guest takes 4 KiB leaves.
-    let odd = domain
-        .static_mem
-        .iter()
-        .filter(|range| range.start % REGION_UNIT != 0);
-    let odd = odd.map(|range| at_most_ram(host, range.size) / REGION_UNIT + 1);
-    let odd = odd.fold(0, u64::saturating_add);
-    let odd = if identity.is_direct_mapped() { 0 } else { odd };
+    // Of a range whose ends aren't superpages' the guest has the whole superpages first, and the ends
+    // joined behind them, which takes a table or two of 4 KiB leaves.
+    let odd = if identity.is_direct_mapped() {
+        0
+    } else {
+        2 * named
+    };
     let devices = if identity.is_hardware() {
         device_tables(host)
     } else {

@@ -131,6 +131,9 @@ fn without_preference(free: &mut FreeList, want: &Want<'_>, high: bool) -> Optio
         let part = spread(free, count.min(BOUNCE_FRAMES).min(most), Some(reach));
         if let Some(part) = part {
             let left = count - sets::total(&part);
+            if left == 0 {
+                return Some(part);
+            }
             let more = whole(free, left, high, Some(&below));
             if let Some(more) = more.or_else(|| spread(free, left, Some(&below))) {
                 return Some(sets::union(&part, &more));

@@ -11,6 +11,9 @@ use crate::conflict::Code;
 use crate::host::{ControllerKind, HostMap, Origin};
 use crate::request::{DomainRequest, SystemRequest};
 
+/// So many other domains are named when CPUs run out.
+const MOST_NAMED: usize = 8;
+
 /// For each domain its CPUs; empty for one that was refused before or is here.
 ///
 /// Named CPUs are given out first, whatever the order of the domains, so that a domain without
@@ -158,10 +161,9 @@ fn cpus_origin(domain: &DomainRequest) -> Origin {
 }
 
 /// The help if all CPUs are taken: one fewer for the domain that has most.
-fn fewer_elsewhere(request: &SystemRequest, owners: &[Option<usize>]) -> String {
-    let held = |index: usize| owners.iter().filter(|owner| **owner == Some(index)).count();
-    let most = (0..request.domains.len()).max_by_key(|index| held(*index));
-    match most.map(|index| (index, held(index))) {
+fn fewer_elsewhere(request: &SystemRequest, held: &[usize]) -> String {
+    let most = held.iter().enumerate().max_by_key(|(_, held)| **held);
+    match most {
         Some((index, held @ 2..)) => {
             let owner = name(index, &request.domains[index]);
             format!("cpus = {} for {owner}", held - 1)
@@ -252,15 +254,13 @@ fn free_cpus(
     if free.len() < count {
         let what = format!("{}, cpus = {count}", name(index, domain));
         let mut sides = vec![side(index, what, cpus_origin(domain))];
-        let others = request.domains.iter().enumerate();
-        let others = others.filter(|(other, _)| owners.contains(&Some(*other)));
-        sides.extend(others.map(|(other, domain)| {
-            let held = owners.iter().filter(|owner| **owner == Some(other)).count();
-            side(
-                other,
-                format!("{}, which has {held} CPUs", name(other, domain)),
-                cpus_origin(domain),
-            )
+        let mut held = vec![0; request.domains.len()];
+        owners.iter().flatten().for_each(|owner| held[*owner] += 1);
+        let others = request.domains.iter().enumerate().zip(&held);
+        let others = others.filter(|(_, held)| **held > 0).take(MOST_NAMED);
+        sides.extend(others.map(|((other, domain), held)| {
+            let what = format!("{}, which has {held} CPUs", name(other, domain));
+            side(other, what, cpus_origin(domain))
         }));
         report.error(
             Code::CpuShared,
@@ -272,7 +272,7 @@ fn free_cpus(
                 free.len()
             ),
             match free.len() {
-                0 => fewer_elsewhere(request, owners),
+                0 => fewer_elsewhere(request, &held),
                 left => format!("cpus = {left}"),
             },
         );

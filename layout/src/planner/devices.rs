@@ -8,8 +8,10 @@ use alloc::vec::Vec;
 
 use super::report::{Report, host_side, name, side};
 use super::shares;
+use crate::address::{Gfn, GfnRange};
 use crate::conflict::Code;
 use crate::host::{HostMap, Origin};
+use crate::plan::DomainPlan;
 use crate::request::SystemRequest;
 use crate::sort::sort_by_key;
 
@@ -101,6 +103,38 @@ pub(crate) fn assign(
     }
     shares::check(host, request, &paths, &assigned, console, report);
     assigned
+}
+
+/// Devices are shown at their machine addresses, where a domain that isn't direct-mapped may have its
+/// RAM.
+pub(crate) fn check_seen(
+    host: &HostMap,
+    request: &SystemRequest,
+    plan: &DomainPlan,
+    report: &mut Report,
+) {
+    if plan.identity.is_direct_mapped() {
+        return;
+    }
+    let domain = &request.domains[plan.index];
+    for device in plan.devices.iter().map(|at| &host.devices[*at]) {
+        let over = device.ranges.iter().find_map(|range| {
+            let frames = range.frames_touched();
+            let seen =
+                GfnRange::between(Gfn::new(frames.start().raw()), Gfn::new(frames.end().raw()));
+            let ram = plan.banks.iter().map(|bank| bank.guest());
+            Some((range, ram.into_iter().find(|ram| ram.overlaps(&seen))?))
+        });
+        let Some((range, ram)) = over else { continue };
+        let what = format!("{}, its RAM {}", name(plan.index, domain), ram.bytes());
+        let own = side(plan.index, what, domain.memory.origin);
+        let other = host_side(format!("{}, registers {range}", device.path), device.origin);
+        let why =
+            String::from("a domain finds its devices at the host's addresses, and has RAM there");
+        let help = String::from("less memory, or direct-map = true");
+        let sides = vec![own, other];
+        report.error(Code::OverlapDomainMmio, &[plan.index], sides, why, help);
+    }
 }
 
 /// The console's device, if the request names one and it is there.

@@ -7,6 +7,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use super::ground::{Ground, as_static, nearest_free};
+use super::modules::Wanted;
 use super::report::{Report, Size, host_side, name, side};
 use super::sets::{self, SUPERPAGE};
 use crate::address::{FRAME_SHIFT, MachineRange, MfnRange};
@@ -36,7 +37,8 @@ pub(crate) fn check(
         }
         let devices = assigned[index].iter().map(|at| &host.devices[*at]);
         let (behind, free): (Vec<&HostDevice>, Vec<&HostDevice>) = devices
-            .filter(|device| device.dma != Dma::None)
+            // Who gives a mask says that it does DMA.
+            .filter(|device| device.dma != Dma::None || mask(domain, device).is_some())
             .partition(|device| device.behind_iommu);
         let sides = |devices: &[&HostDevice]| {
             let origin = domain
@@ -66,7 +68,13 @@ pub(crate) fn check(
                 report.error(Code::DmaWithoutIommu, &[index], sides, why, help.clone());
             }
         }
-        if !behind.is_empty() && !domain.allow_dma_without_iommu {
+        if !behind.is_empty() && domain.allow_dma_without_iommu {
+            let why = String::from(
+                "the addresses that it tells a device aren't machine addresses, and the IOMMU before \
+                 it is left in bypass: DMA would reach memory that isn't the domain's",
+            );
+            report.warning(Code::DmaWithoutIommu, sides(&behind), why, help);
+        } else if !behind.is_empty() {
             let why = String::from(
                 "an IOMMU could translate its DMA, but no driver for one is built yet",
             );
@@ -301,8 +309,14 @@ impl Place<'_> {
                 return format!("memory-below = {}", below.end().address());
             }
             (MemoryRequest::Size(_), _) if self.domain.static_mem.is_empty() => {
-                let size = Size(largest.frames() << FRAME_SHIFT >> 20 << 20);
-                return format!("memory = \"{size}\" or less");
+                let bytes = largest.frames() << FRAME_SHIFT >> 20 << 20;
+                let wanted = Wanted::of(self.ground.host.architecture, self.domain);
+                if wanted.is_none_or(|wanted| bytes < wanted.comfortable_bytes()) {
+                    return String::from(
+                        "leave it out of devices: no free RAM that it reaches holds kernel, ramdisk and tree",
+                    );
+                }
+                return format!("memory = \"{}\" or less", Size(bytes));
             }
             _ => {}
         }

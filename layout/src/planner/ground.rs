@@ -108,6 +108,11 @@ pub(crate) fn registers(host: &HostMap) -> impl Iterator<Item = (MachineRange, &
         let one = move |range: &MachineRange| (*range, device.path.as_str(), device.origin);
         device.ranges.iter().map(one)
     });
+    devices.chain(own_registers(host))
+}
+
+/// The part of [`registers`] that the hypervisor drives, or leaves alone, and no domain has.
+pub(crate) fn own_registers(host: &HostMap) -> impl Iterator<Item = (MachineRange, &str, Origin)> {
     let iommus = host.iommus.iter().flat_map(|iommu| {
         let one = move |range: &MachineRange| (*range, iommu.path.as_str(), iommu.origin);
         iommu.ranges.iter().map(one)
@@ -115,7 +120,7 @@ pub(crate) fn registers(host: &HostMap) -> impl Iterator<Item = (MachineRange, &
     let controller = host.controller.ranges.iter();
     let controller =
         controller.map(|range| (*range, "the interrupt controller", host.controller.origin));
-    devices.chain(iommus).chain(controller)
+    iommus.chain(controller)
 }
 
 /// Every module of a request: the domain, what it is, where it lies, and who asks for it.

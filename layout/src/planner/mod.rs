@@ -111,13 +111,14 @@ impl<'a> Planner<'a> {
         let mut shares = self.shares_of_sized(&wants, sharing);
         self.place_static(&wanted, &statics, &sources, &mut shares);
 
-        let mut domains = self.domain_plans(shares, cpus, devices);
+        let mut domains = self.domain_plans(shares, cpus, devices, &kept);
         let taken = || {
             let banks = domains.iter().flat_map(|domain| &domain.banks);
             let taken = banks.map(plan::Bank::machine).chain([place.region]);
             sets::normalise(taken.collect())
         };
         for domain in &domains {
+            devices::check_seen(host, request, domain, &mut self.report);
             dma::check_reach(&self.ground, request, domain, &taken, &mut self.report);
         }
         domains.retain(|domain| !self.report.is_refused(domain.index));
@@ -152,7 +153,9 @@ impl<'a> Planner<'a> {
             kept.map(|(_, _, range, _)| range.frames_touched())
                 .collect(),
         );
-        sets::intersect(&kept, &self.ground.usable)
+        // The first MiB, too: else the hardware domain would have them.
+        let ram = sets::union(&self.ground.usable, &self.ground.low);
+        sets::intersect(&kept, &ram)
     }
 
     /// Frames with modules that may have to be read after some domain's RAM is written.
@@ -285,7 +288,9 @@ impl<'a> Planner<'a> {
         shares: Vec<Option<Share>>,
         cpus: Vec<Vec<u32>>,
         devices: Vec<Vec<usize>>,
+        kept: &[MfnRange],
     ) -> Vec<DomainPlan> {
+        let low = sets::subtract(&self.ground.low, kept);
         let mut ids = 1..=u16::MAX;
         let mut plans = Vec::new();
         for (index, ((share, cpus), devices)) in
@@ -302,7 +307,7 @@ impl<'a> Planner<'a> {
                 continue;
             };
             if identity.is_hardware() && identity.uses_host_layout() {
-                banks.splice(..0, guest::same_frames(&self.ground.low));
+                banks.splice(..0, guest::same_frames(&low));
             }
             if self.report.is_refused(index) {
                 continue;

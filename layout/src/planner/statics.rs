@@ -6,6 +6,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
+use core::cell::Cell;
 
 use super::ground::{
     Ground, as_static, hardware_only, largest_free, modules, nearest_free, registers,
@@ -13,7 +14,7 @@ use super::ground::{
 use super::index::Index;
 use super::report::{Report, Size, host_side, name, side};
 use super::sets::{self, SUPERPAGE, align_down, align_up};
-use crate::address::{FRAME_SHIFT, FRAME_SIZE, MachineAddress, MachineRange, MfnRange};
+use crate::address::{FRAME_SHIFT, FRAME_SIZE, MachineAddress, MachineRange, Mfn, MfnRange};
 use crate::conflict::{Code, Side};
 use crate::host::{BootKind, Origin};
 use crate::request::{DomainRequest, MemoryRequest, StaticRange, SystemRequest};
@@ -22,6 +23,8 @@ use crate::sort::sort_by_key;
 /// A range is compared with at most so many others that reach into it, and with so many
 /// devices: who repeats a mistake a thousand times needn't read a million conflicts.
 const MOST_REPEATS: usize = 8;
+/// For so many conflicts a better place is looked for, which takes a look at all free RAM.
+const MOST_HELPS: usize = 64;
 
 /// A well-formed range of a domain.
 struct Named {
@@ -66,6 +69,8 @@ pub(crate) fn check(
         named: &named,
         vacant,
         free,
+        contested: contested(&named),
+        helps: Cell::new(MOST_HELPS),
         register_index: Index::new(registers.iter().map(|it| touched(it.0))),
         registers,
         reserved_index: Index::new(reserved.map(|it| touched(it.range))),
@@ -100,6 +105,17 @@ fn unclaimed(
     let named = sets::normalise(named.iter().map(|one| one.range).collect());
     let free = sets::subtract(&vacant, &named);
     (vacant, free)
+}
+
+/// The frames that more than one of the ranges, sorted by start, names.
+fn contested(named: &[Named]) -> Vec<MfnRange> {
+    let mut reached = Mfn::new(0);
+    let shared = named.iter().map(|one| {
+        let shared = MfnRange::between(one.range.start(), one.range.end().min(reached));
+        reached = reached.max(one.range.end());
+        shared
+    });
+    sets::normalise(shared.collect())
 }
 
 pub(crate) fn stated_side(index: usize, domain: &DomainRequest, stated: &StaticRange) -> Side {
@@ -250,6 +266,10 @@ struct Check<'a> {
     vacant: Vec<MfnRange>,
     /// RAM on which nothing lies and that no range names.
     free: Vec<MfnRange>,
+    /// What more than one range names.
+    contested: Vec<MfnRange>,
+    /// How many more helps are looked for.
+    helps: Cell<usize>,
     /// Everything that has registers.
     registers: Vec<(MachineRange, &'a str, Origin)>,
     register_index: Index,
@@ -267,14 +287,16 @@ impl Check<'_> {
     /// The nearest range of the same size that would be good.
     fn elsewhere(&self, one: &Named) -> String {
         // Its own range is free for it, as far as no other reaches into it.
-        let others = self
-            .named
-            .iter()
-            .filter(|other| !core::ptr::eq(*other, one));
-        let others = others.filter_map(|other| other.range.intersection(&one.range));
+        let Some(left) = self.helps.get().checked_sub(1) else {
+            return String::from("mend the others first");
+        };
+        self.helps.set(left);
         let own = sets::intersect(&[one.range], &self.vacant);
-        let own = sets::subtract(&own, &sets::normalise(others.collect()));
-        let free = sets::normalise([self.free.as_slice(), &own].concat());
+        let own = sets::subtract(&own, &self.contested);
+        let mut free = sets::normalise([self.free.as_slice(), &own].concat());
+        if let Some(limit) = self.request.domains[one.domain].memory_below {
+            free = sets::below(&free, Mfn::new(limit.value >> FRAME_SHIFT));
+        }
         let start = one.range.start().raw();
         if let Some(range) = nearest_free(&free, one.range.frames(), start, SUPERPAGE) {
             return format!("the nearest free range of that size: {}", as_static(&range));
@@ -520,7 +542,7 @@ impl Check<'_> {
                     report.error(Code::StaticMisalignedKernel, &[index], sides, why, help);
                 } else {
                     let why = String::from(
-                        "machine and guest addresses differ within a superpage, so every mapping takes 4KiB pages",
+                        "the RAM's first and last superpage are taken apart: the guest's begin at other addresses",
                     );
                     report.warning(Code::StaticMisalignedKernel, sides, why, help);
                 }

@@ -363,16 +363,17 @@ fn tight_machines() {
         tree: None,
         loaded: None,
     };
-    let region = |guests: &[Guest]| {
-        need::hypervisor_bytes(&machine(&[(0, 1); 4]).host(), &request(guests)) / CELL
+    let region = |banks: usize, guests: &[Guest]| {
+        let apart = vec![(1, 1); banks];
+        need::hypervisor_bytes(&machine(&apart).host(), &request(guests)) / CELL
     };
     // The domain with the limit needs what is low; the other's kernel must make way.
     let low_is_scarce = [guest(4, 2, Some(6)), guest(9, 8, None)];
-    let cells = region(&low_is_scarce) + 13;
+    let cells = region(1, &low_is_scarce) + 13;
     assert!(agree(&machine(&[(0, cells)]), &low_is_scarce).unwrap());
     // Each domain fits into one region only.
     let three = [guest(5, 4, None), guest(7, 6, None), guest(3, 2, None)];
-    let home = region(&three);
+    let home = region(4, &three);
     assert!(agree(&machine(&[(0, home), (2, 5), (1, 7), (1, 3)]), &three).unwrap());
     // The hypervisor's room begins half a superpage too late.
     let odd = machine(&[(1, home), (1, 5), (1, 7), (1, 3)]);

@@ -495,3 +495,45 @@ proptest! {
         prop_assert_eq!(codes(&outcome), [""; 0]);
     }
 }
+
+#[test]
+fn a_module_that_is_kept_below_a_mebibyte_is_not_the_hardware_domains() {
+    let mut host = virt(2 * GIB, 4);
+    host.architecture = Architecture::X86_64;
+    let bank = |start, size| RamBank {
+        range: bytes(start, size),
+        node: None,
+        origin: Origin(1),
+    };
+    host.ram = vec![bank(0, 640 * KIB), bank(MIB, 2 * GIB)];
+    host.boot.clear();
+    host.devices.truncate(1);
+    host.devices[0].ranges = vec![bytes(0xd000_0000, 0x1000)];
+    host.controller = Controller::default();
+    let control = domain("control", MemoryRequest::Size(256 * MIB), 0, true);
+    let mut guest = domain("guest", MemoryRequest::Size(64 * MIB), 0, false);
+    guest.kernel = Some(KernelRequest {
+        memory_size: MIB,
+        ..kernel(0x1_0000, 256 * KIB)
+    });
+    guest.keep_modules = true;
+    guest.ramdisk = None;
+    let outcome = plan(&host, &system(vec![control, guest]));
+    let module = bytes(0x1_0000, 256 * KIB).frames_touched();
+    assert_eq!(outcome.plan.kept, [module]);
+    let control = &outcome.plan.domains[0];
+    assert!(
+        control
+            .banks
+            .iter()
+            .all(|bank| !bank.machine().overlaps(&module))
+    );
+    assert!(control.banks.iter().any(|bank| bank.mfn.raw() == 0));
+    assert!(
+        outcome
+            .plan
+            .clear
+            .iter()
+            .all(|clear| !clear.frames_touched().overlaps(&module))
+    );
+}

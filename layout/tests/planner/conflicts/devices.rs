@@ -176,3 +176,119 @@ fn devices_and_their_dma() {
         "static-mem = [{ start = 0xafe00000, size = \"256MiB\" }]"
     );
 }
+
+#[test]
+fn the_consoles_page_and_interrupt_are_the_hypervisors() {
+    // As on a Raspberry Pi 4: the mini UART and an SPI controller.
+    let mut host = virt(2 * GIB, 2);
+    host.devices[0].ranges = vec![bytes(0xfe21_5040, 0x40)];
+    host.devices[1].ranges = vec![bytes(0xfe21_5080, 0x40)];
+    host.devices[1].interrupts = host.devices[0].interrupts.clone();
+    let control = domain("control", MemoryRequest::Rest, 0, true);
+    let outcome = plan(&host, &system(vec![control]));
+    let expected = ["device-shares-page", "device-shares-interrupt"];
+    assert_eq!(codes(&outcome), expected);
+    assert!(outcome.refused.is_empty());
+    // A guest isn't given it at all.
+    let outcome = plan(&host, &beside_control("/pl061@9030000"));
+    assert_eq!(codes(&outcome), expected);
+    assert_eq!(outcome.refused.len(), 1);
+}
+
+#[test]
+fn a_page_of_the_interrupt_controller_or_of_an_iommu_is_nobodys() {
+    let mut host = virt(2 * GIB, 2);
+    host.iommus = vec![Iommu {
+        path: "/smmu".into(),
+        ranges: vec![bytes(0xfe21_6000, 0x1000)],
+        usable: true,
+        origin: Origin(2),
+    }];
+    for page in [0x800_0800, 0xfe21_6800] {
+        host.devices[1].ranges = vec![bytes(page, 0x40)];
+        let outcome = plan(&host, &beside_control("/pl061@9030000"));
+        assert_eq!(codes(&outcome), ["device-shares-page"]);
+        assert_eq!(outcome.conflicts[0].sides[1].origin, Origin(2));
+    }
+}
+
+#[test]
+fn a_mask_says_that_a_device_does_dma() {
+    let host = virt(2 * GIB, 2);
+    let mut guest = sized(256 * MIB);
+    guest.devices = vec![DeviceRequest {
+        path: "/pl061@9030000".into(),
+        dma_mask: Some(u64::from(u32::MAX)),
+        origin: Origin(80),
+    }];
+    let outcome = plan(&host, &system(vec![guest]));
+    assert_eq!(codes(&outcome), ["dma-without-iommu"]);
+    assert_eq!(outcome.refused.len(), 1);
+}
+
+#[test]
+fn the_override_warns_of_a_device_behind_an_iommu_too() {
+    let mut host = virt(2 * GIB, 2);
+    for behind in [false, true] {
+        host.devices[2].behind_iommu = behind;
+        let mut guest = sized(256 * MIB);
+        guest.allow_dma_without_iommu = true;
+        guest.devices = vec![DeviceRequest {
+            path: "/virtio_mmio@a000000".into(),
+            dma_mask: None,
+            origin: Origin(80),
+        }];
+        let outcome = plan(&host, &system(vec![guest]));
+        assert_eq!(codes(&outcome), ["dma-without-iommu"]);
+        assert_eq!(outcome.conflicts[0].severity, Severity::Warning);
+        assert!(outcome.refused.is_empty());
+    }
+}
+
+#[test]
+fn a_device_is_not_shown_over_the_domains_ram() {
+    let mut host = virt(4 * GIB, 2);
+    host.ram[0].range = bytes(8 * GIB, 4 * GIB);
+    host.boot.clear();
+    host.devices[1].ranges = vec![bytes(0x401c_8000, 0x1000)];
+    let asking = |direct: bool| {
+        let mut guest = sized(256 * MIB);
+        guest.direct_map = Some(direct.into());
+        guest.kernel = Some(kernel(8 * GIB + 64 * MIB, 20 * MIB));
+        guest.ramdisk = None;
+        guest.devices = vec![DeviceRequest {
+            path: "/pl061@9030000".into(),
+            dma_mask: None,
+            origin: Origin(80),
+        }];
+        system(vec![guest])
+    };
+    let outcome = plan(&host, &asking(false));
+    assert_eq!(codes(&outcome), ["overlap-domain-mmio"]);
+    assert_eq!(outcome.refused.len(), 1);
+    // The mend.
+    assert!(plan(&host, &asking(true)).conflicts.is_empty());
+}
+
+#[test]
+fn memory_that_is_proposed_holds_the_kernel() {
+    let host = virt(2 * GIB, 2);
+    let asking = |mask: u64| {
+        let mut guest = sized(256 * MIB);
+        guest.direct_map = Some(true.into());
+        guest.devices = vec![DeviceRequest {
+            path: "/virtio_mmio@a000000".into(),
+            dma_mask: Some(mask),
+            origin: Origin(80),
+        }];
+        plan(&host, &system(vec![guest]))
+    };
+    let little = asking(GIB + 512 * KIB - 1);
+    assert_eq!(codes(&little), ["dma-mask"]);
+    let help = &little.conflicts[0].help;
+    assert!(help.starts_with("leave it out of devices"), "{help}");
+    let enough = asking(GIB + 96 * MIB - 1);
+    assert_eq!(codes(&enough), ["dma-mask"]);
+    let help = &enough.conflicts[0].help;
+    assert!(help.starts_with("memory = "), "{help}");
+}

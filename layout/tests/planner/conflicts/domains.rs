@@ -116,3 +116,20 @@ fn kinds() {
     pv.direct_map = Some(Located::new(true, Origin(71)));
     assert!(codes(&plan(&pc, &system(vec![pv]))).contains(&"pv-direct-map"));
 }
+
+#[test]
+fn few_of_those_who_have_the_cpus_are_named() {
+    let host = virt(8 * GIB, 60);
+    let guests = (0..120).map(|at| {
+        let mut guest = domain("", MemoryRequest::Size(32 * MIB), 0, false);
+        guest.name.value = format!("guest{at}");
+        guest
+    });
+    let outcome = plan(&host, &system(guests.collect()));
+    let found = outcome
+        .conflicts
+        .iter()
+        .filter(|it| it.code == Code::CpuShared);
+    let sides: Vec<usize> = found.map(|found| found.sides.len()).collect();
+    assert_eq!(sides, [9; 60]);
+}

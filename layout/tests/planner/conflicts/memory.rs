@@ -133,3 +133,36 @@ fn hosts_that_are_none() {
     host.cpus.clear();
     assert!(codes(&plan(&host, &system(vec![sized(64 * MIB)]))).contains(&"host-invalid"));
 }
+
+#[test]
+fn a_domain_in_many_pieces_has_tables_for_them() {
+    let mut host = virt(64 * MIB, 4);
+    host.boot.truncate(1);
+    // Each across a border of 1 GiB, odd at both ends: two tables at each of two levels.
+    let pieces = (0..63).map(|at| {
+        let odd = 4 * KIB * (1 + at % 3);
+        RamBank {
+            range: bytes((4 + 2 * at) * GIB - 3 * MIB - odd, 6 * MIB + 2 * odd),
+            node: None,
+            origin: Origin(1),
+        }
+    });
+    host.ram.extend(pieces);
+    let mut guest = sized(370 * MIB);
+    guest.direct_map = Some(true.into());
+    guest.kernel = Some(KernelRequest {
+        memory_size: 2 * MIB,
+        ..kernel(GIB + 8 * MIB, 2 * MIB)
+    });
+    guest.ramdisk = None;
+    let outcome = plan(&host, &system(vec![guest]));
+    assert_eq!(codes(&outcome), [""; 0]);
+    let domain = &outcome.plan.domains[0];
+    assert!(domain.banks.len() > 8);
+    let needed = 4 * domain.banks.len() as u64;
+    assert!(
+        domain.tables.frames() > needed,
+        "{}",
+        domain.tables.frames()
+    );
+}

@@ -189,3 +189,40 @@ fn a_range_across_two_banks() {
     let request = system(vec![direct(&[(0xb000_0000, 0x2000_0000)])]);
     assert_eq!(codes(&plan(&host, &request)), [""; 0]);
 }
+
+#[test]
+fn a_better_place_is_below_the_domains_own_limit() {
+    let host = virt(2 * GIB, 2);
+    let named = |name: &str, slot, start| {
+        let mut domain = domain(name, MemoryRequest::SumOfStatic, slot, false);
+        domain.static_mem = vec![fixed(start, 128 * MIB)];
+        domain
+    };
+    let mut second = named("second", 1, 0x5000_0000);
+    second.memory_below = Some(0x5800_0000.into());
+    let request = system(vec![named("first", 0, 0x5000_0000), second.clone()]);
+    let outcome = plan(&host, &request);
+    let help = &outcome.conflicts[0].help;
+    assert!(!help.contains("0x58000000"), "{help}");
+}
+
+#[test]
+fn many_bad_ranges_cost_no_more_each() {
+    let mut host = virt(2 * GIB, 4);
+    host.reserved.push(Reserved {
+        range: bytes(0x6000_0000, GIB / 2),
+        name: "firmware".into(),
+        no_map: false,
+        origin: Origin(60),
+    });
+    let mut guest = domain("guest", MemoryRequest::SumOfStatic, 0, false);
+    guest.static_mem = (0..4000)
+        .map(|at| fixed(0x6000_0000 + at * 8192, 4096))
+        .collect();
+    let outcome = plan(&host, &system(vec![guest]));
+    let bad = |found: &&Conflict| found.code == Code::OverlapDomainReserved;
+    let bad: Vec<_> = outcome.conflicts.iter().filter(bad).collect();
+    assert!(bad.len() > 64);
+    assert!(bad[0].help.contains("nearest"), "{}", bad[0].help);
+    assert_eq!(bad[bad.len() - 1].help, "mend the others first");
+}

@@ -272,3 +272,69 @@ fn a_device_that_xen_hides_must_be_somebodys() {
     // The partial tree's warning, and the device that nobody has.
     assert_eq!(read_beside(&with(None)), [Code::NotBuiltYet; 2]);
 }
+
+/// The hardware domain right under `/chosen`, with these words for Xen, and a module more.
+fn classic(xen: &str, kind: &str) -> System {
+    read(&tree(|chosen| {
+        chosen.cells("#address-cells", &[1]);
+        chosen.cells("#size-cells", &[1]);
+        chosen.string("xen,xen-bootargs", xen);
+        chosen.string("xen,dom0-bootargs", "console=hvc0");
+        for (start, kind) in [
+            (0x5000_0000, "multiboot,kernel"),
+            (0x5400_0000, "multiboot,ramdisk"),
+            (0x5800_0000, kind),
+        ] {
+            chosen.node(&format!("module@{start:x}"), |module| {
+                module.strings("compatible", &[kind, "multiboot,module"]);
+                module.cells("reg", &[start, 0x100_0000]);
+            });
+        }
+    }))
+}
+
+#[test]
+fn a_policy_or_microcode_is_no_kernel() {
+    for (kind, expected) in [
+        ("xen,xsm-policy", vec![Code::NotBuiltYet]),
+        ("multiboot,microcode", vec![Code::NotBuiltYet]),
+        ("vendor,data", vec![]),
+    ] {
+        let system = classic("", kind);
+        assert_eq!(codes(&system), expected, "{kind}");
+        let domain = &system.request.domains[0];
+        let kernel = domain.kernel.as_ref().unwrap();
+        assert_eq!(kernel.module.start().raw(), 0x5000_0000, "{kind}");
+        assert_eq!(domain.command_line, "console=hvc0");
+    }
+}
+
+#[test]
+fn xens_command_line_has_xens_numbers() {
+    use layout::MemoryRequest::{Rest, Size};
+    for (line, memory) in [
+        ("", Rest),
+        ("dom0_mem=524288", Size(512 << 20)),
+        ("dom0_mem=512M,max:1G", Size(512 << 20)),
+        ("dom0_mem=0x80000K", Size(512 << 20)),
+        ("dom0_mem=1G console=dtuart dom0_mem=256m", Size(256 << 20)),
+        ("dom0_mem=4096B", Size(4096)),
+        ("dom0_mem=1T", Size(1 << 40)),
+    ] {
+        let system = classic(line, "vendor,data");
+        assert_eq!(codes(&system), [], "{line}");
+        assert_eq!(system.request.domains[0].memory.value, memory, "{line}");
+    }
+    for line in [
+        "dom0_mem=much",
+        "dom0_mem=010M",
+        "dom0_mem=",
+        "dom0_max_vcpus=two",
+    ] {
+        assert_eq!(
+            codes(&classic(line, "vendor,data")),
+            [Code::ValueInvalid],
+            "{line}"
+        );
+    }
+}

@@ -12,6 +12,7 @@ use super::{Code, Config, Reading, label};
 use crate::origin::Origins;
 use crate::tree::blob::Tree;
 use crate::tree::host::{self, BootFacts};
+use crate::tree::system::xen_size;
 
 const MIB: u64 = 1 << 20;
 
@@ -482,20 +483,6 @@ fn number(text: &str) -> Option<u64> {
         return None;
     }
     u64::from_str_radix(digits, radix).ok()
-}
-
-/// A size on Xen's command line, KiB without a unit.
-fn xen_size(text: &str) -> Option<u64> {
-    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
-    let factor = match text.get(digits.len()..)? {
-        "B" | "b" => 1,
-        "" | "K" | "k" => 1 << 10,
-        "M" | "m" => 1 << 20,
-        "G" | "g" => 1 << 30,
-        "T" | "t" => 1 << 40,
-        _ => return None,
-    };
-    number(digits)?.checked_mul(factor)
 }
 
 /// Whether a host's tree names memory; `None` if it is no tree.

@@ -104,15 +104,19 @@ impl Reader<'_> {
     }
 
     fn name(&mut self, table: &DeTable<'_>, span: Range<usize>) -> Located<String> {
+        // A tree's node always has a name, so that the planner wouldn't say it.
+        let why = "logs and commands name a domain by its name, and it has none";
+        let instead = format!("name = \"domain{}\"", self.domain.unwrap_or_default());
         let Some(name) = value(table, "name") else {
-            // A tree's node always has a name, so that the planner wouldn't say it.
-            let index = self.domain.unwrap_or_default();
-            let why = "logs and commands name a domain by its name, and it has none";
-            let help = format!("add `name = \"domain{index}\"`");
+            let help = format!("add `{instead}`");
             self.problem(Code::NameEmpty, span.clone(), "no `name`", why, help);
             return Located::new(String::new(), self.origin(span));
         };
         let text = self.text(&name).unwrap_or_default();
+        if name.as_text() == Some("") {
+            let help = format!("write `{instead}`");
+            self.problem(Code::NameEmpty, name.span(), "an empty name", why, help);
+        }
         // It stands in front of console lines and in names of log files.
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
         if !text.chars().all(plain) || text == "terrane" {

@@ -95,7 +95,7 @@ impl Reader<'_> {
         };
         let memory = value(table, "memory").map(|list| {
             self.ranges(&list, &[], |reader, said, _| {
-                let range = reader.machine_range(&said, list)?;
+                let range = reader.machine_range(&said)?;
                 Some(RamBank {
                     range,
                     node: None,
@@ -107,7 +107,7 @@ impl Reader<'_> {
             self.ranges(&list, &["name"], |reader, said, table| {
                 let name = value(table, "name").and_then(|name| reader.text(&name));
                 Some(Reserved {
-                    range: reader.machine_range(&said, list)?,
+                    range: reader.machine_range(&said)?,
                     name: name.unwrap_or_else(|| "reserved".to_owned()),
                     no_map: true,
                     origin: said.origin,
@@ -121,14 +121,14 @@ impl Reader<'_> {
         })
     }
 
-    fn machine_range(&mut self, said: &StaticRange, list: Value<'_>) -> Option<MachineRange> {
+    fn machine_range(&mut self, said: &StaticRange) -> Option<MachineRange> {
         let range = MachineRange::new(MachineAddress::new(said.start), said.size);
         if range.is_none() {
             let why = "start and size don't belong together: the range ends beyond 2^64";
             let what = format!("{:#x} and {:#x} bytes more", said.start, said.size);
             let most = u64::MAX - said.start;
-            let help = format!("size = {most:#x} at most, or leave `{}` out", list.key);
-            self.problem(Code::ValueInvalid, list.span(), what, why, help);
+            let help = format!("size = {most:#x} at most, or leave the item out");
+            self.problem_at(Code::ValueInvalid, said.origin, what, why, help);
         }
         range
     }

@@ -99,6 +99,18 @@ impl<'t> Reader<'t> {
         help: impl Into<String>,
     ) {
         let origin = self.origin(span);
+        self.problem_at(code, origin, what, why, help);
+    }
+
+    /// Notes an error about what was said at this origin.
+    pub(super) fn problem_at(
+        &mut self,
+        code: Code,
+        origin: Origin,
+        what: impl Into<String>,
+        why: impl Into<String>,
+        help: impl Into<String>,
+    ) {
         self.problems.push(Conflict {
             code,
             severity: Severity::Error,
@@ -215,6 +227,11 @@ impl<'t> Reader<'t> {
         let text = value.as_text();
         if text.is_none() {
             self.wrong_type(value, Wanted::Text);
+        }
+        if let Some((before, _)) = text.and_then(|text| text.split_once('\0')) {
+            let why = "a text goes into a device tree, where NUL ends it";
+            let help = format!("write {before:?}");
+            self.problem(Code::ValueInvalid, value.span(), "NUL in a text", why, help);
         }
         text.map(str::to_owned)
     }

@@ -321,6 +321,16 @@ impl Reader<'_, '_> {
                 Kind::Ramdisk
             } else if is("multiboot,device-tree") {
                 Kind::Tree
+            } else if is("xen,xsm-policy") || is("multiboot,microcode") {
+                let why = "it isn't used: there is no XSM, and firmware loads microcode";
+                self.warning(
+                    node,
+                    "compatible",
+                    Code::NotBuiltYet,
+                    why,
+                    "take the module out",
+                );
+                continue;
             } else if is_module {
                 Kind::Other
             } else {
@@ -328,9 +338,10 @@ impl Reader<'_, '_> {
             };
             if kind == Kind::Other {
                 without_kind += 1;
+                // A guess doesn't replace what was said.
                 kind = match without_kind {
-                    1 => Kind::Kernel,
-                    2 => Kind::Ramdisk,
+                    1 if found.kernel.is_none() => Kind::Kernel,
+                    2 if found.ramdisk.is_none() => Kind::Ramdisk,
                     _ => Kind::Other,
                 };
             }

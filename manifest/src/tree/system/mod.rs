@@ -19,6 +19,8 @@ mod write;
 mod xen;
 
 pub use host::HostDescription;
+#[cfg(feature = "std")]
+pub(crate) use read::xen_size;
 pub use read::{Modules, System, read};
 pub use write::{DIGEST_LENGTH, write};
 

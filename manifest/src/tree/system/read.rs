@@ -478,15 +478,8 @@ impl Reader<'_, '_> {
         let found = self.modules_of(chosen);
         let kernel = found.kernel?;
         let xen = xen_command_line(chosen, found.command_line.as_deref());
-        let option = |name: &str| {
-            xen.split(' ')
-                .find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
-                .and_then(suffixed)
-        };
         let origin = self.origin(chosen);
         let host_cpus = self.host.cpus();
-        let cpus = option("dom0_max_vcpus").and_then(|cpus| u32::try_from(cpus).ok());
-        let memory = option("dom0_mem").map_or(MemoryRequest::Rest, MemoryRequest::Size);
         // `bootargs` is the hypervisor's if it has no words of its own and dom0 has.
         let own = chosen.string("xen,dom0-bootargs");
         let classic = own.or_else(|| chosen.string("bootargs"));
@@ -498,6 +491,13 @@ impl Reader<'_, '_> {
             true => "xen,xen-bootargs",
             false => "bootargs",
         };
+        let cpus = self.xen_option(chosen, options, xen, "dom0_max_vcpus", |text| {
+            text.parse::<u32>().ok()
+        });
+        let memory = self.xen_option(chosen, options, xen, "dom0_mem", |text| {
+            text.split(',').next().and_then(xen_size)
+        });
+        let memory = memory.map_or(MemoryRequest::Rest, MemoryRequest::Size);
         let options = self.at_value(origin, chosen, options);
         let mut domain = DomainRequest {
             name: Located::new("dom0".to_owned(), origin),
@@ -514,6 +514,27 @@ impl Reader<'_, '_> {
         };
         domain.tree_bytes = self.host.budget(&domain);
         Some(domain)
+    }
+
+    /// What an option of Xen's command line, in the property `options`, says: of several the last counts.
+    fn xen_option<T>(
+        &mut self,
+        chosen: Node<'_, '_>,
+        options: &str,
+        line: &str,
+        name: &str,
+        read: impl Fn(&str) -> Option<T>,
+    ) -> Option<T> {
+        let mut words = line.split(' ').rev();
+        let text = words.find_map(|word| word.strip_prefix(name)?.strip_prefix('='))?;
+        let found = read(text);
+        if found.is_none() {
+            let what = format!("{name}={text}");
+            let why = "it isn't a number as Xen reads it";
+            let help = format!("write a number, such as {name}=2, a size with K, M or G behind it");
+            self.wrong(chosen, options, Code::ValueInvalid, &what, why, &help);
+        }
+        found
     }
 
     /// Where a module lies, or nothing if that passes the end of the address space.
@@ -553,16 +574,25 @@ fn nearest(_: &str, _: &[&[&str]]) -> String {
     String::new()
 }
 
-/// A size as Xen's command line writes it: a number with an optional K, M or G.
-fn suffixed(text: &str) -> Option<u64> {
-    let text = text.split(',').next()?;
-    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
-    let factor = match text.get(digits.len()..)? {
-        "" => 1,
-        "k" | "K" => 1 << 10,
-        "m" | "M" => 1 << 20,
-        "g" | "G" => 1 << 30,
+/// A size as Xen's command line writes it: a number, decimal or with `0x`, and B, K, M, G or T; KiB without a unit (Xen,
+/// docs/misc/xen-command-line.pandoc, "Size"). An octal number isn't guessed at.
+pub(crate) fn xen_size(text: &str) -> Option<u64> {
+    let hexadecimal = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"));
+    let (digits, radix) = hexadecimal.map_or((text, 10), |digits| (digits, 16));
+    let end = digits.find(|letter: char| !letter.is_digit(radix));
+    let (number, unit) = digits.split_at(end.unwrap_or(digits.len()));
+    if radix == 10 && number.len() > 1 && number.starts_with('0') {
+        return None;
+    }
+    let shift = match unit {
+        "B" | "b" => 0,
+        "" | "K" | "k" => 10,
+        "M" | "m" => 20,
+        "G" | "g" => 30,
+        "T" | "t" => 40,
         _ => return None,
     };
-    digits.parse::<u64>().ok()?.checked_mul(factor)
+    u64::from_str_radix(number, radix)
+        .ok()?
+        .checked_mul(1 << shift)
 }

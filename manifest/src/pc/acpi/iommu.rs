@@ -14,7 +14,8 @@ use crate::pc::{Bridge, IommuKind, PciAddress};
 
 /// Where the entries of both tables begin.
 const FIRST_ENTRY: usize = 48;
-const VTD_BYTES: u64 = 0x1000;
+/// VT-d's registers come in pages of this many bytes.
+const VTD_PAGE: u64 = 0x1000;
 /// The registers of one of AMD's IOMMUs, without its performance counters.
 const AMD_BYTES: u64 = 0x4000;
 
@@ -68,6 +69,8 @@ fn drhd(block: &[u8]) -> Option<Unit> {
     if half(block, 0)? != DRHD {
         return None;
     }
+    // N stands for 2^N pages; the bits above it are reserved, as in older revisions all are.
+    let pages = 1_u64 << (block.get(5)? & 0xf);
     let mut scopes = Vec::new();
     if block.get(4)? & INCLUDE_ALL != 0 {
         scopes.push(Scope::All);
@@ -97,7 +100,7 @@ fn drhd(block: &[u8]) -> Option<Unit> {
     }
     Some(Unit {
         kind: IommuKind::VtD,
-        range: registers(block, VTD_BYTES)?,
+        range: registers(block, VTD_PAGE * pages)?,
         segment: half(block, 6)?,
         scopes,
     })

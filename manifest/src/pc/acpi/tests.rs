@@ -73,6 +73,20 @@ fn scopes_of_vt_d() {
 }
 
 #[test]
+fn a_unit_of_vt_d_says_how_many_pages_its_registers_take() {
+    let with_size = |size: u8| {
+        let mut table = dmar(1, &[]);
+        table[48 + 5] = size;
+        units(&table, IommuKind::VtD)[0].range
+    };
+    assert_eq!(with_size(0), range(0xfed9_0000, 0x1000));
+    assert_eq!(with_size(2), range(0xfed9_0000, 0x4000));
+    // The upper half is reserved.
+    assert_eq!(with_size(0xf1), range(0xfed9_0000, 0x2000));
+    assert_eq!(with_size(15), range(0xfed9_0000, 0x800_0000));
+}
+
+#[test]
 fn entries_of_amd() {
     let block = |entries: &[[u8; 4]]| {
         let mut table = vec![0; 48];

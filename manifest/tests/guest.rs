@@ -12,6 +12,7 @@ use terrane_manifest::origin::Origins;
 use terrane_manifest::tree::blob::{Cells, Node, Tree};
 use terrane_manifest::tree::guest::{self, GuestTree};
 use terrane_manifest::tree::host::{self, BootFacts, Host};
+use terrane_manifest::tree::writer::Writer;
 
 const V2: &[u8] = include_bytes!("trees/virt-gicv2.dtb");
 const V3: &[u8] = include_bytes!("trees/virt-gicv3.dtb");
@@ -349,4 +350,77 @@ fn a_tree_that_outgrows_its_place_is_refused() {
             .limit,
         4096
     );
+}
+
+/// A host whose root has that many cells for an address and a size.
+fn narrow(cells: (u32, u32)) -> Vec<u8> {
+    let mut writer = Writer::new();
+    writer.node("", |root| {
+        root.cells("#address-cells", &[cells.0]);
+        root.cells("#size-cells", &[cells.1]);
+        root.node("memory@40000000", |memory| {
+            memory.string("device_type", "memory");
+            let zeros = |cells: u32| vec![0; cells as usize - 1];
+            let reg = [
+                zeros(cells.0),
+                vec![0x4000_0000],
+                zeros(cells.1),
+                vec![0x4000_0000],
+            ];
+            memory.cells("reg", &reg.concat());
+        });
+    });
+    writer.finish(&[], 1 << 16).unwrap()
+}
+
+fn entries(tree: &Tree<'_>, path: &str, (address, size): (u32, u32)) -> Vec<(u64, u64)> {
+    let mut cells = Cells::new(tree.find(path).unwrap().value("reg").unwrap());
+    let next = || {
+        let start = cells.next_number(address as usize)?;
+        Some((start, cells.next_number(size as usize)?))
+    };
+    core::iter::from_fn(next).collect()
+}
+
+#[test]
+fn regions_are_such_as_the_roots_cells_can_say() {
+    for cells in [(1, 1), (1, 2), (2, 1), (2, 2)] {
+        let built = hardware(&narrow(cells), |domain, _| {
+            domain.banks[0].frames = 0x4000_0000 >> 12;
+        });
+        let tree = Tree::read(&built.bytes).unwrap();
+        let told = entries(&tree, "/hypervisor", cells);
+        let regions = [built.grant_table].into_iter().chain(built.extended);
+        let meant: Vec<(u64, u64)> = regions
+            .map(|region| (region.start().raw(), region.size()))
+            .collect();
+        assert_eq!(told, meant, "{cells:?}");
+        assert!(meant.len() > 2 && meant.iter().all(|&(_, size)| size > 0));
+        let within = |&(start, size): &(u64, u64)| start + size <= 1 << 32;
+        assert_eq!(meant.iter().all(within), cells.0 == 1, "{cells:?}");
+    }
+}
+
+#[test]
+fn memory_is_split_where_a_size_has_one_cell() {
+    let memory = |cells, bytes: u64| {
+        let built = hardware(&narrow(cells), |domain, _| {
+            domain.banks[0].gfn = GuestAddress::new(0x1_0000_0000).frame();
+            domain.banks[0].mfn = MachineAddress::new(0x1_0000_0000).frame();
+            domain.banks[0].frames = bytes >> 12;
+        });
+        let tree = Tree::read(&built.bytes).unwrap();
+        entries(&tree, "/memory@100000000", cells)
+    };
+    const GIB: u64 = 1 << 30;
+    assert_eq!(memory((2, 1), 3 * GIB), [(4 * GIB, 3 * GIB)]);
+    assert_eq!(memory((2, 2), 9 * GIB), [(4 * GIB, 9 * GIB)]);
+    for bytes in [4 * GIB, 9 * GIB] {
+        let pieces = memory((2, 1), bytes);
+        let end = pieces.iter().fold(4 * GIB, |end, &(start, size)| {
+            assert_eq!(start, end);
+            end + size
+        });
+        assert_eq!(end, 4 * GIB + bytes);
+    }
 }

@@ -57,7 +57,7 @@ pub fn write(
         hidden: hidden_nodes(tree, host, domain),
     };
     let root = tree.root();
-    let cells = CellCounts::of(root);
+    let cells = CellCounts::at_root_of(domain, tree);
     writer.begin("");
     filter.properties(writer, root);
     writer.node("chosen", |node| {

@@ -7,7 +7,8 @@ use alloc::vec::Vec;
 
 use layout::{DomainPlan, GuestRange, MachineRange, Plan};
 
-use super::{fixed, gic, parts::guest_range, vpl011};
+use super::parts::{CellCounts, guest_range};
+use super::{fixed, gic, vpl011};
 use crate::tree::blob::Tree;
 use crate::tree::host::{self, Host};
 
@@ -30,24 +31,26 @@ pub struct Regions {
     pub extended: Vec<GuestRange>,
 }
 
-/// Finds the regions of a domain.
+/// Finds the regions of a domain, such as the cells at its tree's root can say.
 pub fn regions(tree: &Tree<'_>, host: &Host, plan: &Plan, domain: &DomainPlan) -> Regions {
+    let cells = CellCounts::at_root_of(domain, tree);
     let mut taken = Vec::new();
     take_own(&mut taken, host, domain);
     if domain.identity.uses_host_layout() {
         take_host(&mut taken, tree, host, plan);
-        in_host_layout(domain, &free(taken, &[(0, END)]))
+        let gaps = free(taken, &[(0, END.min(cells.end()))]);
+        in_host_layout(domain, &gaps, cells)
     } else {
         let grant_table = guest_range(fixed::GRANT_TABLE, fixed::GRANT_TABLE_BYTES);
         Regions {
             grant_table,
-            extended: cut(&free(taken, &fixed::RAM)),
+            extended: cut(&free(taken, &fixed::RAM), cells),
         }
     }
 }
 
 /// The grant table goes to the front of the first gap that could be an extended region; what is left of it is one.
-fn in_host_layout(domain: &DomainPlan, gaps: &[(u64, u64)]) -> Regions {
+fn in_host_layout(domain: &DomainPlan, gaps: &[(u64, u64)], cells: CellCounts) -> Regions {
     let frames = u64::from(domain.limits.max_grant_frames).max(1);
     let needed = (frames << layout::FRAME_SHIFT).next_multiple_of(ALIGNMENT);
     let mut gaps = gaps.to_vec();
@@ -65,15 +68,16 @@ fn in_host_layout(domain: &DomainPlan, gaps: &[(u64, u64)]) -> Regions {
     gap.0 += needed;
     Regions {
         grant_table,
-        extended: cut(&gaps),
+        extended: cut(&gaps, cells),
     }
 }
 
-fn cut(gaps: &[(u64, u64)]) -> Vec<GuestRange> {
+fn cut(gaps: &[(u64, u64)], cells: CellCounts) -> Vec<GuestRange> {
+    let largest = LARGEST.min(cells.largest());
     let large = gaps.iter().filter(|(start, end)| end - start >= SMALLEST);
     large
         .take(MOST)
-        .map(|&(start, end)| guest_range(start, (end - start).min(LARGEST)))
+        .map(|&(start, end)| guest_range(start, (end - start).min(largest)))
         .collect()
 }
 

@@ -6,13 +6,16 @@ use alloc::vec::Vec;
 use layout::{DomainPlan, GuestAddress, GuestRange};
 
 use super::hypervisor_node::Regions;
-use crate::tree::blob::Node;
+use crate::tree::blob::{Node, Tree};
 use crate::tree::writer::Writer;
 
 /// Bytes from an address, cut off at the end of the address space.
 pub fn guest_range(start: u64, size: u64) -> GuestRange {
     GuestRange::saturating(GuestAddress::new(start), size)
 }
+
+/// The most bytes of a range whose size has one cell: below 4 GiB, and a multiple of what mappings are cut at.
+const LARGEST_OF_ONE_CELL: u64 = (4 << 30) - (2 << 20);
 
 /// How many cells an address and a size take where a node stands.
 #[derive(Debug, Clone, Copy)]
@@ -36,6 +39,40 @@ impl CellCounts {
         size: 2,
     };
 
+    /// The counts at the root of a domain's tree: the hardware domain's root is the host's.
+    pub fn at_root_of(domain: &DomainPlan, host: &Tree<'_>) -> Self {
+        if domain.identity.is_hardware() {
+            Self::of(host.root())
+        } else {
+            Self::TWO
+        }
+    }
+
+    /// What addresses end below, in bytes.
+    pub fn end(self) -> u64 {
+        if self.address == 1 { 1 << 32 } else { u64::MAX }
+    }
+
+    /// The most bytes of one range.
+    pub fn largest(self) -> u64 {
+        if self.size == 1 {
+            LARGEST_OF_ONE_CELL
+        } else {
+            u64::MAX
+        }
+    }
+
+    /// A range in pieces whose sizes can be written.
+    fn pieces(self, range: GuestRange) -> impl Iterator<Item = GuestRange> {
+        let mut rest = (range.start().raw(), range.size());
+        core::iter::from_fn(move || {
+            let (start, bytes) = rest;
+            let piece = bytes.min(self.largest());
+            rest = (start.saturating_add(piece), bytes - piece);
+            (piece > 0).then(|| guest_range(start, piece))
+        })
+    }
+
     fn push(value: &mut Vec<u8>, number: u64, cells: usize) {
         let bytes = number.to_be_bytes();
         // One cell takes the lower half; more than two are filled with zeros in front.
@@ -49,10 +86,14 @@ impl CellCounts {
         }
     }
 
-    /// A `reg` of these ranges.
+    /// A `reg` of these ranges. One that its cells can't say is left out: cut off, it would name something else.
     pub fn reg<'r>(self, ranges: impl IntoIterator<Item = &'r GuestRange>) -> Vec<u8> {
         let mut value = Vec::new();
+        let can_say = |number: u64, cells: usize| cells != 1 || number >> 32 == 0;
         for range in ranges {
+            if !can_say(range.start().raw(), self.address) || !can_say(range.size(), self.size) {
+                continue;
+            }
             Self::push(&mut value, range.start().raw(), self.address);
             Self::push(&mut value, range.size(), self.size);
         }
@@ -65,7 +106,7 @@ pub fn memory(writer: &mut Writer, domain: &DomainPlan, cells: CellCounts) {
     let ram: Vec<GuestRange> = domain
         .guest_ram()
         .iter()
-        .map(|range| range.bytes())
+        .flat_map(|range| cells.pieces(range.bytes()))
         .collect();
     let Some(first) = ram.first() else { return };
     writer.node(&format!("memory@{:x}", first.start().raw()), |node| {

@@ -1,5 +1,6 @@
 //! The host map of QEMU's trees, of made-up ones, and of damaged ones.
 
+mod address;
 mod controllers;
 mod dma;
 mod memory;

@@ -1,7 +1,7 @@
 //! `reg` as the CPU sees it: through the `ranges` of every bus above.
 //!
 //! Source: Devicetree Specification 0.4, sections 2.3.6 (`reg`) and 2.3.8 (`ranges`); IEEE 1275 PCI bus binding
-//! for the three-cell addresses of PCI.
+//! for the three-cell addresses of PCI; Linux, drivers/of/address.c, for an entry that is larger than a window.
 
 use alloc::vec::Vec;
 
@@ -12,6 +12,27 @@ use crate::tree::blob::{Cells, Node, Tree};
 /// The address cells of a PCI bus: one of flags, two of address.
 pub const PCI_ADDRESS_CELLS: usize = 3;
 
+/// The most windows that are taken as one for an entry of `reg`. Trees of real boards need two or three.
+const MOST_JOINED: usize = 32;
+
+/// What the CPU reaches.
+#[derive(Debug, Default)]
+pub struct Reached {
+    pub ranges: Vec<MachineRange>,
+    /// Whether one of them is cut off where a window of a bus ends.
+    pub is_cut: bool,
+}
+
+impl Reached {
+    /// Adds a range that was asked for with `size`.
+    fn add(&mut self, (address, reach): (u64, u64), size: u64) -> Option<()> {
+        let range = MachineRange::new(MachineAddress::new(address), reach)?;
+        self.ranges.push(range);
+        self.is_cut |= reach < size;
+        Some(())
+    }
+}
+
 /// Whether the children's addresses are PCI's.
 pub fn is_pci(node: Node<'_, '_>) -> bool {
     matches!(node.string("device_type"), Some("pci" | "pciex"))
@@ -19,25 +40,26 @@ pub fn is_pci(node: Node<'_, '_>) -> bool {
 }
 
 /// The ranges of `reg` that the CPU can address. None if the bus above has no such (I2C, PCI devices, `/cpus`).
-pub fn registers(node: Node<'_, '_>) -> Result<Vec<MachineRange>, &'static str> {
+pub fn registers(node: Node<'_, '_>) -> Result<Reached, &'static str> {
     entries(node, to_cpu)
 }
 
 /// The ranges of `reg` as they stand: for nodes whose parent's addresses are the root's.
 pub fn untranslated(node: Node<'_, '_>) -> Result<Vec<MachineRange>, &'static str> {
-    entries(node, |_, address, _| Some(address))
+    Ok(entries(node, |_, address, size| Some((address, size)))?.ranges)
 }
 
 fn entries(
     node: Node<'_, '_>,
-    to_cpu: impl Fn(Node<'_, '_>, u64, u64) -> Option<u64>,
-) -> Result<Vec<MachineRange>, &'static str> {
+    to_cpu: impl Fn(Node<'_, '_>, u64, u64) -> Option<(u64, u64)>,
+) -> Result<Reached, &'static str> {
+    let mut found = Reached::default();
     let Some((reg, bus)) = node.value("reg").zip(node.parent()) else {
-        return Ok(Vec::new());
+        return Ok(found);
     };
     let (address_cells, size_cells) = bus.child_cells();
     if is_pci(bus) || size_cells == 0 || address_cells == 0 {
-        return Ok(Vec::new());
+        return Ok(found);
     }
     if address_cells > 2 || size_cells > 2 {
         return Err("the bus above has more than two cells an address or size");
@@ -46,33 +68,32 @@ fn entries(
         return Err("reg is not a whole number of entries");
     }
     let mut cells = Cells::new(reg);
-    let mut ranges = Vec::new();
     while !cells.is_empty() {
         let entry = cells
             .next_number(address_cells)
             .zip(cells.next_number(size_cells));
         let (address, size) = entry.ok_or("reg is not a whole number of entries")?;
-        let Some(address) = to_cpu(bus, address, size) else {
-            continue;
-        };
-        let range = MachineRange::new(MachineAddress::new(address), size);
-        ranges.push(range.ok_or("an entry of reg passes 2^64")?);
+        if let Some(reached) = to_cpu(bus, address, size) {
+            let added = found.add(reached, size);
+            added.ok_or("an entry of reg passes 2^64")?;
+        }
     }
-    Ok(ranges)
+    Ok(found)
 }
 
-/// The CPU's address for an address on `bus`; `None` if the CPU doesn't reach it.
-fn to_cpu(bus: Node<'_, '_>, address: u64, size: u64) -> Option<u64> {
-    let (mut bus, mut address) = (bus, address);
+/// The CPU's address for an address on `bus`, and how many of `size` bytes it reaches there in one piece; `None` if it
+/// doesn't reach the first.
+fn to_cpu(bus: Node<'_, '_>, address: u64, size: u64) -> Option<(u64, u64)> {
+    let (mut bus, mut address, mut size) = (bus, address, size);
     // The root has no bus above it; elsewhere no `ranges` means no way through, and an empty one 1:1.
     while let Some(above) = bus.parent() {
         let ranges = bus.value("ranges")?;
         if !ranges.is_empty() {
-            address = translate(bus, above, ranges, address, size)?;
+            (address, size) = translate(bus, above, ranges, address, size)?;
         }
         bus = above;
     }
-    Some(address)
+    Some((address, size))
 }
 
 /// An entry of `ranges`.
@@ -82,6 +103,15 @@ struct Window {
     /// The address above.
     parent: u64,
     size: u64,
+}
+
+impl Window {
+    /// Where an address on the bus comes out above, and how many bytes of the window there are from it on.
+    fn through(&self, address: u64) -> Option<(u64, u64)> {
+        let offset = address.checked_sub(self.child?)?;
+        let left = self.size.checked_sub(offset).filter(|&left| left > 0)?;
+        Some((self.parent.checked_add(offset)?, left))
+    }
 }
 
 /// The entries of `ranges` of `bus`, up to the first that is cut short.
@@ -109,24 +139,37 @@ fn windows<'a>(
     })
 }
 
+/// As [`to_cpu`] through one bus. The window that has the first byte says where it comes out, as Linux does; windows that
+/// go on on both sides are as good as one.
 fn translate(
     bus: Node<'_, '_>,
     above: Node<'_, '_>,
     ranges: &[u8],
     address: u64,
     size: u64,
-) -> Option<u64> {
-    windows(bus, above, ranges).find_map(|window| {
-        let offset = address.checked_sub(window.child?)?;
-        let is_inside = offset < window.size && size <= window.size - offset;
-        is_inside.then(|| window.parent.checked_add(offset))?
-    })
+) -> Option<(u64, u64)> {
+    let through = |address| windows(bus, above, ranges).find_map(|window| window.through(address));
+    let (start, mut reach) = through(address)?;
+    for _ in 1..MOST_JOINED {
+        if reach >= size {
+            break;
+        }
+        let next = address.checked_add(reach).and_then(through);
+        match next {
+            Some((next, left)) if start.checked_add(reach) == Some(next) => {
+                reach = reach.saturating_add(left);
+            }
+            _ => break,
+        }
+    }
+    Some((start, reach.min(size)))
 }
 
 /// The windows through which the CPU reaches a PCI host bridge's devices: memory and I/O.
-pub fn pci_windows(bridge: Node<'_, '_>) -> Result<Vec<MachineRange>, &'static str> {
+pub fn pci_windows(bridge: Node<'_, '_>) -> Result<Reached, &'static str> {
+    let mut found = Reached::default();
     let Some((ranges, above)) = bridge.value("ranges").zip(bridge.parent()) else {
-        return Ok(Vec::new());
+        return Ok(found);
     };
     let ((child_cells, size_cells), (parent_cells, _)) =
         (bridge.child_cells(), above.child_cells());
@@ -139,13 +182,11 @@ pub fn pci_windows(bridge: Node<'_, '_>) -> Result<Vec<MachineRange>, &'static s
     if ranges.len() % ((child_cells + parent_cells + size_cells) * 4) != 0 {
         return Err("ranges is not a whole number of entries");
     }
-    let mut found = Vec::new();
     for window in windows(bridge, above, ranges) {
-        let Some(address) = to_cpu(above, window.parent, window.size) else {
-            continue;
-        };
-        let range = MachineRange::new(MachineAddress::new(address), window.size);
-        found.push(range.ok_or("an entry of ranges passes 2^64")?);
+        if let Some(reached) = to_cpu(above, window.parent, window.size) {
+            let added = found.add(reached, window.size);
+            added.ok_or("an entry of ranges passes 2^64")?;
+        }
     }
     Ok(found)
 }
@@ -158,10 +199,10 @@ pub fn bus_windows(tree: &Tree<'_>) -> Vec<MachineRange> {
             continue;
         };
         for window in windows(bus, above, ranges) {
-            let address = to_cpu(above, window.parent, window.size);
+            let reached = to_cpu(above, window.parent, window.size);
             let range =
-                |address| MachineRange::saturating(MachineAddress::new(address), window.size);
-            found.extend(address.map(range));
+                |(address, reach)| MachineRange::saturating(MachineAddress::new(address), reach);
+            found.extend(reached.map(range));
         }
     }
     found

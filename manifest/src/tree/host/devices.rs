@@ -6,7 +6,7 @@
 
 use alloc::vec::Vec;
 
-use layout::{Architecture, Dma, HostDevice, Iommu, Severity};
+use layout::{Architecture, Dma, HostDevice, Iommu};
 
 use super::controller::Found;
 use super::{Reader, V2mFrame, address, dma, interrupts};
@@ -137,15 +137,8 @@ fn device(
 ) -> Option<HostDevice> {
     let mut ranges = reader.registers(node);
     if is_bridge {
-        match address::pci_windows(node) {
-            Ok(windows) => ranges.extend(windows),
-            Err(why) => reader.problem(
-                node,
-                Severity::Warning,
-                "a PCI host bridge without windows",
-                why,
-            ),
-        }
+        let windows = address::pci_windows(node);
+        ranges.extend(reader.reached(node, windows, "a PCI host bridge without windows"));
     }
     ranges.retain(|range| !range.is_empty());
     let mut interrupts = controller

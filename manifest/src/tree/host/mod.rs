@@ -27,6 +27,7 @@ use alloc::vec::Vec;
 
 use layout::{BootKind, BootRange, Code, Conflict, HostMap, MachineRange, Origin, Severity, Side};
 
+use self::address::Reached;
 use self::interrupts::Lines;
 use super::blob::{Node, Tree};
 use crate::origin::{Origins, Position, WhichTree};
@@ -272,15 +273,27 @@ impl Reader<'_, '_, '_> {
 
     /// Reads `reg`; what can't be read is a problem, and absent.
     fn registers(&mut self, node: Node<'_, '_>) -> Vec<MachineRange> {
-        address::registers(node).unwrap_or_else(|why| {
-            self.problem(
-                node,
-                Severity::Warning,
-                "registers that can't be placed",
-                why,
-            );
-            Vec::new()
-        })
+        let found = address::registers(node);
+        self.reached(node, found, "registers that can't be placed")
+    }
+
+    /// What the CPU reaches of a node. What it doesn't is a problem, and absent; all of it, if it can't be read.
+    fn reached(
+        &mut self,
+        node: Node<'_, '_>,
+        found: Result<Reached, &'static str>,
+        unreadable: &str,
+    ) -> Vec<MachineRange> {
+        let (what, why, ranges) = match found {
+            Ok(found) if !found.is_cut => return found.ranges,
+            Ok(found) => {
+                let why = "an entry goes on where a window in the ranges of a bus above ends: the rest is left out";
+                ("addresses that are cut short", why, found.ranges)
+            }
+            Err(why) => (unreadable, why, Vec::new()),
+        };
+        self.problem(node, Severity::Warning, what, why);
+        ranges
     }
 
     /// As [`Self::registers`] for a child of `/reserved-memory`, whose addresses are the root's.

@@ -42,7 +42,13 @@ impl<'a> Cells<'a> {
 
     /// Steps over `cells` cells.
     pub fn skip(&mut self, cells: usize) -> Option<()> {
-        self.rest = self.rest.get(cells.checked_mul(4)?..)?;
-        Some(())
+        self.take(cells).map(|_| ())
+    }
+
+    /// The next `cells` cells as bytes.
+    pub fn take(&mut self, cells: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.rest.split_at_checked(cells.checked_mul(4)?)?;
+        self.rest = rest;
+        Some(taken)
     }
 }

@@ -3,6 +3,7 @@
 mod address;
 mod controllers;
 mod dma;
+mod interrupts;
 mod memory;
 
 use layout::{Dma, DmaWindow, MachineAddress, MachineRange};

@@ -1,11 +1,12 @@
 //! Interrupts of a node by the controller's numbers.
 //!
-//! Sources: Devicetree Specification 0.4, section 2.4; Linux,
+//! Sources: Devicetree Specification 0.4, section 2.4; Linux, drivers/of/irq.c for what it leaves open, and
 //! Documentation/devicetree/bindings/interrupt-controller/arm,gic-v3.yaml and arm,gic.yaml for the cells.
 
 use alloc::vec::Vec;
 
-use crate::tree::blob::{Cells, Node};
+use super::address;
+use crate::tree::blob::{Cells, MAX_DEPTH, Node};
 
 /// The first INTID that all CPUs share.
 const FIRST_SHARED: u32 = 32;
@@ -32,14 +33,6 @@ pub enum Numbering {
 }
 
 impl Numbering {
-    /// How many cells it looks at.
-    const fn cells(self) -> usize {
-        match self {
-            Self::Gic => 2,
-            Self::Plain => 1,
-        }
-    }
-
     /// Whether an interrupt is no CPU's own.
     fn is_shared(self, number: u32) -> bool {
         match self {
@@ -61,14 +54,21 @@ fn intid(kind: u32, number: u32) -> Option<u32> {
     (number < count).then(|| first + number)
 }
 
-/// The node that `interrupt-parent` names, here or above.
+/// The controller or nexus that a node's interrupts go to: going up, by `interrupt-parent` where a node has one and to the
+/// node above where it doesn't, the first that says how many cells a specifier has.
+///
+/// Source: Devicetree Specification 0.4, section 2.4.1; Linux, drivers/of/irq.c, `of_irq_find_parent`.
 pub fn interrupt_parent<'t, 'a>(node: Node<'t, 'a>) -> Option<Node<'t, 'a>> {
-    let mut at = Some(node);
-    while let Some(here) = at {
-        if let Some(phandle) = here.u32("interrupt-parent") {
-            return node.tree().by_phandle(phandle);
+    let mut at = node;
+    // Interrupt parents may lead in a circle.
+    for _ in 0..MAX_DEPTH {
+        at = match at.u32("interrupt-parent") {
+            Some(phandle) => at.tree().by_phandle(phandle)?,
+            None => at.parent()?,
+        };
+        if at.has("#interrupt-cells") {
+            return Some(at);
         }
-        at = here.parent();
     }
     None
 }
@@ -81,16 +81,21 @@ fn cells_of(controller: Node<'_, '_>) -> Option<usize> {
         .filter(|cells| (1..=8).contains(cells))
 }
 
-/// Takes one specifier of the controller.
-fn specifier(cells: &mut Cells<'_>, count: usize, numbering: Numbering) -> Option<u32> {
-    let rest = count.checked_sub(numbering.cells())?;
+/// The number that a specifier of the controller stands for.
+fn number(specifier: &[u8], numbering: Numbering) -> Option<u32> {
+    let mut cells = Cells::new(specifier);
     let first = cells.next_u32()?;
-    let number = match numbering {
+    match numbering {
         Numbering::Gic => intid(first, cells.next_u32()?),
         Numbering::Plain => (1..MOST_PLAIN).contains(&first).then_some(first),
-    };
-    cells.skip(rest)?;
-    number
+    }
+}
+
+/// Whether what goes through the node's `interrupt-map` counts as the node's own: functions behind a PCI host bridge
+/// aren't in the tree, and a controller's driver programs the lines of its map itself (Linux, drivers/of/irq.c,
+/// `imap_abusers`). Any other node with a map is a bus, whose lines are those of the devices on it.
+fn keeps_lines(node: Node<'_, '_>) -> bool {
+    address::is_pci(node) || node.has("interrupt-controller")
 }
 
 /// All interrupts of `node` that end at the controller, in the tree's order. Those of other controllers, such as a GPIO
@@ -100,10 +105,11 @@ pub fn all(node: Node<'_, '_>, lines: Lines) -> Vec<u32> {
     if let Some(extended) = node.value("interrupts-extended") {
         from_extended(node, extended, lines, &mut found);
     } else if let Some((value, parent)) = node.value("interrupts").zip(interrupt_parent(node)) {
-        from_interrupts(parent, value, lines, &mut found);
+        from_interrupts(node, parent, value, lines, &mut found);
     }
-    if let Some(map) = node.value("interrupt-map") {
-        from_map(node, map, lines, &mut found);
+    if let Some(map) = node.value("interrupt-map").filter(|_| keeps_lines(node)) {
+        let ends = |entry: Entry<'_, '_>| resolve(entry.parent, entry.unit, entry.specifier, lines);
+        found.extend(entries(node, map).filter_map(ends));
     }
     found
 }
@@ -121,65 +127,110 @@ pub fn shared(node: Node<'_, '_>, lines: Lines) -> Vec<u32> {
     sorted
 }
 
-fn from_interrupts(parent: Node<'_, '_>, value: &[u8], lines: Lines, found: &mut Vec<u32>) {
-    if parent.index() != lines.node {
-        return;
-    }
+/// The unit address that a nexus tells a node's interrupts apart by is what `reg` begins with.
+fn unit<'a>(node: Node<'_, 'a>) -> &'a [u8] {
+    node.value("reg").unwrap_or_default()
+}
+
+fn from_interrupts(
+    node: Node<'_, '_>,
+    parent: Node<'_, '_>,
+    value: &[u8],
+    lines: Lines,
+    found: &mut Vec<u32>,
+) {
     let Some(count) = cells_of(parent) else {
         return;
     };
     let mut cells = Cells::new(value);
-    while !cells.is_empty() {
-        match specifier(&mut cells, count, lines.numbering) {
-            Some(intid) => found.push(intid),
-            None => return,
+    while let Some(specifier) = cells.take(count) {
+        match resolve(parent, unit(node), specifier, lines) {
+            Some(number) => found.push(number),
+            // Those after it would move to its place.
+            None if parent.index() == lines.node => return,
+            None => {}
         }
     }
 }
 
 fn from_extended(node: Node<'_, '_>, value: &[u8], lines: Lines, found: &mut Vec<u32>) {
     let mut cells = Cells::new(value);
-    while let Some(controller) = cells
-        .next_u32()
-        .and_then(|phandle| node.tree().by_phandle(phandle))
-    {
-        let Some(count) = cells_of(controller) else {
-            return;
-        };
-        if controller.index() == lines.node {
-            found.extend(specifier(&mut cells, count, lines.numbering));
-        } else if cells.skip(count).is_none() {
-            return;
-        }
+    let mut next = || {
+        let parent = node.tree().by_phandle(cells.next_u32()?)?;
+        Some((parent, cells.take(cells_of(parent)?)?))
+    };
+    while let Some((parent, specifier)) = next() {
+        found.extend(resolve(parent, unit(node), specifier, lines));
     }
 }
 
-/// An `interrupt-map`: child address, child specifier, parent, parent address, parent specifier.
-fn from_map(nexus: Node<'_, '_>, map: &[u8], lines: Lines, found: &mut Vec<u32>) {
-    let Some(child_cells) = cells_of(nexus) else {
-        return;
-    };
-    let child_cells = nexus.child_cells().0.saturating_add(child_cells);
-    let mut cells = Cells::new(map);
-    while cells.skip(child_cells).is_some() {
-        let parent = cells
-            .next_u32()
-            .and_then(|phandle| nexus.tree().by_phandle(phandle));
-        let Some((parent, count)) = parent.and_then(|parent| Some((parent, cells_of(parent)?)))
-        else {
-            return;
+/// The number of an interrupt that goes to `parent`, if it ends at the controller: through the map of every nexus on the
+/// way. What has cells but is neither nexus nor controller passes it on as it is, as Linux has it.
+fn resolve<'a>(
+    mut parent: Node<'_, 'a>,
+    mut unit: &'a [u8],
+    mut specifier: &'a [u8],
+    lines: Lines,
+) -> Option<u32> {
+    // Maps may lead in a circle.
+    for _ in 0..MAX_DEPTH {
+        if parent.index() == lines.node {
+            return number(specifier, lines.numbering);
+        }
+        if keeps_lines(parent) {
+            return None;
+        }
+        let Some(map) = parent.value("interrupt-map") else {
+            parent = interrupt_parent(parent)?;
+            continue;
         };
+        let mask = parent.value("interrupt-map-mask").unwrap_or_default();
+        let entry = entries(parent, map).find(|entry| entry.is_for(unit, specifier, mask))?;
+        (parent, unit, specifier) = (entry.parent, entry.unit, entry.specifier);
+    }
+    None
+}
+
+/// An entry of an `interrupt-map`.
+struct Entry<'t, 'a> {
+    /// The unit address and the specifier on this side.
+    child: &'a [u8],
+    parent: Node<'t, 'a>,
+    /// The unit address on the parent's side.
+    unit: &'a [u8],
+    specifier: &'a [u8],
+}
+
+impl Entry<'_, '_> {
+    /// Whether an interrupt goes by it: all bits in the mask are the same. What a mask is too short to say counts.
+    fn is_for(&self, unit: &[u8], specifier: &[u8], mask: &[u8]) -> bool {
+        let unit_bytes = self.child.len().saturating_sub(specifier.len());
+        let unit = unit.iter().chain(core::iter::repeat(&0)).take(unit_bytes);
+        let mask = mask.iter().chain(core::iter::repeat(&0xff));
+        let mut bytes = self.child.iter().zip(unit.chain(specifier)).zip(mask);
+        self.parent.is_enabled() && bytes.all(|((known, asked), mask)| (known ^ asked) & mask == 0)
+    }
+}
+
+/// The entries of an `interrupt-map`, up to the first that can't be read.
+fn entries<'t, 'a>(
+    nexus: Node<'t, 'a>,
+    map: &'a [u8],
+) -> impl Iterator<Item = Entry<'t, 'a>> + use<'t, 'a> {
+    let child_cells = cells_of(nexus).map(|cells| nexus.child_cells().0.saturating_add(cells));
+    let mut cells = Cells::new(map);
+    core::iter::from_fn(move || {
+        let child = cells.take(child_cells?)?;
+        let parent = nexus.tree().by_phandle(cells.next_u32()?)?;
         // A controller without #address-cells has none in the map, unlike a bus.
         let address = parent
             .u32("#address-cells")
             .map_or(0, |cells| cells as usize);
-        if cells.skip(address).is_none() {
-            return;
-        }
-        if parent.index() == lines.node {
-            found.extend(specifier(&mut cells, count, lines.numbering));
-        } else if cells.skip(count).is_none() {
-            return;
-        }
-    }
+        Some(Entry {
+            child,
+            parent,
+            unit: cells.take(address)?,
+            specifier: cells.take(cells_of(parent)?)?,
+        })
+    })
 }

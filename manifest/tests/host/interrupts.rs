@@ -1,0 +1,174 @@
+//! Which controller or nexus a node's interrupts go to.
+
+use super::*;
+
+/// A GICv3 with the phandle 1, which the root's interrupts go to.
+fn gic(root: &mut Writer, address_cells: u32) {
+    root.node("intc@1000000", |node| {
+        node.string("compatible", "arm,gic-v3");
+        node.flag("interrupt-controller");
+        node.cells("#interrupt-cells", &[3]);
+        node.cells("#address-cells", &[address_cells]);
+        node.cells("phandle", &[1]);
+        node.numbers("reg", &[0x100_0000, 0x1_0000, 0x110_0000, 0x10_0000]);
+        node.cells("interrupts", &[1, 9, 4]);
+    });
+}
+
+fn bus(root: &mut Writer, name: &str, inside: impl FnOnce(&mut Writer)) {
+    root.node(name, |bus| {
+        bus.string("compatible", "simple-bus");
+        bus.cells("#address-cells", &[1]);
+        bus.cells("#size-cells", &[1]);
+        bus.flag("ranges");
+        inside(bus);
+    });
+}
+
+fn device(bus: &mut Writer, address: u32, interrupts: &[u32]) {
+    bus.node(&format!("device@{address:x}"), |device| {
+        device.string("compatible", "x,device");
+        device.cells("reg", &[address, 0x1000]);
+        device.cells("interrupts", interrupts);
+    });
+}
+
+/// Every device's path and lines.
+fn lines(host: &Host) -> Vec<(&str, &[u32])> {
+    let devices = host.map.devices.iter();
+    devices
+        .map(|device| (device.path.as_str(), device.interrupts.as_slice()))
+        .collect()
+}
+
+#[test]
+fn a_controller_above_takes_its_childrens_interrupts() {
+    let host = read(&tree(|root| {
+        gic(root, 0);
+        bus(root, "soc", |soc| {
+            soc.node("spmi@2000000", |spmi| {
+                spmi.string("compatible", "qcom,spmi-pmic-arb");
+                spmi.cells("reg", &[0x200_0000, 0x1000]);
+                spmi.cells("interrupts", &[0, 5, 4]);
+                spmi.flag("interrupt-controller");
+                spmi.cells("#interrupt-cells", &[4]);
+                spmi.cells("#address-cells", &[2]);
+                spmi.cells("#size-cells", &[0]);
+                spmi.node("pmic@0", |pmic| {
+                    pmic.string("compatible", "qcom,spmi-pmic");
+                    pmic.cells("reg", &[0, 0]);
+                    pmic.node("rtc", |rtc| {
+                        rtc.string("compatible", "qcom,rtc");
+                        // As a GIC's, this would be the other device's SPI 97.
+                        rtc.cells("interrupts", &[0, 97, 1, 0]);
+                    });
+                });
+            });
+            device(soc, 0x300_0000, &[0, 97, 4]);
+        });
+    }));
+    assert_eq!(host.gic.as_ref().unwrap().maintenance, Some(25));
+    let expected: [(&str, &[u32]); 2] = [
+        ("/soc/spmi@2000000", &[37]),
+        ("/soc/device@3000000", &[129]),
+    ];
+    assert_eq!(lines(&host), expected);
+}
+
+/// As Arm's Versatile Express: a bus with a map, and one below it without.
+#[test]
+fn lines_of_a_nexus_are_those_of_the_devices_on_it() {
+    let host = read(&tree(|root| {
+        gic(root, 0);
+        bus(root, "motherboard", |bus| {
+            bus.cells("phandle", &[2]);
+            bus.cells("#interrupt-cells", &[1]);
+            bus.cells("interrupt-map-mask", &[0, 63]);
+            let map = [
+                [0, 4, 1, 0, 40, 4],
+                [0, 5, 1, 0, 41, 4],
+                [0, 6, 1, 0, 42, 4],
+            ];
+            bus.cells("interrupt-map", &map.concat());
+            device(bus, 0x300_0000, &[4]);
+            self::bus(bus, "iofpga", |inner| {
+                device(inner, 0x400_0000, &[5, 64 + 6]);
+                device(inner, 0x500_0000, &[7]);
+            });
+            bus.node("extended@6000000", |node| {
+                node.string("compatible", "x,device");
+                node.cells("reg", &[0x600_0000, 0x1000]);
+                node.cells("interrupts-extended", &[2, 6, 1, 0, 50, 4]);
+            });
+        });
+    }));
+    let expected: [(&str, &[u32]); 4] = [
+        ("/motherboard/device@3000000", &[72]),
+        ("/motherboard/iofpga/device@4000000", &[73, 74]),
+        ("/motherboard/iofpga/device@5000000", &[]),
+        ("/motherboard/extended@6000000", &[74, 82]),
+    ];
+    assert_eq!(lines(&host), expected);
+}
+
+#[test]
+fn a_map_goes_by_unit_addresses_and_through_maps_above() {
+    let host = read(&tree(|root| {
+        gic(root, 2);
+        bus(root, "outer", |outer| {
+            outer.cells("phandle", &[2]);
+            outer.cells("#interrupt-cells", &[2]);
+            outer.cells("interrupt-map-mask", &[0xf00, 0xff, 0]);
+            // To a controller with an address of two cells.
+            let map = [
+                [0x100, 1, 0, 1, 0, 0, 0, 10, 4],
+                [0x200, 1, 0, 1, 0, 0, 0, 11, 4],
+            ];
+            outer.cells("interrupt-map", &map.concat());
+            bus(outer, "inner", |inner| {
+                inner.cells("#interrupt-cells", &[1]);
+                // Without a mask all bits count; the parent's unit address is the map's.
+                let map = [
+                    [0x300_0000, 9, 2, 0x100, 1, 8],
+                    [0x400_0000, 9, 2, 0x200, 1, 8],
+                ];
+                inner.cells("interrupt-map", &map.concat());
+                device(inner, 0x300_0000, &[9]);
+                device(inner, 0x400_0000, &[9]);
+                device(inner, 0x500_0000, &[9]);
+            });
+        });
+    }));
+    let expected: [(&str, &[u32]); 3] = [
+        ("/outer/inner/device@3000000", &[42]),
+        ("/outer/inner/device@4000000", &[43]),
+        ("/outer/inner/device@5000000", &[]),
+    ];
+    assert_eq!(lines(&host), expected);
+}
+
+#[test]
+fn circles_end() {
+    let host = read(&tree(|root| {
+        gic(root, 0);
+        for (name, own, other) in [("a", 2, 3), ("b", 3, 2)] {
+            bus(root, name, |bus| {
+                bus.cells("phandle", &[own]);
+                bus.cells("interrupt-parent", &[other]);
+                device(bus, 0x300_0000 + own * 0x1000, &[0, 5, 4]);
+            });
+        }
+        for (name, own, other) in [("c", 4, 5), ("d", 5, 4)] {
+            bus(root, name, |bus| {
+                bus.cells("phandle", &[own]);
+                bus.cells("#interrupt-cells", &[1]);
+                bus.cells("interrupt-map-mask", &[0, 0]);
+                bus.cells("interrupt-map", &[0, 0, other, 0, 0]);
+                device(bus, 0x300_0000 + own * 0x1000, &[1]);
+            });
+        }
+    }));
+    assert_eq!(host.map.devices.len(), 4);
+    let mut devices = host.map.devices.iter();
+    assert!(devices.all(|device| device.interrupts.is_empty()));
+}

@@ -91,6 +91,73 @@ fn every_wrapper_comes_off() {
     }
 }
 
+/// The formats of which several streams in a row are one file.
+const IN_ROWS: [Wrapper; 4] = [Wrapper::Gzip, Wrapper::Xz, Wrapper::Zstd, Wrapper::Lz4];
+
+/// What may stand between two streams.
+fn between(wrapper: Wrapper) -> &'static [u8] {
+    match wrapper {
+        Wrapper::Xz => &[0; 8],
+        // A skippable frame of three bytes, as parallel compressors write them.
+        Wrapper::Zstd => &[0x5e, 0x2a, 0x4d, 0x18, 3, 0, 0, 0, 1, 2, 3],
+        _ => &[],
+    }
+}
+
+#[test]
+fn streams_in_a_row_are_one_kernel() {
+    for wrapper in IN_ROWS {
+        let image = image();
+        let (first, rest) = image.split_at(1000);
+        let (second, third) = rest.split_at(5000);
+        let file = [
+            wrap(wrapper, first),
+            wrap(wrapper, second),
+            between(wrapper).to_vec(),
+            wrap(wrapper, third),
+        ];
+        let kernel = unwrap_image(file.concat(), HOST).unwrap();
+        assert!(kernel.bytes == image, "{wrapper}");
+        assert_eq!(kernel.wrappers, [wrapper]);
+    }
+}
+
+#[test]
+fn later_streams_are_bounded_and_checked_too() {
+    for wrapper in IN_ROWS {
+        let one = wrap(wrapper, &vec![0; 600 << 10]);
+        let two = [one.clone(), one].concat();
+        let error = unwrap_bounded(two.clone(), 1 << 20).unwrap_err();
+        assert_eq!(error, KernelError::TooLarge { limit: 1 << 20 }, "{wrapper}");
+        assert!(unwrap_bounded(two, 1200 << 10).is_ok(), "{wrapper}");
+
+        let mut cut = [wrap(wrapper, &image()), wrap(wrapper, &image())].concat();
+        cut.truncate(cut.len() * 3 / 4);
+        let error = unwrap_image(cut, HOST).unwrap_err();
+        assert!(matches!(error, KernelError::Damaged { .. }), "{wrapper}");
+    }
+}
+
+#[test]
+fn what_lies_behind_a_stream_and_is_none_is_left_alone() {
+    for wrapper in IN_ROWS {
+        for behind in [&[0; 512][..], &[0xd0, 0x0d, 0xfe, 0xed], &[1, 2, 3]] {
+            let file = [&wrap(wrapper, &image()), behind].concat();
+            let kernel = unwrap_image(file, HOST).unwrap();
+            assert!(kernel.bytes == image(), "{wrapper}");
+        }
+    }
+}
+
+#[test]
+fn efi_zboot_has_one_stream() {
+    for wrapper in IN_ROWS {
+        let payload = [wrap(wrapper, &image()), wrap(wrapper, &image())].concat();
+        let kernel = unwrap_image(wrap(Wrapper::EfiZboot, &payload), HOST).unwrap();
+        assert!(kernel.bytes == image(), "{wrapper}");
+    }
+}
+
 #[test]
 fn efi_zboot_comes_off_around_each() {
     for wrapper in STREAMS {

@@ -4,8 +4,12 @@
 //! EFI-zboot and x86's bzImage. What comes out is bounded, so that a small file can't fill the memory. An
 //! `Image` is then what it was before it was wrapped; an x86 one is an ELF file, which [`elf`] makes flat.
 //!
+//! A compressed file may be several streams in a row; parallel compressors write such. What comes out of them is one
+//! kernel. Other bytes behind a stream, such as padding or an appended device tree, are left alone.
+//!
 //! Sources: Linux, drivers/firmware/efi/libstub/zboot-header.S (the wrapper's fields); lz4, doc/lz4_Frame_format.md
-//! ("Legacy frame"); the magic numbers of each format's specification.
+//! ("Legacy frame", "Concatenation"); RFC 1952, 2.2 (members); The .xz File Format, 2.2 (stream padding); RFC 8878, 3
+//! (frames, and skippable ones); the magic numbers of each format's specification.
 
 mod bzimage;
 pub mod elf;
@@ -13,7 +17,7 @@ pub mod elf;
 use std::fmt;
 use std::io::Read;
 
-use liblzma::read::XzDecoder;
+use liblzma::bufread::XzDecoder;
 use liblzma::stream::Stream;
 
 use layout::Architecture;
@@ -147,72 +151,173 @@ pub fn unwrap_bounded(file: Vec<u8>, limit: u64) -> Result<(Vec<u8>, Vec<Wrapper
         if wrappers.len() == MAX_LAYERS {
             return Err(KernelError::TooManyLayers);
         }
-        bytes = take_off(wrapper, &bytes, limit)?;
+        let extent = match wrappers.last() {
+            Some(Wrapper::EfiZboot) => Extent::First,
+            _ => Extent::All,
+        };
+        bytes = take_off(wrapper, &bytes, extent, limit)?;
         wrappers.push(wrapper);
     }
     Ok((bytes, wrappers))
 }
 
+/// How much of a compressed file is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    /// One stream: inside another wrapper, where Linux's build makes one and may write its size behind it, which could
+    /// look like the next.
+    First,
+    /// All streams that follow each other.
+    All,
+}
+
+const MAGICS: [(&[u8], Wrapper); 5] = [
+    (&[0x1f, 0x8b, 0x08], Wrapper::Gzip),
+    (&[0xfd, b'7', b'z', b'X', b'Z', 0], Wrapper::Xz),
+    (&[0x28, 0xb5, 0x2f, 0xfd], Wrapper::Zstd),
+    (&[0x04, 0x22, 0x4d, 0x18], Wrapper::Lz4),
+    (&LZ4_LEGACY_MAGIC, Wrapper::Lz4Legacy),
+];
+
 fn detect(bytes: &[u8]) -> Option<Wrapper> {
-    const MAGICS: [(&[u8], Wrapper); 5] = [
-        (&[0x1f, 0x8b, 0x08], Wrapper::Gzip),
-        (&[0xfd, b'7', b'z', b'X', b'Z', 0], Wrapper::Xz),
-        (&[0x28, 0xb5, 0x2f, 0xfd], Wrapper::Zstd),
-        (&[0x04, 0x22, 0x4d, 0x18], Wrapper::Lz4),
-        (&LZ4_LEGACY_MAGIC, Wrapper::Lz4Legacy),
-    ];
     if bytes.starts_with(b"MZ") && bytes.get(4..8) == Some(b"zimg") {
         return Some(Wrapper::EfiZboot);
     }
     if bzimage::is_one(bytes) {
         return Some(Wrapper::BzImage);
     }
+    detect_stream(bytes)
+}
+
+fn detect_stream(bytes: &[u8]) -> Option<Wrapper> {
     MAGICS
         .iter()
         .find(|(magic, _)| bytes.starts_with(magic))
         .map(|&(_, wrapper)| wrapper)
 }
 
-fn take_off(wrapper: Wrapper, bytes: &[u8], limit: u64) -> Result<Vec<u8>, KernelError> {
-    let damaged = |reason: String| KernelError::Damaged { wrapper, reason };
+fn take_off(
+    wrapper: Wrapper,
+    bytes: &[u8],
+    extent: Extent,
+    limit: u64,
+) -> Result<Vec<u8>, KernelError> {
     match wrapper {
-        Wrapper::Gzip => read_bounded(flate2::read::GzDecoder::new(bytes), wrapper, limit),
-        Wrapper::Xz => {
-            let decoder = Stream::new_stream_decoder(XZ_MEMORY, 0);
-            let decoder = decoder.map_err(|error| damaged(error.to_string()))?;
-            read_bounded(XzDecoder::new_stream(bytes, decoder), wrapper, limit)
+        Wrapper::Gzip | Wrapper::Xz | Wrapper::Zstd | Wrapper::Lz4 => {
+            read_streams(wrapper, bytes, extent, limit)
         }
-        Wrapper::Zstd => {
-            let decoder = ruzstd::decoding::StreamingDecoder::new(bytes);
-            read_bounded(
-                decoder.map_err(|error| damaged(error.to_string()))?,
-                wrapper,
-                limit,
-            )
-        }
-        Wrapper::Lz4 => read_bounded(lz4_flex::frame::FrameDecoder::new(bytes), wrapper, limit),
         Wrapper::Lz4Legacy => lz4_legacy(bytes, limit),
-        Wrapper::EfiZboot => zboot_payload(bytes)
-            .map(<[u8]>::to_vec)
-            .map_err(|reason| damaged(reason.into())),
+        Wrapper::EfiZboot => {
+            zboot_payload(bytes)
+                .map(<[u8]>::to_vec)
+                .map_err(|reason| KernelError::Damaged {
+                    wrapper,
+                    reason: reason.into(),
+                })
+        }
         Wrapper::BzImage => unwrap_bzimage(bytes, limit),
     }
 }
 
-fn read_bounded(decoder: impl Read, wrapper: Wrapper, limit: u64) -> Result<Vec<u8>, KernelError> {
+fn read_streams(
+    wrapper: Wrapper,
+    bytes: &[u8],
+    extent: Extent,
+    limit: u64,
+) -> Result<Vec<u8>, KernelError> {
     let mut out = Vec::new();
+    let mut rest = read_stream(wrapper, bytes, &mut out, limit)?;
+    while let Some(next) = next_stream(wrapper, rest).filter(|_| extent == Extent::All) {
+        rest = read_stream(wrapper, next, &mut out, limit)?;
+    }
+    Ok(out)
+}
+
+/// The next stream of the same kind behind one, past what may stand between two.
+fn next_stream(wrapper: Wrapper, rest: &[u8]) -> Option<&[u8]> {
+    let next = match wrapper {
+        Wrapper::Xz => skip_padding(rest),
+        Wrapper::Zstd => skip_frames(rest),
+        _ => rest,
+    };
+    (detect_stream(next) == Some(wrapper)).then_some(next)
+}
+
+/// xz's padding: words of zeros.
+fn skip_padding(bytes: &[u8]) -> &[u8] {
+    let mut rest = bytes;
+    while let [0, 0, 0, 0, behind @ ..] = rest {
+        rest = behind;
+    }
+    rest
+}
+
+/// zstd's skippable frames: a magic of which the lowest half byte is free, a length, and so many bytes.
+fn skip_frames(bytes: &[u8]) -> &[u8] {
+    let mut rest = bytes;
+    while let [0x50..=0x5f, 0x2a, 0x4d, 0x18, frame @ ..] = rest {
+        let behind = frame.split_first_chunk::<4>().and_then(|(length, frame)| {
+            let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;
+            frame.get(length..)
+        });
+        rest = behind.unwrap_or_default();
+    }
+    rest
+}
+
+/// Appends what comes out of the stream that `bytes` begin with; what lies behind it.
+fn read_stream<'a>(
+    wrapper: Wrapper,
+    bytes: &'a [u8],
+    out: &mut Vec<u8>,
+    limit: u64,
+) -> Result<&'a [u8], KernelError> {
+    let damaged = |reason: String| KernelError::Damaged { wrapper, reason };
+    match wrapper {
+        Wrapper::Xz => {
+            let decoder = Stream::new_stream_decoder(XZ_MEMORY, 0);
+            let decoder = decoder.map_err(|error| damaged(error.to_string()))?;
+            let mut decoder = XzDecoder::new_stream(bytes, decoder);
+            read_bounded(&mut decoder, wrapper, out, limit)?;
+            Ok(decoder.into_inner())
+        }
+        Wrapper::Zstd => {
+            let decoder = ruzstd::decoding::StreamingDecoder::new(bytes);
+            let mut decoder = decoder.map_err(|error| damaged(error.to_string()))?;
+            read_bounded(&mut decoder, wrapper, out, limit)?;
+            Ok(decoder.into_inner())
+        }
+        Wrapper::Lz4 => {
+            let mut decoder = lz4_flex::frame::FrameDecoder::new(bytes);
+            read_bounded(&mut decoder, wrapper, out, limit)?;
+            Ok(decoder.into_inner())
+        }
+        _ => {
+            let mut decoder = flate2::bufread::GzDecoder::new(bytes);
+            read_bounded(&mut decoder, wrapper, out, limit)?;
+            Ok(decoder.into_inner())
+        }
+    }
+}
+
+/// Appends what the decoder gives; `out` has at most `limit` bytes then.
+fn read_bounded(
+    decoder: impl Read,
+    wrapper: Wrapper,
+    out: &mut Vec<u8>,
+    limit: u64,
+) -> Result<(), KernelError> {
     // One byte above the limit tells "exactly the limit" from "more".
-    decoder
-        .take(limit.saturating_add(1))
-        .read_to_end(&mut out)
-        .map_err(|error| KernelError::Damaged {
-            wrapper,
-            reason: error.to_string(),
-        })?;
+    let room = limit.saturating_add(1).saturating_sub(out.len() as u64);
+    let read = decoder.take(room).read_to_end(out);
+    read.map_err(|error| KernelError::Damaged {
+        wrapper,
+        reason: error.to_string(),
+    })?;
     if out.len() as u64 > limit {
         return Err(KernelError::TooLarge { limit });
     }
-    Ok(out)
+    Ok(())
 }
 
 /// The kernel inside a bzImage. The payload's own compression is taken off here, since the size that Linux's build
@@ -233,7 +338,7 @@ fn unwrap_bzimage(bytes: &[u8], limit: u64) -> Result<Vec<u8>, KernelError> {
     if u64::from(size) > limit {
         return Err(KernelError::TooLarge { limit });
     }
-    let out = take_off(wrapper, payload, limit)?;
+    let out = take_off(wrapper, payload, Extent::First, limit)?;
     if out.len() as u64 != u64::from(size) {
         return Err(damaged("its kernel has another size than it says"));
     }

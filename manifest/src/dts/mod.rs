@@ -4,7 +4,8 @@
 //! What goes through the C preprocessor first must have gone through it; its line markers are obeyed. Overlays
 //! (`/plugin/`) are refused. Every error is found at once. What the tree means isn't this module's business.
 //!
-//! Memory and depth are bounded: by 8 MiB of source, 2 MiB of blob and 32 levels of nodes.
+//! Memory and depth are bounded: by 8 MiB of source, 8 MiB of values with what `/incbin/` brings in, 2 MiB of blob and 32
+//! levels of nodes.
 //!
 //! It is our own because no kept crate gives both a blob and a place for every cell: `dtoolkit` reads blobs only,
 //! `device_tree_source` (2017) and `ginko` (an editor's helper) make none, the tree-sitter grammar knows the syntax only.
@@ -23,14 +24,16 @@ pub use fault::SourceError;
 pub use scan::{Files, NoFiles};
 pub use text::{Place, Text, Texts};
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use crate::origin::{Origins, Position};
 use crate::tree::blob::{Node, Tree};
 use flatten::{NodePlace, PropertyPlace, flatten};
 use parse::Parser;
-use scan::Scanner;
+use scan::{MAX_SOURCE_BYTES, Scanner};
 
 /// A source that has been read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,7 +68,8 @@ pub enum LoadError {
 /// # Errors
 /// See [`LoadError`].
 pub fn load(path: &Path) -> Result<Source, LoadError> {
-    let bytes = read_file(path).map_err(LoadError::Read)?;
+    let part = 0..MAX_SOURCE_BYTES as u64 + 1;
+    let bytes = read_file(path, part).map_err(LoadError::Read)?;
     parse(&path.display().to_string(), bytes, &mut Beside).map_err(LoadError::Broken)
 }
 
@@ -123,19 +127,32 @@ pub fn is_source(bytes: &[u8]) -> bool {
 pub struct Beside;
 
 impl Files for Beside {
-    fn open(&mut self, from: &str, name: &str) -> Result<(String, Vec<u8>), String> {
+    fn open(
+        &mut self,
+        from: &str,
+        name: &str,
+        part: Range<u64>,
+    ) -> Result<(String, Vec<u8>), String> {
         let path: PathBuf = Path::new(from).parent().unwrap_or(Path::new("")).join(name);
-        let bytes = read_file(&path).map_err(|error| error.to_string())?;
+        let bytes = read_file(&path, part).map_err(|error| error.to_string())?;
         Ok((path.display().to_string(), bytes))
     }
 }
 
-/// A device or a pipe may have no end, so that only files are read.
-fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+/// The bytes `part`, as far as there are such. A device or a pipe may have no end, so that only files are read.
+fn read_file(path: &Path, part: Range<u64>) -> io::Result<Vec<u8>> {
     if !std::fs::metadata(path)?.is_file() {
         return Err(io::Error::other("it isn't a file"));
     }
-    std::fs::read(path)
+    let mut bytes = Vec::new();
+    let mut file = File::open(path)?;
+    // The system takes no offset that isn't a signed one; no file has bytes there.
+    if i64::try_from(part.start).is_ok() {
+        file.seek(SeekFrom::Start(part.start))?;
+        let length = part.end.saturating_sub(part.start);
+        file.take(length).read_to_end(&mut bytes)?;
+    }
+    Ok(bytes)
 }
 
 impl Source {

@@ -268,14 +268,6 @@ impl<'s, 'f> Parser<'s, 'f> {
         } else {
             Vec::new()
         };
-        let bytes: usize = items.iter().map(|item| item.piece.length()).sum();
-        self.value_bytes += bytes;
-        if self.value_bytes > MAX_VALUES {
-            let why = format!("the values take more than {} MiB", MAX_VALUES >> 20);
-            self.fault(name_span, "too much", why, "");
-            self.scanner.stop();
-            return Ok(());
-        }
         let property = Property {
             name,
             name_span,
@@ -350,6 +342,19 @@ impl<'s, 'f> Parser<'s, 'f> {
         }
     }
 
+    /// Adds a piece to a value. Counted at once: a single value may name any number of files.
+    fn add(&mut self, items: &mut Vec<Item>, span: Span, piece: Piece) -> Parsed<()> {
+        self.value_bytes += piece.length();
+        if self.value_bytes > MAX_VALUES {
+            let why = format!("the values take more than {} MiB", MAX_VALUES >> 20);
+            self.fault(span, "too much", why, "");
+            self.scanner.stop();
+            return Err(Bad);
+        }
+        items.push(Item { span, piece });
+        Ok(())
+    }
+
     fn part(&mut self, items: &mut Vec<Item>) -> Parsed<()> {
         match self.scanner.peek() {
             Some(b'"') => {
@@ -358,11 +363,7 @@ impl<'s, 'f> Parser<'s, 'f> {
                 self.has_slipped |= bytes.is_none();
                 let mut bytes = bytes.unwrap_or_default();
                 bytes.push(0);
-                items.push(Item {
-                    span,
-                    piece: Piece::Bytes(bytes),
-                });
-                Ok(())
+                self.add(items, span, Piece::Bytes(bytes))
             }
             Some(b'<') => self.cells(32, items),
             Some(b'[') => self.byte_string(items),
@@ -371,11 +372,7 @@ impl<'s, 'f> Parser<'s, 'f> {
                     let why = "a node is referred to by &label or &{/path}";
                     return self.fault_here("not a reference", why, "");
                 };
-                items.push(Item {
-                    span,
-                    piece: Piece::Path(name),
-                });
-                Ok(())
+                self.add(items, span, Piece::Path(name))
             }
             Some(b'/') if self.scanner.eat("/bits/").is_some() => {
                 let bits = match self.scanner.number() {
@@ -419,10 +416,7 @@ impl<'s, 'f> Parser<'s, 'f> {
                         let why = "a reference takes an element of 32 bits";
                         self.fault(span, "not 32 bits", why, "");
                     }
-                    items.push(Item {
-                        span,
-                        piece: Piece::Phandle(name),
-                    });
+                    self.add(items, span, Piece::Phandle(name))?;
                 }
                 // What ends a statement can't be in a list, nor can the next one.
                 None | Some(b';' | b'}') => return self.endless(open),
@@ -437,7 +431,7 @@ impl<'s, 'f> Parser<'s, 'f> {
                     let why = "cells stand side by side, without commas between";
                     self.fault(span, "not needed", why, "take it out");
                 }
-                Some(_) => self.cell(bits, items),
+                Some(_) => self.cell(bits, items)?,
             }
         }
     }
@@ -450,13 +444,13 @@ impl<'s, 'f> Parser<'s, 'f> {
         Ok(())
     }
 
-    fn cell(&mut self, bits: u32, items: &mut Vec<Item>) {
+    fn cell(&mut self, bits: u32, items: &mut Vec<Item>) -> Parsed<()> {
         let Some((number, span)) = self.scanner.number() else {
             // Whatever stands there is passed over, so that the list goes on.
             if !self.scanner.no_number() {
                 self.scanner.skip_one();
             }
-            return;
+            return Ok(());
         };
         // Ones above are the sign of a negative number.
         let above = number.checked_shr(bits).unwrap_or(0);
@@ -474,10 +468,7 @@ impl<'s, 'f> Parser<'s, 'f> {
             self.fault(span, "too large", why, &help);
         }
         let bytes = u8::try_from(bits / 8).unwrap_or(4);
-        items.push(Item {
-            span,
-            piece: Piece::Number(number, bytes),
-        });
+        self.add(items, span, Piece::Number(number, bytes))
     }
 
     fn byte_string(&mut self, items: &mut Vec<Item>) -> Parsed<()> {
@@ -491,10 +482,7 @@ impl<'s, 'f> Parser<'s, 'f> {
                 return Ok(());
             }
             if let Some((byte, span)) = self.scanner.byte() {
-                items.push(Item {
-                    span,
-                    piece: Piece::Number(u64::from(byte), 1),
-                });
+                self.add(items, span, Piece::Number(u64::from(byte), 1))?;
                 continue;
             }
             if matches!(self.scanner.peek(), None | Some(b';' | b'}')) {
@@ -535,25 +523,19 @@ impl<'s, 'f> Parser<'s, 'f> {
             let why = "/incbin/ ends with a parenthesis";
             return self.fault_here("not `)`", why, "");
         }
-        match self.scanner.included_bytes(&name) {
-            Ok(bytes) => {
-                let (offset, length) = part.unwrap_or((0, u64::MAX));
-                let start = usize::try_from(offset).unwrap_or(usize::MAX);
-                let bytes = bytes.get(start..).unwrap_or_default();
-                let length = usize::try_from(length).unwrap_or(usize::MAX);
-                let bytes = bytes.get(..length.min(bytes.len())).unwrap_or_default();
-                items.push(Item {
-                    span,
-                    piece: Piece::Bytes(bytes.to_vec()),
-                });
-            }
+        let (offset, length) = part.unwrap_or((0, u64::MAX));
+        // One byte above what is left tells that there is too much.
+        let room = MAX_VALUES.saturating_sub(self.value_bytes) as u64 + 1;
+        let part = offset..offset.saturating_add(length.min(room));
+        match self.scanner.included_bytes(&name, part) {
+            Ok(bytes) => self.add(items, span, Piece::Bytes(bytes)),
             Err(why) => {
                 let why = format!("can't include {name}: {why}");
                 let help = "a relative path counts from the folder of the file that names it";
                 self.fault(span, "named here", why, help);
+                Ok(())
             }
         }
-        Ok(())
     }
 
     /// Passes over the rest of a statement that can't be read. `at_top` no closing brace ends it.

@@ -4,11 +4,13 @@
 //! Which characters make a name depends on where it stands, so that there is no list of tokens: the parser asks for what
 //! may come next.
 
+use std::ops::Range;
+
 use super::fault::Faults;
 use super::text::{Span, Text, Texts, small};
 
 /// Bytes of all files together. The largest sources of boards stay below 1 MiB after preprocessing.
-const MAX_SOURCE_BYTES: usize = 8 << 20;
+pub(super) const MAX_SOURCE_BYTES: usize = 8 << 20;
 
 /// How deep files may include each other.
 const MAX_INCLUDES: usize = 32;
@@ -18,11 +20,17 @@ const MAX_NAME: usize = 255;
 
 /// How included files are found.
 pub trait Files {
-    /// The file `name` as it is written in the file `from`: the name that it is shown with, and its bytes.
+    /// The file `name` as it is written in the file `from`: the name that it is shown with, and those bytes of `part`
+    /// that it has. No others are read, since a file may be larger than the memory.
     ///
     /// # Errors
     /// Why there is none, in a few words.
-    fn open(&mut self, from: &str, name: &str) -> Result<(String, Vec<u8>), String>;
+    fn open(
+        &mut self,
+        from: &str,
+        name: &str,
+        part: Range<u64>,
+    ) -> Result<(String, Vec<u8>), String>;
 }
 
 /// Nothing can be included.
@@ -30,7 +38,7 @@ pub trait Files {
 pub struct NoFiles;
 
 impl Files for NoFiles {
-    fn open(&mut self, _: &str, _: &str) -> Result<(String, Vec<u8>), String> {
+    fn open(&mut self, _: &str, _: &str, _: Range<u64>) -> Result<(String, Vec<u8>), String> {
         Err("files can't be included here".to_owned())
     }
 }
@@ -322,7 +330,9 @@ impl<'f> Scanner<'f> {
             self.faults.add(span, "too deep", why, "");
             return;
         }
-        match self.files.open(&from, name) {
+        // One byte above what is left tells that there is too much.
+        let part = 0..(MAX_SOURCE_BYTES - self.bytes) as u64 + 1;
+        match self.files.open(&from, name, part) {
             Ok((name, bytes)) => {
                 let is_open = self.open.iter().any(|frame| {
                     let text = self.texts.files.get(frame.file as usize);
@@ -344,13 +354,17 @@ impl<'f> Scanner<'f> {
         }
     }
 
-    /// The bytes of a file that is named here, for `/incbin/`.
-    pub(super) fn included_bytes(&mut self, name: &str) -> Result<Vec<u8>, String> {
+    /// Some bytes of a file that is named here, for `/incbin/`.
+    pub(super) fn included_bytes(
+        &mut self,
+        name: &str,
+        part: Range<u64>,
+    ) -> Result<Vec<u8>, String> {
         let from = self
             .frame()
             .map(|(text, _)| text.name.clone())
             .unwrap_or_default();
-        Ok(self.files.open(&from, name)?.1)
+        Ok(self.files.open(&from, name, part)?.1)
     }
 
     /// The next byte that means something; `None` at the end.

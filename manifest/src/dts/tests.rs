@@ -319,10 +319,68 @@ fn line_markers_are_obeyed() {
 struct Named(HashMap<&'static str, &'static str>);
 
 impl Files for Named {
-    fn open(&mut self, _: &str, name: &str) -> Result<(String, Vec<u8>), String> {
-        let text = self.0.get(name).ok_or("no such file")?;
-        Ok((name.to_owned(), text.as_bytes().to_vec()))
+    fn open(&mut self, _: &str, name: &str, part: Range<u64>) -> Result<(String, Vec<u8>), String> {
+        let text = self.0.get(name).ok_or("no such file")?.as_bytes();
+        let bytes = text.iter().skip(part.start as usize);
+        let bytes = bytes.take((part.end - part.start) as usize);
+        Ok((name.to_owned(), bytes.copied().collect()))
     }
+}
+
+/// Files without an end, and how much of them was read.
+struct Endless {
+    read: u64,
+}
+
+impl Files for Endless {
+    fn open(&mut self, _: &str, name: &str, part: Range<u64>) -> Result<(String, Vec<u8>), String> {
+        let length = (part.end - part.start).min(64 << 20);
+        self.read += length;
+        Ok((name.to_owned(), vec![b' '; length as usize]))
+    }
+}
+
+#[test]
+fn what_files_bring_in_is_bounded_within_a_value() {
+    let whys = |text: &str| {
+        let mut files = Endless { read: 0 };
+        let broken = parse("x.dts", text.into(), &mut files).unwrap_err();
+        assert!(files.read <= (8 << 20) + 1, "{}", files.read);
+        let whys = broken.errors.into_iter().map(|error| error.why);
+        whys.collect::<Vec<_>>()
+    };
+    let values = ["the values take more than 8 MiB"];
+    assert_eq!(whys(&one("/incbin/(\"a\")")), values);
+    let parts = vec!["/incbin/(\"a\", 7, 0x10000)"; 1000].join(", ");
+    assert_eq!(whys(&one(&parts)), values);
+    // Replaced ones count too.
+    let blocks = parts.replace(", /", "; }; / { p = /");
+    assert_eq!(whys(&one(&blocks)), values);
+    let included = whys("/dts-v1/; /include/ \"a\" / { };");
+    assert_eq!(
+        included,
+        ["the source has more than 8 MiB with all that it includes"]
+    );
+}
+
+#[test]
+fn a_part_of_a_large_file_is_included() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    // All of it is a hole.
+    let large = std::fs::File::create(at("large")).unwrap();
+    large.set_len(64 << 30).unwrap();
+    let write = |value: &str| std::fs::write(at("x.dts"), one(value)).unwrap();
+
+    write("/incbin/(\"large\", 0xfffffffff, 1), /incbin/(\"large\", 0xffffffffffffffff, 1)");
+    let source = load(&at("x.dts")).unwrap();
+    let tree = Tree::read(&source.blob).unwrap();
+    assert_eq!(tree.root().value("p").unwrap(), [0]);
+
+    write("/incbin/(\"large\")");
+    assert!(matches!(load(&at("x.dts")), Err(LoadError::Broken(_))));
+    std::fs::rename(at("large"), at("large.dts")).unwrap();
+    assert!(matches!(load(&at("large.dts")), Err(LoadError::Broken(_))));
 }
 
 #[test]

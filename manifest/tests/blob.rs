@@ -2,7 +2,9 @@
 
 use dtoolkit::{Property as _, fdt::Fdt};
 use proptest::prelude::*;
-use terrane_manifest::tree::blob::{Cells, MAX_DEPTH, Node, Tree, TreeErrorKind};
+use terrane_manifest::tree::blob::{
+    Cells, MAX_DEPTH, MAX_PROPERTY_NAME, Node, Tree, TreeErrorKind,
+};
 use terrane_manifest::tree::writer::Writer;
 
 /// A node as plain data, for comparing.
@@ -113,6 +115,29 @@ fn refuses_deep_nesting_and_large_output() {
     writer.begin("");
     writer.bytes("big", &[0; 4096]);
     assert_eq!(writer.finish(&[], 4096).unwrap_err().limit, 4096);
+}
+
+/// A name can be shared by very many properties, each of which is to cost little.
+#[test]
+fn refuses_long_names_of_properties() {
+    let blob = |length: usize| {
+        let mut writer = Writer::new();
+        let name = "n".repeat(length);
+        writer.node("", |to| {
+            to.bytes(&name, &[]);
+            to.bytes("other", &[]);
+            to.node("child", |to| to.bytes(&name, &[]));
+        });
+        writer.finish(&[], 1 << 20).unwrap()
+    };
+    let longest = blob(MAX_PROPERTY_NAME);
+    let tree = Tree::read(&longest).unwrap();
+    let names = tree.root().properties().iter().map(|p| p.name.len());
+    assert_eq!(names.collect::<Vec<_>>(), [MAX_PROPERTY_NAME, 5]);
+    for length in [MAX_PROPERTY_NAME + 1, 1 << 16] {
+        let error = Tree::read(&blob(length)).unwrap_err();
+        assert_eq!(error.kind, TreeErrorKind::Value, "{length}");
+    }
 }
 
 /// Reads everything there is; what counts is that it ends.

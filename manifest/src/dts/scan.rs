@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use super::fault::Faults;
 use super::text::{Span, Text, Texts, small};
+use crate::tree::blob::MAX_PROPERTY_NAME;
 
 /// Bytes of all files together. The largest sources of boards stay below 1 MiB after preprocessing.
 pub(super) const MAX_SOURCE_BYTES: usize = 8 << 20;
@@ -15,8 +16,8 @@ pub(super) const MAX_SOURCE_BYTES: usize = 8 << 20;
 /// How deep files may include each other.
 const MAX_INCLUDES: usize = 32;
 
-/// Bytes of a name. The Devicetree Specification allows 31; boards have longer ones.
-const MAX_NAME: usize = 255;
+/// Bytes of a name or a label. The Devicetree Specification allows 31; boards have longer ones.
+const MAX_NAME: usize = MAX_PROPERTY_NAME;
 
 /// How included files are found.
 pub trait Files {

@@ -25,6 +25,10 @@ pub const MAX_BYTES: usize = 2 << 20;
 /// How deep nodes may nest. Trees of real boards stay below 12.
 pub const MAX_DEPTH: usize = 32;
 
+/// Bytes of a property's name, without its end. The specification allows 31; names of real boards stay below 64. Many
+/// properties may share one name, so that without a bound each would cost the length of all names.
+pub const MAX_PROPERTY_NAME: usize = 255;
+
 const HEADER_BYTES: usize = 40;
 const TOKEN_BEGIN_NODE: u32 = 1;
 const TOKEN_END_NODE: u32 = 2;
@@ -58,7 +62,8 @@ pub enum TreeErrorKind {
     Block,
     /// A word of the structure block that is no token, or not here.
     Token,
-    /// A name or value that runs out of its block, or a name that is not UTF-8.
+    /// A name or value that runs out of its block, a name that is not UTF-8, or a property's name above
+    /// [`MAX_PROPERTY_NAME`].
     Value,
     /// Nodes nest deeper than [`MAX_DEPTH`].
     Depth,
@@ -102,6 +107,12 @@ fn string(bytes: &[u8], offset: usize) -> Option<&str> {
     let rest = bytes.get(offset..)?;
     let length = rest.iter().position(|&byte| byte == 0)?;
     core::str::from_utf8(rest.get(..length)?).ok()
+}
+
+/// Reads a property's name; no further than one may be long.
+fn property_name(strings: &[u8], offset: usize) -> Option<&str> {
+    let rest = strings.get(offset..)?;
+    string(rest.get(..=MAX_PROPERTY_NAME).unwrap_or(rest), 0)
 }
 
 /// The `totalsize` of the tree that starts at `bytes`, if its header is there, says so and fits in `bytes`.
@@ -398,7 +409,7 @@ impl<'a> Reader<'a> {
         let start = self.offset + 8;
         let end = start.checked_add(length).ok_or(value_error)?;
         let value = self.bytes.get(start..end).ok_or(value_error)?;
-        let name = string(self.strings, name_offset).ok_or(value_error)?;
+        let name = property_name(self.strings, name_offset).ok_or(value_error)?;
         self.properties.push(Property { name, value });
         self.offset = start;
         self.advance(length);

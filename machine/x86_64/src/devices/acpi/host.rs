@@ -58,13 +58,14 @@ pub fn iommu_registers(table: &[u8]) -> Vec<(u64, u64)> {
             break;
         };
         // Shorter than its own length field: nobody knows where the next one begins.
-        let [low, high, _, _, ..] = *entry else {
+        let [low, high, _, _, ref fields @ ..] = *entry else {
             break;
         };
         rest = after;
         let bytes = match (amd, low, high) {
             (true, 0x10 | 0x11 | 0x40, _) => IVHD_BYTES,
-            (false, 0, 0) => PAGE,
+            // 2^N pages; before VT-d 4.0 the field was reserved (VT-d 4.1, 8.3).
+            (false, 0, 0) => PAGE << (fields.get(1).unwrap_or(&0) & 0xf),
             _ => continue,
         };
         let Some(base) = entry.get(8..).and_then(prefix::<U64>) else {

@@ -181,6 +181,12 @@ fn an_iommu_is_named_once() {
         units(&table(*b"DMAR", &intel)),
         expected.map(|name| (name.into(), 0x1000))
     );
+    let mut large = entry([0, 0, 16, 0], 0xfed9_0000, 16);
+    large[5] = 0xf2;
+    assert_eq!(
+        units(&table(*b"DMAR", &[large])),
+        [("acpi:DMAR:0xfed90000".into(), 0x4000)]
+    );
     let amd = [
         entry([0x10, 0, 24, 0], 0xfed8_0000, 24),
         entry([0x11, 0, 40, 0], 0xfed8_0000, 40),

@@ -59,6 +59,11 @@ pub(super) struct Scanner<'f> {
     bytes: usize,
     /// Lines for the C preprocessor were met: names where numbers belong follow from that.
     pub(super) is_unprocessed: bool,
+    /// The last that a label was looked for in.
+    run: Run,
+    /// Characters that were looked at for labels.
+    #[cfg(test)]
+    pub(super) counted: usize,
     /// Where the last thing that was taken ended.
     pub(super) last: Span,
 }
@@ -70,6 +75,15 @@ fn is_name(byte: u8) -> bool {
 
 fn is_label(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_'
+}
+
+/// A run of characters that can make a label. Within one of hexadecimal digits a label could begin at every byte, so
+/// that its end is looked for once.
+#[derive(Debug, Clone, Copy, Default)]
+struct Run {
+    file: u32,
+    /// One past its last byte.
+    end: usize,
 }
 
 const DIRECTIVES: [&str; 13] = [
@@ -86,6 +100,9 @@ impl<'f> Scanner<'f> {
             open: Vec::new(),
             bytes: 0,
             is_unprocessed: false,
+            run: Run::default(),
+            #[cfg(test)]
+            counted: 0,
             last: Span::default(),
         };
         scanner.push(name, bytes, Span::default());
@@ -396,7 +413,9 @@ impl<'f> Scanner<'f> {
     pub(super) fn is_statement(&mut self) -> bool {
         self.skip();
         let rest = self.rest();
-        let length = rest.bytes().take_while(|&byte| is_name(byte)).count();
+        // A longer one is no name; it is looked at again from each of its characters that is refused.
+        let most = rest.bytes().take(MAX_NAME + 1);
+        let length = most.take_while(|&byte| is_name(byte)).count();
         let behind = rest.get(length..).unwrap_or_default().trim_ascii_start();
         length > 0
             && !rest.as_bytes().first().is_some_and(u8::is_ascii_digit)
@@ -406,15 +425,33 @@ impl<'f> Scanner<'f> {
     /// Takes a label with its colon.
     pub(super) fn label(&mut self) -> Option<(String, Span)> {
         self.skip();
+        let length = self.label_length();
         let bytes = self.bytes();
-        let length = bytes.iter().take_while(|&&byte| is_label(byte)).count();
         let first = bytes.first()?;
         if first.is_ascii_digit() || length == 0 || bytes.get(length) != Some(&b':') {
             return None;
         }
-        let name = self.rest().get(..length)?.to_owned();
+        let name = self.rest().get(..length.min(MAX_NAME))?.to_owned();
         let span = self.take(length + 1);
+        self.check_length(length, span);
         Some((name, span))
+    }
+
+    /// How many characters that can make a label come next.
+    fn label_length(&mut self) -> usize {
+        let Some((_, Frame { file, at })) = self.frame() else {
+            return 0;
+        };
+        if self.run.file != file || self.run.end <= at {
+            let bytes = self.bytes().iter();
+            let end = at + bytes.take_while(|&&byte| is_label(byte)).count();
+            self.run = Run { file, end };
+            #[cfg(test)]
+            {
+                self.counted += end - at;
+            }
+        }
+        self.run.end - at
     }
 
     /// Takes the name of a node or a property.
@@ -434,11 +471,15 @@ impl<'f> Scanner<'f> {
         }
         let name = self.rest().get(..length.min(MAX_NAME))?.to_owned();
         let span = self.take(length);
+        self.check_length(length, span);
+        Some((name, span))
+    }
+
+    fn check_length(&mut self, length: usize, span: Span) {
         if length > MAX_NAME {
             let why = format!("a name has at most {MAX_NAME} characters");
             self.faults.add(span, "too long", why, "");
         }
-        Some((name, span))
     }
 
     /// Takes `&label` or `&{/path}`: what is named, without `&` and braces.
@@ -461,8 +502,9 @@ impl<'f> Scanner<'f> {
         if length == 0 || rest.as_bytes().first().is_some_and(u8::is_ascii_digit) {
             return None;
         }
-        let name = rest.get(..length)?.to_owned();
+        let name = rest.get(..length.min(MAX_NAME))?.to_owned();
         let span = self.take(length + 1);
+        self.check_length(length, span);
         Some((name, span))
     }
 

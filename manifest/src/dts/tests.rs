@@ -465,6 +465,59 @@ fn bounds_hold() {
 }
 
 #[test]
+fn labels_are_as_long_as_names() {
+    let source = |length: usize| {
+        let label = "l".repeat(length);
+        format!("/dts-v1/; / {{ p = <&{label}>, &{label}; {label}: a {{ }}; }};\n&{label} {{ }};")
+    };
+    good(&source(255));
+    let too_long = "a name has at most 255 characters";
+    let places = ["1:20", "1:280", "1:539", "2:1"];
+    assert_eq!(
+        errors(&source(256)),
+        places.map(|place| format!("{place} {too_long}"))
+    );
+    let bytes = errors(&one(&format!("[{}: 01]", "a".repeat(256))));
+    assert_eq!(bytes, [format!("1:20 {too_long}")]);
+    let cells = errors(&one(&format!("<{}: 1>", "l".repeat(256))));
+    assert_eq!(cells, [format!("1:20 {too_long}")]);
+}
+
+/// Behind each byte a label could begin: its end is looked for once.
+#[test]
+fn an_unbroken_byte_string_is_read_in_one_go() {
+    for (bytes, label) in [("ab", ""), ("01", ""), ("01", "ab:")] {
+        let text = one(&format!("[{}{label}]", bytes.repeat(10_000)));
+        let read = value(&text, "/", "p").unwrap();
+        assert_eq!(
+            read,
+            [u8::from_str_radix(bytes, 16).unwrap()].repeat(10_000)
+        );
+
+        let mut files = NoFiles;
+        let mut scanner = Scanner::new("x.dts".to_owned(), text.clone().into(), &mut files);
+        Parser::new(&mut scanner).source();
+        assert!(scanner.counted <= text.len(), "{}", scanner.counted);
+    }
+}
+
+#[test]
+fn the_nearest_label_is_sought_while_that_takes_little() {
+    let helps = |labels: usize, length: usize| {
+        let name = |last: &str| format!("{}{last}", "l".repeat(length - last.len()));
+        let label = |number: usize| format!("{}: n{number} {{ }};", name(&format!("{number:04}")));
+        let nodes: String = (0..labels).map(label).collect();
+        let text = format!("/dts-v1/; / {{ {nodes} }};\n&{} {{ }};", name("000_"));
+        read(&text).unwrap_err().errors[0].help.clone()
+    };
+    assert_eq!(helps(3, 8), "the nearest label is `llll0000`");
+    assert!(helps(3, 250).starts_with("the nearest label is `lll"));
+    assert!(helps(500, 20).starts_with("the nearest label is `lll"));
+    assert_eq!(helps(100, 250), "");
+    assert_eq!(helps(9000, 30), "");
+}
+
+#[test]
 fn sources_are_known_by_their_beginning() {
     for yes in [
         "/dts-v1/;",

@@ -77,6 +77,15 @@ pub(super) struct Before {
     pub(super) twice: Option<Span>,
 }
 
+/// What the search for the nearest label may take, in cells of the distances' tables: some ten milliseconds. Sources of
+/// boards have some thousand labels of some ten characters.
+const MAX_COMPARED: usize = 4 << 20;
+
+/// What the search takes at most, but for a constant factor: only labels about as long as the name are compared.
+fn compared_cells(labels: usize, name: usize) -> usize {
+    labels.saturating_mul(name).saturating_mul(name)
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Draft {
     pub(super) nodes: Vec<Node>,
@@ -266,13 +275,11 @@ impl Draft {
         if name.contains('/') {
             return (format!("there is no node at {name}"), String::new());
         }
-        // For a person; comparing with very many would take its time.
-        let labels = self.labels.keys().take(if self.labels.len() > 10_000 {
-            0
-        } else {
-            usize::MAX
-        });
-        let nearest = labels
+        let is_little = compared_cells(self.labels.len(), name.len()) <= MAX_COMPARED;
+        let nearest = self
+            .labels
+            .keys()
+            .filter(|_| is_little)
             .filter(|label| label.len().abs_diff(name.len()) <= 3)
             .map(|label| (strsim::damerau_levenshtein(name, label), label))
             .min()

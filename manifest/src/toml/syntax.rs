@@ -35,16 +35,34 @@ pub(super) fn read(text: &str) -> Result<DeTable<'_>, Vec<SyntaxError>> {
     if errors.is_empty() {
         return Ok(document.into_inner());
     }
-    let mut found: Vec<SyntaxError> = errors.iter().map(|error| describe(error, text)).collect();
-    found.sort_by_key(|error| error.start);
-    // The rest of a line that wasn't understood isn't either.
-    found.dedup_by_key(|error| error.start.line);
-    found.truncate(MOST_ERRORS);
-    Err(found)
+    let found = foremost(errors, text);
+    Err(found
+        .into_iter()
+        .map(|(span, error)| describe(span, &error, text))
+        .collect())
 }
 
-fn describe(error: &Error, text: &str) -> SyntaxError {
-    let span = error.span().unwrap_or_default();
+/// The first error of each line, in their order, at most 8. To describe one takes a walk through the text, and almost
+/// each byte can be an error.
+fn foremost(errors: Vec<Error>, text: &str) -> Vec<(Range<usize>, Error)> {
+    let with_span = |error: Error| (error.span().unwrap_or_default(), error);
+    let mut errors: Vec<_> = errors.into_iter().map(with_span).collect();
+    errors.sort_by_key(|(span, _)| span.start);
+    let mut line_end = None;
+    // The rest of a line that wasn't understood isn't either.
+    let first_of_line = errors.into_iter().filter(|(span, _)| {
+        let is_first = line_end.is_none_or(|end| span.start > end);
+        if is_first {
+            let rest = text.as_bytes().get(span.start..).unwrap_or_default();
+            let length = rest.iter().position(|&byte| byte == b'\n');
+            line_end = Some(span.start + length.unwrap_or(rest.len()));
+        }
+        is_first
+    });
+    first_of_line.take(MOST_ERRORS).collect()
+}
+
+fn describe(span: Range<usize>, error: &Error, text: &str) -> SyntaxError {
     let message = error.message().to_owned();
     let first = (message == "duplicate key")
         .then(|| first_of(text, &span))
@@ -143,5 +161,25 @@ mod tests {
             ]
         );
         assert_eq!(errors[1].first.as_ref().unwrap().1.line, 4);
+    }
+
+    #[test]
+    fn only_what_is_told_is_described() {
+        let lines = "a = = ] ] 'x\n\n".repeat(1000);
+        let (_, errors) = DeTable::parse_recoverable(&lines);
+        assert!(errors.len() > 1000);
+        let foremost = foremost(errors, &lines);
+        assert_eq!(foremost.len(), 8);
+        let told = read(&lines).unwrap_err();
+        let told: Vec<u32> = told.iter().map(|error| error.start.line).collect();
+        assert_eq!(told, [1, 3, 5, 7, 9, 11, 13, 15]);
+    }
+
+    #[test]
+    fn a_line_ends_with_its_break() {
+        // A string without an end is an error at the break itself.
+        let told = read("a = \"x\nb = ]\nc = 1 ]\n").unwrap_err();
+        let told: Vec<u32> = told.iter().map(|error| error.start.line).collect();
+        assert_eq!(told, [1, 2, 3]);
     }
 }

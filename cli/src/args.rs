@@ -9,6 +9,7 @@ use crate::capture::HostCommand;
 use crate::completions::CompletionsArgs;
 use crate::init::InitArgs;
 use crate::man::ManArgs;
+use crate::module_files::ModuleFile;
 use crate::schema::SchemaArgs;
 use crate::xen_dts::XenVersion;
 
@@ -92,6 +93,10 @@ pub struct ManifestArgs {
     /// here or above, else beside this program]
     #[arg(long, value_name = "FILE")]
     pub hypervisor: Option<PathBuf>,
+    /// The file that a boot loader puts at the address of a device tree's module, such as
+    /// 0x5000_0000=vmlinuz; once for each module
+    #[arg(long = "module", value_name = "ADDRESS=FILE", value_parser = ModuleFile::parse)]
+    pub modules: Vec<ModuleFile>,
     /// Write diagnostics as JSON, one object a line
     #[arg(long)]
     pub json: bool,
@@ -150,6 +155,9 @@ pub struct ExplainArgs {
     /// The hypervisor's image, as for the other commands
     #[arg(long, value_name = "FILE", requires = "address")]
     pub hypervisor: Option<PathBuf>,
+    /// The files of a device tree's modules, as for the other commands
+    #[arg(long = "module", value_name = "ADDRESS=FILE", value_parser = ModuleFile::parse, requires = "address")]
+    pub modules: Vec<ModuleFile>,
     /// Write the answer as one JSON object, and diagnostics as JSON, one object a line
     #[arg(long, requires = "address")]
     pub json: bool,

@@ -14,7 +14,7 @@ use crate::diagnostics::{self, Diagnostic, Stream};
 use crate::exit::Exit;
 use crate::findings::Findings;
 use crate::host::Loader;
-use crate::system::{Purpose, System};
+use crate::system::{self, Purpose, System};
 use crate::view::View;
 use crate::{explain, image, picture, plan_text, qemu, run, status, whose, xen_dts};
 
@@ -96,6 +96,7 @@ pub fn explain(args: ExplainArgs) -> io::Result<Exit> {
         let manifest = ManifestArgs {
             manifest: manifest.clone(),
             hypervisor: args.hypervisor,
+            modules: args.modules,
             json: args.json,
         };
         return explain_address(&manifest, address);
@@ -146,6 +147,13 @@ pub fn image(args: &ImageArgs) -> io::Result<Exit> {
 
 /// `terrane run`.
 pub fn run(args: RunArgs) -> io::Result<Exit> {
+    if system::is_tree(&args.manifest.manifest) {
+        let message = "a device tree describes a machine, and no QEMU that is that machine";
+        let found = Diagnostic::error("host-not-qemu", message).with_help(
+            "write the files for its boot loader by `terrane image`, or describe the system in TOML",
+        );
+        return fail(&args.manifest, found);
+    }
     let system = match bootable(&args.manifest, &args.qemu_args, args.no_check)? {
         Ok(system) => system,
         Err(exit) => return Ok(exit),

@@ -3,7 +3,7 @@
 use std::io;
 
 use layout::{Conflict, Origin};
-use manifest::origin::{Origins, Position};
+use manifest::origin::{Origins, Position, WhichTree};
 
 use crate::diagnostics::{self, Diagnostic, Form, Place, Severity, Side, Sources, Stream};
 use crate::exit::Exit;
@@ -77,6 +77,14 @@ impl Findings {
                 *start,
                 span.clone(),
             )),
+            Position::Node {
+                tree: WhichTree::Partial(module),
+                path,
+                ..
+            } if origins.module(*module).is_some() => {
+                let file = origins.module(*module).unwrap_or_default();
+                Some(Place::without_lines(format!("{file} {}", in_tree(path))))
+            }
             Position::Node { path, .. } if origins.trees().is_some() => {
                 let file = origins.trees().unwrap_or_default();
                 Some(Place::without_lines(format!("{file} {}", in_tree(path))))

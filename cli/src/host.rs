@@ -205,6 +205,20 @@ pub struct Host {
 }
 
 impl Host {
+    /// The machine that a device tree describes; `path` is its file.
+    ///
+    /// # Errors
+    /// It is no description of a machine that the command plans for, with the exit status that says so.
+    pub fn of_board(path: &Path, tree: Vec<u8>) -> Result<Self, (Diagnostic, Exit)> {
+        let description = HostFile::read(path, tree)?
+            .describe(path, &[])
+            .map_err(|found| (found, Exit::Unreadable))?;
+        Ok(Self {
+            loader: Loader::Board,
+            description,
+        })
+    }
+
     /// The machine of a manifest. Everything that is wrong is among `findings`.
     ///
     /// # Errors

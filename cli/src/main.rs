@@ -21,6 +21,7 @@ mod image;
 mod import;
 mod init;
 mod man;
+mod module_files;
 mod output;
 mod picture;
 mod plan_text;

@@ -9,7 +9,7 @@ use std::path::Path;
 use layout::{Conflict, HostMap, Outcome, SystemRequest};
 use manifest::origin::Origins;
 use manifest::plan_json::{digest, plan_json};
-use manifest::toml::{self, DomainFiles, HostSpec, LoadError, Loaded, Manifest};
+use manifest::toml::{self, DomainFiles, HostSource, HostSpec, LoadError, Loaded, Manifest};
 use manifest::tree::host;
 
 use crate::arch::{Arch, DescriptionForm};
@@ -20,9 +20,11 @@ use crate::exit::Exit;
 use crate::findings::Findings;
 use crate::host::{Asking, Host, Loader, Source};
 use crate::hypervisor::{Footprint, Hypervisor};
+use crate::module_files::ModuleFiles;
+use crate::told::{self, Told};
 use crate::view::Source as ViewSource;
-use crate::xen_tree::{Form, XenTree, files_unknown};
-use crate::{told, xen_dts};
+use crate::xen_dts;
+use crate::xen_tree::{Form, XenTree};
 
 /// What a command does with the system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,8 +74,8 @@ pub struct System {
 enum Basis {
     /// A manifest's files, and the container that they make.
     Files(Box<Loaded>),
-    /// A device tree, which names no files.
-    Tree(Origins),
+    /// A device tree, whose modules are where it says; with the files that are named.
+    Tree(Origins, Vec<DomainFiles>),
 }
 
 impl System {
@@ -93,6 +95,11 @@ impl System {
             return Self::plan_tree(&tree, args, purpose, findings);
         }
         let manifest = load(&args.manifest, findings)?;
+        if !args.modules.is_empty() {
+            let message = "--module is for a device tree: a TOML manifest names its files itself";
+            let found = Diagnostic::error("module-unknown", message);
+            findings.add(found.with_help("leave --module out"));
+        }
         let (spec, source) = match host_of(&manifest, findings) {
             Ok(found) => found,
             Err(exit) => {
@@ -128,7 +135,17 @@ impl System {
         if purpose == Purpose::Xen {
             xen_dts::prepare(&mut told.map, &mut told.request);
         }
+        let machine = (arch, host.loader, hypervisor);
+        Ok(Self::of_files(machine, told, loaded, findings))
+    }
 
+    /// The system of what the planner is told of a manifest and its files.
+    fn of_files(
+        (arch, loader, hypervisor): (&'static Arch, Loader, Option<Hypervisor>),
+        told: Told,
+        loaded: Loaded,
+        findings: &mut Findings,
+    ) -> Self {
         let mut outcome = layout::plan(&told.map, &told.request);
         layout::diagnose(&told.map, &told.request, &mut outcome);
         let manifest = loaded.manifest();
@@ -142,9 +159,9 @@ impl System {
         findings.conflicts(&new, &manifest.origins);
         let homeless = host::without_room(&told.regions, &outcome.plan);
         findings.conflicts(&homeless, &manifest.origins);
-        Ok(Self {
+        Self {
             arch,
-            loader: host.loader,
+            loader,
             hypervisor,
             places: told.places,
             host_tree: told.host_tree,
@@ -152,7 +169,7 @@ impl System {
             request: told.request,
             outcome,
             basis: Basis::Files(Box::new(loaded)),
-        })
+        }
     }
 
     /// Plans the system of a device tree for Xen.
@@ -170,13 +187,14 @@ impl System {
             Purpose::Boot => find_hypervisor(args, arch, true, findings)?,
         };
         let footprint = footprint(hypervisor.as_ref(), arch, purpose);
-        let planned = tree.plan(&footprint, purpose, findings)?;
-        let has_kernel = |domain: &layout::DomainRequest| domain.kernel.is_some();
-        if purpose == Purpose::Boot {
-            findings.add(files_unknown(Severity::Error));
-        } else if planned.request.domains.iter().any(has_kernel) {
-            findings.add(files_unknown(Severity::Warning));
+        let files = ModuleFiles::find(&args.modules);
+        if purpose == Purpose::Boot
+            && let Some(manifest) = tree.manifest(&args.manifest, &files, findings)?
+        {
+            let machine = (arch, hypervisor);
+            return Self::boot_tree(tree, manifest, machine, &footprint, findings);
         }
+        let planned = tree.plan(&footprint, purpose, &files, findings)?;
         Ok(Self {
             arch,
             loader: Loader::Board,
@@ -186,8 +204,33 @@ impl System {
             map: planned.map,
             request: planned.request,
             outcome: planned.outcome,
-            basis: Basis::Tree(planned.origins),
+            basis: Basis::Tree(planned.origins, planned.files),
         })
+    }
+
+    /// Plans the system of a device tree whose files are all named, as a board's: they go into a container.
+    fn boot_tree(
+        tree: &XenTree,
+        manifest: Manifest,
+        (arch, hypervisor): (&'static Arch, Option<Hypervisor>),
+        footprint: &Footprint,
+        findings: &mut Findings,
+    ) -> Result<Self, Exit> {
+        let spec = manifest.host.clone().ok_or(Exit::Conflicts)?;
+        let HostSource::Description(path) = &spec.source else {
+            return Err(Exit::Conflicts);
+        };
+        let mut loaded = manifest
+            .load_files(arch.architecture)
+            .map_err(|error| findings.give_up(container_failed(&error), Exit::Conflicts))?;
+        let host = Host::of_board(&path.value, tree.blob().to_vec())
+            .map_err(|(found, exit)| findings.give_up(found, exit))?;
+        let told = told::tell(&host, &spec, footprint, &mut loaded, findings)?;
+        tree.locate(&mut loaded.manifest_mut().origins);
+        let manifest = loaded.manifest();
+        findings.conflicts(&manifest.problems, &manifest.origins);
+        let machine = (arch, host.loader, hypervisor);
+        Ok(Self::of_files(machine, told, loaded, findings))
     }
 
     /// What was asked for.
@@ -201,9 +244,9 @@ impl System {
                     origins: &manifest.origins,
                 }
             }
-            Basis::Tree(origins) => Said {
+            Basis::Tree(origins, files) => Said {
                 request: &self.request,
-                files: &[],
+                files,
                 origins,
             },
         }
@@ -263,7 +306,10 @@ impl System {
     fn loaded(&self) -> Result<&Loaded, Diagnostic> {
         match &self.basis {
             Basis::Files(loaded) => Ok(loaded),
-            Basis::Tree(..) => Err(files_unknown(Severity::Error)),
+            Basis::Tree(..) => {
+                let message = "a device tree says where the files are, not which they are";
+                Err(Diagnostic::error("files-unknown", message))
+            }
         }
     }
 }
@@ -277,8 +323,13 @@ fn footprint(hypervisor: Option<&Hypervisor>, arch: &Arch, purpose: Purpose) -> 
     }
 }
 
-/// The device tree that is named in place of a TOML file, if it is one.
-fn tree_of(path: &Path, findings: &mut Findings) -> Result<Option<XenTree>, Exit> {
+/// Whether the file at `path` is a device tree in place of a TOML file.
+pub fn is_tree(path: &Path) -> bool {
+    path.exists() && !matches!(form_of(path), Form::Other)
+}
+
+/// What the file at `path` is, as far as it can be read.
+fn form_of(path: &Path) -> Form {
     let bytes = std::fs::metadata(path).and_then(|metadata| {
         // A pipe can be read once, and is TOML.
         if metadata.is_file() {
@@ -287,8 +338,13 @@ fn tree_of(path: &Path, findings: &mut Findings) -> Result<Option<XenTree>, Exit
             Ok(Vec::new())
         }
     });
+    Form::of(path, bytes.unwrap_or_default())
+}
+
+/// The device tree that is named in place of a TOML file, if it is one.
+fn tree_of(path: &Path, findings: &mut Findings) -> Result<Option<XenTree>, Exit> {
     // What can't be read is said by the reader of TOML.
-    match Form::of(path, bytes.unwrap_or_default()) {
+    match form_of(path) {
         Form::Other => Ok(None),
         _ if !path.exists() => Ok(None),
         form => XenTree::read(path, form, findings).map(Some),

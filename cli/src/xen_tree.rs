@@ -1,23 +1,27 @@
 //! A device tree for Xen as a manifest: host and system in one file, as a blob or as source.
 //!
-//! Its modules are where a boot loader is to put files. Which files those are it doesn't say, so that such a tree can be
-//! checked, planned and explained, and not booted from here.
+//! Its modules are where a boot loader is to put files. Which files those are it doesn't say: it can be checked, planned
+//! and explained without them, and booted once all are named by `--module`.
 
 use std::path::Path;
 
-use layout::{Conflict, HostMap, MachineAddress, MachineRange, Outcome, SystemRequest};
+use layout::{
+    Conflict, HostMap, Located, MachineAddress, MachineRange, Origin, Outcome, SystemRequest,
+};
 use manifest::dts::{self, SourceError};
 use manifest::image::HEADER_BYTES;
 use manifest::origin::Origins;
+use manifest::toml::{DomainFiles, HostSource, HostSpec, Manifest};
 use manifest::tree::blob::{MAGIC, Tree};
 use manifest::tree::host::{self, BootFacts};
-use manifest::tree::system::{self, Modules};
+use manifest::tree::system::{self, Module, Modules, Role};
 
 use crate::boot::{self, Places, Sizes};
 use crate::diagnostics::{Diagnostic, Place, Severity, Side};
 use crate::exit::Exit;
 use crate::findings::Findings;
 use crate::hypervisor::Footprint;
+use crate::module_files::{ModuleFiles, Read, Scope};
 use crate::system::Purpose;
 use crate::xen_dts;
 
@@ -66,6 +70,8 @@ pub struct Planned {
     pub request: SystemRequest,
     /// Where it was said.
     pub origins: Origins,
+    /// The files of each domain, as far as they are named.
+    pub files: Vec<DomainFiles>,
     /// The plan and its conflicts.
     pub outcome: Outcome,
 }
@@ -102,7 +108,66 @@ impl XenTree {
         Ok(Self { name, blob, source })
     }
 
-    /// Plans it. Everything that is wrong is among `findings`, also if a plan was made.
+    /// The tree as a manifest that names these files, if they are those of all its modules. Its positions are the tree's
+    /// nodes: see [`Self::locate`]. `path` is its file.
+    ///
+    /// # Errors
+    /// It can't be read.
+    pub fn manifest(
+        &self,
+        path: &Path,
+        files: &ModuleFiles,
+        findings: &mut Findings,
+    ) -> Result<Option<Manifest>, Exit> {
+        let tree = Tree::read(&self.blob).map_err(|_| Exit::Unreadable)?;
+        let mut origins = Origins::detailed();
+        let system = system::read(&tree, Modules::Absolute, &tree, files, &mut origins);
+        if !system.modules.iter().all(|module| files.has(module)) {
+            return Ok(None);
+        }
+        files.name(&mut origins);
+        let mut request = system.request;
+        let named = files.of_domains(&request, &system.modules);
+        let mut located = origins.clone();
+        self.locate(&mut located);
+        let read = Read {
+            modules: &system.modules,
+            request: &request,
+            origins: &located,
+        };
+        files.check(&read, Scope::Places, findings);
+        // They are in the container, which is still to be made.
+        for domain in &mut request.domains {
+            (domain.kernel, domain.ramdisk, domain.partial_tree) = (None, None, None);
+        }
+        Ok(Some(Manifest {
+            text: String::new(),
+            host: Some(HostSpec {
+                source: HostSource::Description(Located::new(path.to_owned(), Origin::NONE)),
+                memory: Vec::new(),
+                reserved: system.reserved,
+            }),
+            request,
+            files: named,
+            origins,
+            problems: system.problems,
+        }))
+    }
+
+    /// The tree as a blob.
+    pub fn blob(&self) -> &[u8] {
+        &self.blob
+    }
+
+    /// Turns positions in its nodes into those in its source, if it has one.
+    pub fn locate(&self, origins: &mut Origins) {
+        match &self.source {
+            Some(source) => source.locate(origins),
+            None => origins.name_trees(self.name.clone()),
+        }
+    }
+
+    /// Plans it, with its modules where it says. Everything that is wrong is among `findings`, also if a plan was made.
     ///
     /// # Errors
     /// There is no memory to plan with.
@@ -110,6 +175,7 @@ impl XenTree {
         &self,
         footprint: &Footprint,
         purpose: Purpose,
+        files: &ModuleFiles,
         findings: &mut Findings,
     ) -> Result<Planned, Exit> {
         let tree = Tree::read(&self.blob).map_err(|_| Exit::Unreadable)?;
@@ -122,7 +188,7 @@ impl XenTree {
         };
         let mut origins = Origins::detailed();
         let modules = Modules::Absolute;
-        let mut system = system::read(&tree, modules, &tree, &assumed_header, &mut origins);
+        let mut system = system::read(&tree, modules, &tree, files, &mut origins);
         let console = system.request.hypervisor.console.as_ref();
         let console = console.map(|console| console.value.as_str());
         let mut host = host::read(&tree, &facts, console, &mut origins);
@@ -131,10 +197,8 @@ impl XenTree {
             xen_dts::prepare(&mut host.map, &mut system.request);
         }
         let outcome = layout::plan(&host.map, &system.request);
-        match &self.source {
-            Some(source) => source.locate(&mut origins),
-            None => origins.name_trees(self.name.clone()),
-        }
+        files.name(&mut origins);
+        self.locate(&mut origins);
         let mut problems: Vec<Conflict> = host.problems;
         problems.extend(system.problems);
         findings.conflicts(&problems, &origins);
@@ -144,10 +208,21 @@ impl XenTree {
             .cloned()
             .collect();
         findings.conflicts(&new, &origins);
+        let read = Read {
+            modules: &system.modules,
+            request: &system.request,
+            origins: &origins,
+        };
+        files.check(&read, Scope::All, findings);
+        if let Some(found) = files_unknown(&read, files, purpose, findings) {
+            findings.add(found);
+        }
+        let named = files.of_domains(&system.request, &system.modules);
         Ok(Planned {
             places,
             map: host.map,
             request: system.request,
+            files: named,
             origins,
             outcome,
         })
@@ -177,29 +252,55 @@ fn not_source(error: SourceError) -> Diagnostic {
     }
 }
 
-/// What can't be done, or is assumed, without the files.
-pub fn files_unknown(severity: Severity) -> Diagnostic {
-    let (message, help) = match severity {
-        Severity::Error => (
-            "a device tree says where a boot loader puts the files, not which they are",
-            "boot it as Xen is booted, with the hypervisor's image in Xen's place; or describe the system in TOML",
-        ),
-        Severity::Warning => (
-            "the kernels aren't here: each is taken for an arm64 Image that takes as much memory as its module",
-            "",
-        ),
+/// What can't be done, or is assumed, without the files that weren't named; `None` if nothing is.
+fn files_unknown(
+    tree: &Read<'_>,
+    files: &ModuleFiles,
+    purpose: Purpose,
+    findings: &Findings,
+) -> Option<Diagnostic> {
+    let boots = purpose == Purpose::Boot;
+    let modules = tree.modules.iter();
+    // A plan doesn't depend on what is in a ramdisk.
+    let unnamed: Vec<&Module> = modules
+        .filter(|module| !files.has(module) && (boots || module.role != Role::Ramdisk))
+        .collect();
+    let has_kernel = unnamed.iter().any(|module| module.role == Role::Kernel);
+    let has_tree = unnamed
+        .iter()
+        .any(|module| module.role == Role::PartialTree);
+    let assumed = "the kernels aren't here: each is taken for an arm64 Image that takes as much memory as its module";
+    let message = match (boots, has_kernel) {
+        (true, _) => "a device tree says where a boot loader puts the files, not which they are",
+        (false, true) if files.is_empty() => assumed,
+        (false, true) => {
+            "not all kernels are here: each other is taken for an arm64 Image that takes as much memory as its module"
+        }
+        (false, false) => {
+            "a partial tree isn't here: the devices that it passes through aren't known"
+        }
     };
-    Diagnostic {
-        severity,
-        help: Some(help.to_owned()).filter(|help| !help.is_empty()),
-        ..Diagnostic::error("files-unknown", message)
+    if unnamed.is_empty() {
+        return None;
     }
+    let mut found = Diagnostic {
+        severity: match boots {
+            true => Severity::Error,
+            false => Severity::Warning,
+        },
+        ..Diagnostic::error("files-unknown", message)
+    };
+    // Who names none knows of none.
+    if boots || has_tree || !files.is_empty() {
+        tree.list(&mut found, &unnamed, findings);
+    }
+    Some(found)
 }
 
 /// The header of a kernel whose file isn't here: an arm64 Image of its module's size.
 ///
 /// Source: Linux, Documentation/arch/arm64/booting.rst, "The decompressed kernel image contains a 64-byte header".
-fn assumed_header(module: MachineRange) -> Option<[u8; HEADER_BYTES]> {
+pub fn assumed_header(module: MachineRange) -> Option<[u8; HEADER_BYTES]> {
     let mut header = [0; HEADER_BYTES];
     header
         .get_mut(16..24)?

@@ -113,3 +113,55 @@ fn conflicts_stop_it_unless_told_otherwise() {
     assert_eq!(status, Some(0));
     assert!(directory.join("container.bin").exists());
 }
+
+/// The files of tests/trees/files.dts.
+fn modules() -> Vec<String> {
+    let named = [
+        ("0x60000000", "kernel"),
+        ("0x60200000", "ramdisk"),
+        ("0x60400000", "kernel"),
+        ("0x60600000", "partial.dtb"),
+    ];
+    let flags = named.iter();
+    flags
+        .flat_map(|(address, file)| {
+            [
+                "--module".to_owned(),
+                format!("{address}={TESTS}/files/{file}"),
+            ]
+        })
+        .collect()
+}
+
+#[test]
+fn a_tree_for_xen_is_a_boards_once_its_files_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let tree = Path::new(TESTS).join("trees/files.dts");
+    let modules = modules();
+    let more: Vec<&str> = modules.iter().map(String::as_str).collect();
+    let (status, image) = image(&tree, folder.path(), &more);
+    assert_eq!(status, Some(0));
+    let read = |name: &str| std::fs::read(image.join(name)).unwrap();
+    let container = read("container.bin");
+    let has = |what: &[u8]| container.windows(what.len()).any(|bytes| bytes == what);
+    assert!(has(b"console=hvc0") && has(b"/soc/ethernet@9100000"));
+    for file in ["kernel", "ramdisk", "partial.dtb"] {
+        assert!(
+            has(&std::fs::read(format!("{TESTS}/files/{file}")).unwrap()),
+            "{file}"
+        );
+    }
+    assert_eq!(read("host.dtb")[..4], [0xd0, 0x0d, 0xfe, 0xed]);
+    assert!(!read("boot.scr").is_empty() && !image.join("qemu.sh").exists());
+}
+
+#[test]
+fn a_tree_with_a_file_too_few_is_not_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let tree = Path::new(TESTS).join("trees/files.dts");
+    let modules = modules();
+    let more: Vec<&str> = modules.iter().skip(2).map(String::as_str).collect();
+    let (status, directory) = image(&tree, folder.path(), &more);
+    assert_eq!(status, Some(1));
+    assert!(!directory.exists());
+}

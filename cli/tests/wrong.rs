@@ -12,7 +12,7 @@
 //! # left: CODE                       a word that is still said then, and rightly
 //! ```
 //!
-//! In a `.dts` they stand behind `//`.
+//! In a `.dts` they stand behind `//`, and `args: ...` gives the command more arguments; a mend may change these too.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -84,6 +84,9 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ),
 ];
 
+/// What more arguments stand behind.
+const ARGS: &str = "// args: ";
+
 fn tests() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests")
 }
@@ -105,9 +108,12 @@ fn check(name: &str) -> Said {
     } else {
         "hypervisor.bin"
     };
+    let text = String::from_utf8_lossy(&manifest);
+    let more = text.lines().find_map(|line| line.strip_prefix(ARGS));
     let output = Command::new(env!("CARGO_BIN_EXE_terrane"))
         .arg("check")
         .arg(path)
+        .args(more.unwrap_or_default().split_whitespace())
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .env("TERRANE_HYPERVISOR", tests().join("files").join(hypervisor))
         .output()
@@ -279,9 +285,9 @@ fn fault(name: &str) -> Option<String> {
     mended(name, &said).err()
 }
 
-/// Whether a finding names a line and a column of the manifest.
+/// Whether a finding names a line and a column of the manifest, or a node of a tree that a module is.
 fn has_place(finding: &str, name: &str) -> bool {
-    finding.contains(&format!("--> tests/wrong/{name}:"))
+    finding.contains(&format!("--> tests/wrong/{name}:")) || finding.contains(".dtb /passthrough/")
 }
 
 /// Does what it was told, and checks again.
@@ -294,7 +300,9 @@ fn mended(name: &str, said: &Said) -> Result<(), String> {
     if mends.is_empty() {
         return Err("has no mend".to_owned());
     }
-    let mut body: String = text.lines().skip(head.len()).collect::<Vec<_>>().join("\n") + "\n";
+    let args = head.iter().filter(|line| line.starts_with(ARGS));
+    let rest = args.copied().chain(text.lines().skip(head.len()));
+    let mut body: String = rest.collect::<Vec<_>>().join("\n") + "\n";
     for mend in &mends {
         body = mend
             .apply(&body, said, name.ends_with(".dts"))

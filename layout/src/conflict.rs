@@ -152,6 +152,8 @@ codes! {
     DeviceUnknown = "device-unknown";
     /// A device that two domains ask for.
     DeviceTwice = "device-twice";
+    /// A partial tree says of a device what the host's tree doesn't.
+    DeviceMismatch = "device-mismatch";
     /// Two owners' devices whose registers lie in one page of 4 KiB.
     DeviceSharesPage = "device-shares-page";
     /// Two owners' devices that raise one interrupt.

@@ -25,6 +25,8 @@ pub enum WhichTree {
     Host,
     /// The system's: the dom0less tree.
     System,
+    /// The partial tree of a domain, whose module lies at this machine address.
+    Partial(u64),
 }
 
 /// A place where something was said.
@@ -71,11 +73,13 @@ impl fmt::Display for Position {
                 path,
                 manifest,
             } => {
-                let tree = match tree {
-                    WhichTree::Host => "host tree",
-                    WhichTree::System => "system tree",
-                };
-                write!(f, "{tree} {path}")?;
+                match tree {
+                    WhichTree::Host => write!(f, "host tree {path}")?,
+                    WhichTree::System => write!(f, "system tree {path}")?,
+                    WhichTree::Partial(module) => {
+                        write!(f, "partial tree at {module:#x} {path}")?;
+                    }
+                }
                 match manifest {
                     Some(at) => write!(f, " (manifest {}:{})", at.line, at.column),
                     None => Ok(()),
@@ -94,6 +98,8 @@ pub struct Origins {
     positions: Vec<Position>,
     is_detailed: bool,
     trees: Option<String>,
+    /// Files that are modules, with their machine addresses.
+    modules: Vec<(u64, String)>,
 }
 
 impl Origins {
@@ -127,6 +133,19 @@ impl Origins {
     #[must_use]
     pub fn trees(&self) -> Option<&str> {
         self.trees.as_deref()
+    }
+
+    /// Says which file is the module at this machine address.
+    pub fn name_module(&mut self, address: u64, file: String) {
+        self.modules.push((address, file));
+    }
+
+    /// The file that is the module at this machine address, if it is known.
+    #[must_use]
+    pub fn module(&self, address: u64) -> Option<&str> {
+        let mut known = self.modules.iter();
+        let (_, file) = known.find(|(other, _)| *other == address)?;
+        Some(file)
     }
 
     /// Puts better positions in place of those for which `better` knows one: a file's name, a place in its text and the
@@ -192,6 +211,14 @@ impl Origins {
             Position::Text { file, .. } => {
                 let name = self.files.get(*file).map_or("?", String::as_str);
                 alloc::format!("{name}:{position}")
+            }
+            Position::Node {
+                tree: WhichTree::Partial(module),
+                path,
+                ..
+            } if self.module(*module).is_some() => {
+                let name = self.module(*module).unwrap_or_default();
+                alloc::format!("{name} {path}")
             }
             _ => alloc::format!("{position}"),
         })

@@ -352,6 +352,40 @@ fn a_tree_that_outgrows_its_place_is_refused() {
     );
 }
 
+#[test]
+fn a_partial_tree_has_the_controller_by_its_own_phandle() {
+    let mut partial = Writer::new();
+    partial.node("", |root| {
+        root.node("gic", |gic| gic.cells("phandle", &[1]));
+        root.node("passthrough", |passthrough| {
+            passthrough.node("gpio@9030000", |node| {
+                node.string("compatible", "arm,pl061");
+                node.string("xen,path", "/pl061@9030000");
+                node.numbers("xen,reg", &[0x903_0000, 0x1000, 0x903_0000]);
+                node.flag("xen,force-assign-without-iommu");
+            });
+        });
+    });
+    let partial = partial.finish(&[], 4096).unwrap();
+    let partial = Tree::read(&partial).unwrap();
+    let tree = Tree::read(V3).unwrap();
+    let host = read_host(&tree);
+    let domain = domain(
+        Capabilities::empty(),
+        false,
+        &[(0x4000_0000, 0x7000_0000, 0x1000_0000)],
+    );
+    let built = guest::build(&tree, &host, &plan(), &domain, Some(&partial)).unwrap();
+    check(&built.bytes);
+    let tree = Tree::read(&built.bytes).unwrap();
+    assert_eq!(tree.root().u32("interrupt-parent"), Some(1));
+    let gic = tree.find("/interrupt-controller@3001000").unwrap();
+    assert_eq!(gic.u32("phandle"), Some(1));
+    let gpio = tree.find("/passthrough/gpio@9030000").unwrap();
+    let names: Vec<&str> = gpio.properties().iter().map(|it| it.name).collect();
+    assert_eq!(names, ["compatible"]);
+}
+
 /// A host whose root has that many cells for an address and a size.
 fn narrow(cells: (u32, u32)) -> Vec<u8> {
     let mut writer = Writer::new();

@@ -103,6 +103,7 @@ fn read(args: &DiffArgs, path: &Path) -> io::Result<Option<Side>> {
     let manifest = ManifestArgs {
         manifest: path.to_owned(),
         hypervisor: args.hypervisor.clone(),
+        modules: Vec::new(),
         json: args.json,
     };
     let mut findings = Findings::default();

@@ -29,7 +29,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use crate::origin::{Origins, Position};
+use crate::origin::{Origins, Position, WhichTree};
 use crate::tree::blob::{Node, Tree};
 use flatten::{NodePlace, PropertyPlace, flatten};
 use parse::Parser;
@@ -208,14 +208,19 @@ impl Source {
     }
 
     /// Turns each position in a tree's node into the one in the source that the tree was made from. All positions of
-    /// `origins` must be of this tree.
+    /// `origins` must be of this tree, but for those of partial trees, which stay.
     pub fn locate(&self, origins: &mut Origins) {
         let Ok(tree) = Tree::read(&self.blob) else {
             return;
         };
         origins.replace(|position| {
-            let Position::Node { path, .. } = position else {
-                return None;
+            let path = match position {
+                Position::Node {
+                    tree: WhichTree::Host | WhichTree::System,
+                    path,
+                    ..
+                } => path,
+                _ => return None,
             };
             let place = self.find(&tree, path)?;
             Some((place.file, place.start, place.span))

@@ -78,6 +78,21 @@ pub(crate) fn copy(writer: &mut Writer, node: Node<'_, '_>) {
     });
 }
 
+/// What a partial tree says to the hypervisor. Source: Xen, docs/misc/arm/device-tree/passthrough.txt.
+const NOT_FOR_GUESTS: [&str; 3] = ["xen,path", "xen,reg", "xen,force-assign-without-iommu"];
+
+/// As [`copy`], without what a partial tree says to the hypervisor alone.
+pub(crate) fn copy_for_guest(writer: &mut Writer, node: Node<'_, '_>) {
+    writer.node(node.name(), |writer| {
+        let properties = node.properties().iter();
+        for property in properties.filter(|it| !NOT_FOR_GUESTS.contains(&it.name)) {
+            writer.bytes(property.name, property.value);
+        }
+        node.children()
+            .for_each(|child| copy_for_guest(writer, child));
+    });
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

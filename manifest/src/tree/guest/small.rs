@@ -17,8 +17,8 @@ use crate::tree::edit;
 use crate::tree::host::Host;
 use crate::tree::writer::Writer;
 
-/// The controller's phandle; a partial tree refers to it by this number (Xen, public/device_tree_defs.h,
-/// `GUEST_PHANDLE_GIC`).
+/// The controller's phandle unless a partial tree has a node `/gic` with another: the tree refers to it by that (Xen,
+/// public/device_tree_defs.h, `GUEST_PHANDLE_GIC`, and docs/misc/arm/passthrough.txt).
 const GIC_PHANDLE: u32 = 65000;
 
 /// Cells of an interrupt specifier.
@@ -35,11 +35,12 @@ pub fn write(
     regions: &Regions,
     partial: Option<&Tree<'_>>,
 ) {
+    let phandle = gic_phandle(partial);
     writer.begin("");
     writer.cells("#address-cells", &[2]);
     writer.cells("#size-cells", &[2]);
     writer.strings("compatible", &["xen,xenvm-4.20", "xen,xenvm"]);
-    writer.cells("interrupt-parent", &[GIC_PHANDLE]);
+    writer.cells("interrupt-parent", &[phandle]);
     writer.node("chosen", |node| {
         parts::chosen(node, domain);
         if let Some((uart, _)) = vpl011(host, domain) {
@@ -50,7 +51,7 @@ pub fn write(
     parts::memory(writer, domain, CellCounts::TWO);
     cpus(writer, host, domain);
     if let Some(gic) = gic(host, domain) {
-        controller(writer, &gic);
+        controller(writer, &gic, phandle);
     }
     writer.node("timer", |node| {
         node.strings("compatible", &["arm,armv8-timer"]);
@@ -59,19 +60,24 @@ pub fn write(
     if let Some((uart, interrupt)) = vpl011(host, domain) {
         virtual_uart(writer, &uart, interrupt);
     }
-    parts::hypervisor(
-        writer,
-        regions,
-        CellCounts::TWO,
-        Some((GIC_PHANDLE, SPECIFIER)),
-    );
+    parts::hypervisor(writer, regions, CellCounts::TWO, Some((phandle, SPECIFIER)));
     for name in ["passthrough", "aliases"] {
         let node =
             partial.and_then(|partial| partial.root().children().find(|node| node.name() == name));
         if let Some(node) = node {
-            edit::copy(writer, node);
+            edit::copy_for_guest(writer, node);
         }
     }
+}
+
+/// The phandle by which a partial tree refers to the guest's interrupt controller.
+fn gic_phandle(partial: Option<&Tree<'_>>) -> u32 {
+    let gic = partial.and_then(|partial| {
+        let mut top = partial.root().children();
+        top.find(|node| node.name() == "gic")
+    });
+    let named = gic.and_then(|gic| gic.u32("phandle"));
+    named.filter(|named| *named != 0).unwrap_or(GIC_PHANDLE)
 }
 
 fn cpus(writer: &mut Writer, host: &Host, domain: &DomainPlan) {
@@ -89,10 +95,10 @@ fn cpus(writer: &mut Writer, host: &Host, domain: &DomainPlan) {
     });
 }
 
-fn controller(writer: &mut Writer, gic: &GuestGic) {
+fn controller(writer: &mut Writer, gic: &GuestGic, phandle: u32) {
     let name = format!("interrupt-controller@{:x}", gic.distributor.start().raw());
     writer.node(&name, |node| {
-        node.cells("phandle", &[GIC_PHANDLE]);
+        node.cells("phandle", &[phandle]);
         node.cells("#address-cells", &[0]);
         node.cells("#interrupt-cells", &[3]);
         node.flag("interrupt-controller");

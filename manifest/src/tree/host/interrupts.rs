@@ -127,6 +127,15 @@ pub fn shared(node: Node<'_, '_>, lines: Lines) -> Vec<u32> {
     sorted
 }
 
+/// The interrupts of `node` that all CPUs share, if it says them by the GIC whose node is `gic`.
+pub fn of_gic(node: Node<'_, '_>, gic: Node<'_, '_>) -> Vec<u32> {
+    let lines = Lines {
+        node: gic.index(),
+        numbering: Numbering::Gic,
+    };
+    shared(node, lines)
+}
+
 /// The unit address that a nexus tells a node's interrupts apart by is what `reg` begins with.
 fn unit<'a>(node: Node<'_, 'a>) -> &'a [u8] {
     node.value("reg").unwrap_or_default()

@@ -16,11 +16,12 @@ mod gic;
 mod interrupts;
 mod memory;
 
-pub(crate) use address::bus_windows;
+pub(crate) use address::{bus_windows, registers};
 pub use cpus::architecture;
 pub(crate) use dma::is_iommu;
 pub use dynamic::{Dynamic, without_room};
 pub use gic::{Gic, GicVersion, V2mFrame};
+pub(crate) use interrupts::of_gic;
 
 use alloc::string::String;
 use alloc::vec::Vec;

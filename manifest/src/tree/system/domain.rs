@@ -6,12 +6,12 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use layout::{
-    Capabilities, Code, DeviceRequest, DomainRequest, KernelRequest, Limits, Located,
+    Capabilities, Code, DeviceRequest, DomainRequest, KernelRequest, Limits, Located, MachineRange,
     MemoryRequest, ModuleRequest, OnStop, OnStrayAccess, Origin, Policies, StaticRange,
 };
 
-use super::property;
 use super::read::{Modules, Reader};
+use super::{Module, Role, property};
 use crate::tree::blob::{Cells, Node};
 
 /// The modules that stand under one node.
@@ -85,13 +85,8 @@ impl Reader<'_, '_> {
         };
         domain.tree_bytes = self.host.budget(&domain);
         // A manifest's own tree has devices by their names.
-        let is_xens = self.modules == Modules::Absolute && domain.devices.is_empty();
-        if let Some(tree) = domain.partial_tree.as_ref().filter(|_| is_xens) {
-            let why = "only devices that the domain's node names are mapped, not those of its partial tree";
-            let help = "name each: device { terrane,device = \"/PATH\"; };";
-            let what = "a partial tree";
-            self.problem_with_help(tree.origin, Code::NotBuiltYet, what, why, help);
-            self.soften();
+        if self.modules == Modules::Absolute {
+            self.partial_tree(&mut domain);
         }
         domain
     }
@@ -390,6 +385,7 @@ impl Reader<'_, '_> {
         };
         let origin = self.origin(node);
         let origin = self.at_value(origin, node, "reg");
+        self.note(kind, module, (address_cells, size_cells), origin);
         match kind {
             Kind::Kernel => {
                 if let Some(kernel) = self.kernel(node, module, origin) {
@@ -401,6 +397,25 @@ impl Reader<'_, '_> {
             Kind::Tree => found.partial_tree = Some(ModuleRequest { module, origin }),
             Kind::Other => {}
         }
+    }
+}
+
+impl Reader<'_, '_> {
+    /// Notes a module of the domain that is being read.
+    fn note(&mut self, kind: Kind, range: MachineRange, cells: (usize, usize), origin: Origin) {
+        let role = match kind {
+            Kind::Kernel => Role::Kernel,
+            Kind::Ramdisk => Role::Ramdisk,
+            Kind::Tree => Role::PartialTree,
+            Kind::Other => return,
+        };
+        self.found.push(Module {
+            domain: self.current,
+            role,
+            range,
+            cells,
+            origin,
+        });
     }
 }
 

@@ -44,7 +44,10 @@ impl Reader<'_, '_> {
         if node.has(property::MEMORY_SIZE) {
             return self.described_kernel(node, module, origin);
         }
-        let header = (self.header)(module).ok_or("nothing can be read there".to_owned());
+        let header = self
+            .contents
+            .header(module)
+            .ok_or("nothing can be read there".to_owned());
         let image = header.and_then(|header| {
             let image = Image::read(&header, module.size(), self.host.architecture());
             image.map_err(|error| format!("{error}"))

@@ -13,6 +13,7 @@ mod domain;
 mod host;
 mod kernel;
 mod links;
+mod partial;
 mod read;
 pub mod words;
 mod write;
@@ -24,7 +25,9 @@ pub(crate) use read::xen_size;
 pub use read::{Modules, System, read};
 pub use write::{DIGEST_LENGTH, write};
 
-use layout::{MachineAddress, MachineRange};
+use layout::{MachineAddress, MachineRange, Origin};
+
+use crate::image::HEADER_BYTES;
 
 /// Properties of `/chosen` and of domain nodes that Xen's binding lacks.
 mod property {
@@ -156,6 +159,50 @@ mod property {
         ON_REBOOT,
         ON_CRASH,
     ];
+}
+
+/// What is known of the modules' bytes. A function that gives headers is one that knows no more.
+pub trait Contents {
+    /// The first bytes of a kernel's module; `None` where nothing can be read.
+    fn header(&self, module: MachineRange) -> Option<[u8; HEADER_BYTES]>;
+
+    /// All of a partial tree's module; `None` where nothing can be read.
+    fn partial_tree(&self, module: MachineRange) -> Option<&[u8]> {
+        let _ = module;
+        None
+    }
+}
+
+impl<F: Fn(MachineRange) -> Option<[u8; HEADER_BYTES]>> Contents for F {
+    fn header(&self, module: MachineRange) -> Option<[u8; HEADER_BYTES]> {
+        self(module)
+    }
+}
+
+/// What a module is to its domain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// `multiboot,kernel`.
+    Kernel,
+    /// `multiboot,ramdisk`.
+    Ramdisk,
+    /// `multiboot,device-tree`.
+    PartialTree,
+}
+
+/// A module that the tree names, whatever is in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Module {
+    /// Its domain, by index in the request; `None` if that isn't there for want of a kernel.
+    pub domain: Option<usize>,
+    /// What it is there.
+    pub role: Role,
+    /// Where the boot loader puts it: its `reg`.
+    pub range: MachineRange,
+    /// Cells of an address and of a size in that `reg`.
+    pub cells: (usize, usize),
+    /// Where that is said.
+    pub origin: Origin,
 }
 
 /// The version of the `terrane,*` properties that this writes, and reads.

@@ -13,8 +13,7 @@ use layout::{
 };
 
 use super::words::Word;
-use super::{HostDescription, VERSION, property};
-use crate::image::HEADER_BYTES;
+use super::{Contents, HostDescription, Module, VERSION, property};
 use crate::origin::{LineColumn, Origins, Position, WhichTree};
 use crate::tree::blob::{Cells, Node, Tree};
 
@@ -36,26 +35,30 @@ pub struct System {
     pub reserved: Vec<Reserved>,
     /// The digest of the plan that the workstation made, in hexadecimal; `None` if the tree was not made by one.
     pub digest: Option<String>,
+    /// The modules, in the tree's order, with those that couldn't be used.
+    pub modules: Vec<Module>,
     /// What is wrong. An error leaves out what it is about.
     pub problems: Vec<Conflict>,
 }
 
-/// Reads a system's tree. `host` is the machine's description. `header` gives the first bytes of a kernel's module,
-/// `None` where nothing can be read; kernels whose node says all aren't asked for.
+/// Reads a system's tree. `host` is the machine's description. `contents` knows what is in the modules; the headers of
+/// kernels whose node says all aren't asked for.
 #[must_use]
 pub fn read<'r, 'h: 'r>(
     tree: &Tree<'_>,
     modules: Modules,
     host: impl Into<HostDescription<'r, 'h>>,
-    header: &dyn Fn(MachineRange) -> Option<[u8; HEADER_BYTES]>,
+    contents: &dyn Contents,
     origins: &mut Origins,
 ) -> System {
     let host = host.into();
     let mut reader = Reader {
         modules,
         host,
-        header,
+        contents,
         origins,
+        found: Vec::new(),
+        has_unread: false,
         problems: Vec::new(),
         current: None,
     };
@@ -91,6 +94,7 @@ pub fn read<'r, 'h: 'r>(
         request,
         reserved,
         digest,
+        modules: reader.found,
         problems: reader.problems,
     }
 }
@@ -103,11 +107,15 @@ fn is_domain(node: Node<'_, '_>) -> bool {
 pub(super) struct Reader<'r, 'h> {
     pub(super) modules: Modules,
     pub(super) host: HostDescription<'r, 'h>,
-    pub(super) header: &'r dyn Fn(MachineRange) -> Option<[u8; HEADER_BYTES]>,
-    origins: &'r mut Origins,
+    pub(super) contents: &'r dyn Contents,
+    pub(super) origins: &'r mut Origins,
+    /// The modules so far.
+    pub(super) found: Vec<Module>,
+    /// A domain has a partial tree whose bytes aren't here.
+    pub(super) has_unread: bool,
     problems: Vec<Conflict>,
     /// The domain that is being read, by its index in the request.
-    current: Option<usize>,
+    pub(super) current: Option<usize>,
 }
 
 impl Reader<'_, '_> {
@@ -417,6 +425,9 @@ impl Reader<'_, '_> {
             // What was wrong there is no domain's.
             let sides = self.problems[before..].iter_mut().map(|one| &mut one.sides);
             sides.flatten().for_each(|side| side.domain = None);
+            self.found
+                .iter_mut()
+                .for_each(|module| module.domain = None);
         }
         self.current = None;
         for node in chosen.children().filter(|node| is_domain(*node)) {

@@ -141,7 +141,12 @@ impl Reader<'_, '_> {
             if devices.any(|device| device.path == path) {
                 continue;
             }
-            let why = "no domain names this device: partial trees aren't searched for it yet";
+            let why = match self.has_unread {
+                true => "no domain's node names this device, and a partial tree can't be read here",
+                false => {
+                    "no domain names this device, and what nobody has is the hardware domain's"
+                }
+            };
             let help = format!("in the domain's node: device {{ terrane,device = \"{path}\"; }};");
             let whole = self.origin(node);
             let origin = self.at_name(whole, node, "xen,passthrough");

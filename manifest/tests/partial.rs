@@ -1,0 +1,243 @@
+//! A domain's partial tree: which devices it passes through, and what in it contradicts the host's tree.
+
+use layout::{Code, MachineRange};
+use terrane_manifest::image::HEADER_BYTES;
+use terrane_manifest::origin::Origins;
+use terrane_manifest::tree::blob::Tree;
+use terrane_manifest::tree::system::{self, Contents, Modules, Role, System};
+use terrane_manifest::tree::writer::Writer;
+
+const HOST: &[u8] = include_bytes!("trees/virt-gicv3.dtb");
+
+/// A partial tree, and nothing else that can be read.
+struct Partial(Vec<u8>);
+
+impl Contents for Partial {
+    fn header(&self, _: MachineRange) -> Option<[u8; HEADER_BYTES]> {
+        None
+    }
+
+    fn partial_tree(&self, module: MachineRange) -> Option<&[u8]> {
+        (module.start().raw() == 0x5000_0000).then_some(&self.0)
+    }
+}
+
+/// A partial tree with these nodes below `/passthrough`; its controller is there by phandle 1.
+fn partial(nodes: impl FnOnce(&mut Writer)) -> Vec<u8> {
+    let mut writer = Writer::new();
+    writer.node("", |root| {
+        root.cells("#address-cells", &[2]);
+        root.cells("#size-cells", &[2]);
+        root.cells("interrupt-parent", &[1]);
+        root.node("gic", |gic| {
+            gic.cells("#interrupt-cells", &[3]);
+            gic.flag("interrupt-controller");
+            gic.cells("phandle", &[1]);
+        });
+        root.node("passthrough", |passthrough| {
+            passthrough.string("compatible", "simple-bus");
+            passthrough.flag("ranges");
+            passthrough.cells("#address-cells", &[2]);
+            passthrough.cells("#size-cells", &[2]);
+            nodes(passthrough);
+        });
+    });
+    writer.finish(&[], 1 << 16).unwrap()
+}
+
+/// The system of one domain with this partial tree and, by its own node, this device.
+fn read(bytes: Vec<u8>, named: Option<&str>) -> System {
+    let mut writer = Writer::new();
+    writer.node("", |root| {
+        root.node("chosen", |chosen| {
+            chosen.node("net", |domain| {
+                domain.string("compatible", "xen,domain");
+                domain.cells("#address-cells", &[1]);
+                domain.cells("#size-cells", &[1]);
+                domain.cells("cpus", &[1]);
+                domain.node("module@50000000", |module| {
+                    module.strings("compatible", &["multiboot,device-tree", "multiboot,module"]);
+                    module.cells("reg", &[0x5000_0000, 0x1000]);
+                });
+                if let Some(path) = named {
+                    domain.node("device", |node| node.string("terrane,device", path));
+                }
+            });
+        });
+    });
+    let tree = writer.finish(&[], 1 << 16).unwrap();
+    let (host, tree) = (Tree::read(HOST).unwrap(), Tree::read(&tree).unwrap());
+    let origins = &mut Origins::detailed();
+    system::read(&tree, Modules::Absolute, &host, &Partial(bytes), origins)
+}
+
+/// Codes and helps of what is wrong with one node of these properties.
+fn wrong(node: impl FnOnce(&mut Writer)) -> Vec<(Code, String)> {
+    let system = read(partial(|nodes| nodes.node("gpio@9030000", node)), None);
+    let problems = system.problems.into_iter();
+    problems.map(|it| (it.code, it.help)).collect()
+}
+
+fn gpio(node: &mut Writer, reg: &[u64]) {
+    node.string("xen,path", "/pl061@9030000");
+    node.numbers("xen,reg", reg);
+}
+
+const GPIO: [u64; 3] = [0x903_0000, 0x1000, 0x903_0000];
+const XEN_REG: &str = "xen,reg = <0x0 0x9030000 0x0 0x1000 0x0 0x9030000>;";
+
+#[test]
+fn a_node_with_a_path_is_a_device_of_the_domain() {
+    let bytes = partial(|nodes| {
+        nodes.node("gpio@9030000", |node| {
+            gpio(node, &GPIO);
+            node.numbers("reg", &[0x903_0000, 0x1000]);
+            node.cells("interrupts", &[0, 7, 4]);
+        });
+        nodes.node("clock", |node| node.string("compatible", "fixed-clock"));
+    });
+    let system = read(bytes.clone(), None);
+    assert_eq!(system.problems, []);
+    let domain = &system.request.domains[0];
+    let paths: Vec<&str> = domain.devices.iter().map(|it| it.path.as_str()).collect();
+    assert_eq!(paths, ["/pl061@9030000"]);
+    assert!(!domain.allow_dma_without_iommu);
+    let modules = system.modules.iter();
+    let modules: Vec<_> = modules.map(|it| (it.domain, it.role, it.cells)).collect();
+    assert_eq!(modules, [(Some(0), Role::PartialTree, (1, 1))]);
+    // Named twice is wanted once.
+    let both = read(bytes, Some("/pl061@9030000"));
+    assert_eq!(both.request.domains[0].devices.len(), 1);
+}
+
+#[test]
+fn what_does_dma_without_an_iommu_needs_leave_for_each() {
+    let force = |gpio_too: bool, virtio: bool| {
+        let bytes = partial(|nodes| {
+            nodes.node("gpio@9030000", |node| {
+                gpio(node, &GPIO);
+                if gpio_too {
+                    node.flag("xen,force-assign-without-iommu");
+                }
+            });
+            nodes.node("virtio@a000000", |node| {
+                node.string("xen,path", "/virtio_mmio@a000000");
+                node.numbers("xen,reg", &[0xa00_0000, 0x1000, 0xa00_0000]);
+                if virtio {
+                    node.flag("xen,force-assign-without-iommu");
+                }
+            });
+        });
+        let system = read(bytes, None);
+        assert_eq!(system.problems, []);
+        system.request.domains[0].allow_dma_without_iommu
+    };
+    assert!(force(true, true));
+    // A GPIO block does no DMA.
+    assert!(force(false, true));
+    assert!(!force(true, false));
+    assert!(!force(false, false));
+}
+
+#[test]
+fn registers_must_be_the_devices_own() {
+    let with = |reg: [u64; 3]| wrong(|node| gpio(node, &reg));
+    let told = |code| vec![(code, XEN_REG.to_owned())];
+    let outside = with([0x903_1000, 0x1000, 0x903_1000]);
+    assert_eq!(outside, told(Code::DeviceMismatch));
+    let longer = with([0x903_0000, 0x2000, 0x903_0000]);
+    assert_eq!(longer, told(Code::DeviceMismatch));
+    assert_eq!(
+        with([0x903_0000, 0, 0x903_0000]),
+        told(Code::DeviceMismatch)
+    );
+    assert_eq!(
+        with([0x903_0000, 0x800, 0x903_0000]),
+        told(Code::ValueInvalid)
+    );
+    let moved = with([0x903_0000, 0x1000, 0x1_0000]);
+    assert_eq!(moved[0].0, Code::NotBuiltYet);
+    assert!(moved[0].1.starts_with(XEN_REG), "{moved:?}");
+    let cells = wrong(|node| {
+        node.string("xen,path", "/pl061@9030000");
+        node.cells("xen,reg", &[0x903_0000, 0x1000]);
+    });
+    assert_eq!(cells, told(Code::WrongType));
+    let reg = wrong(|node| {
+        gpio(node, &GPIO);
+        node.numbers("reg", &[0x904_0000, 0x1000]);
+    });
+    let expected = "reg = <0x0 0x9030000 0x0 0x1000>;".to_owned();
+    assert_eq!(reg, [(Code::DeviceMismatch, expected)]);
+}
+
+#[test]
+fn interrupts_must_be_the_devices_own() {
+    let told = wrong(|node| {
+        gpio(node, &GPIO);
+        node.cells("interrupts", &[0, 8, 4]);
+    });
+    let expected = "interrupts = <0x0 0x7 0x4>;".to_owned();
+    assert_eq!(told, [(Code::DeviceMismatch, expected)]);
+    // Of another controller than the guest's.
+    let other = wrong(|node| {
+        gpio(node, &GPIO);
+        node.cells("interrupt-parent", &[2]);
+        node.cells("interrupts", &[0, 8, 4]);
+    });
+    assert_eq!(other, []);
+}
+
+#[test]
+fn path_and_registers_stand_together() {
+    let path = wrong(|node| node.string("xen,path", "/pl061@9030000"));
+    assert_eq!(path, [(Code::KeyMissing, XEN_REG.to_owned())]);
+    let named = "xen,path = \"/pl061@9030000\";".to_owned();
+    let reg = wrong(|node| node.numbers("xen,reg", &GPIO));
+    assert_eq!(reg, [(Code::KeyMissing, named.clone())]);
+    let forced = wrong(|node| {
+        node.numbers("xen,reg", &GPIO);
+        node.flag("xen,force-assign-without-iommu");
+    });
+    assert_eq!(forced, [(Code::NotBuiltYet, named)]);
+}
+
+#[test]
+fn all_sides_are_named_and_the_domain_is_refused() {
+    let system = read(
+        partial(|nodes| {
+            nodes.node("gpio@9030000", |node| {
+                gpio(node, &[0x904_0000, 0x1000, 0x904_0000])
+            })
+        }),
+        None,
+    );
+    let [problem] = system.problems.as_slice() else {
+        panic!("{:?}", system.problems);
+    };
+    let whats: Vec<&str> = problem.sides.iter().map(|it| it.what.as_str()).collect();
+    assert_eq!(whats.len(), 3);
+    assert_eq!(whats[1], "the partial tree of \"net\"");
+    assert!(
+        whats[2].starts_with("device /pl061@9030000: registers "),
+        "{whats:?}"
+    );
+    let domain = &system.request.domains[0];
+    assert_eq!(domain.misread, Some(Code::DeviceMismatch));
+}
+
+#[test]
+fn rubbish_is_refused() {
+    let codes = |bytes: &[u8]| {
+        let system = read(bytes.to_vec(), None);
+        let problems = system.problems.iter();
+        problems.map(|it| it.code).collect::<Vec<_>>()
+    };
+    assert_eq!(codes(b"rubbish"), [Code::TreeInvalid]);
+    // A tree without `/passthrough` passes nothing through.
+    let mut writer = Writer::new();
+    writer.node("", |root| {
+        root.node("other", |node| node.string("xen,path", "/pl061@9030000"))
+    });
+    assert_eq!(codes(&writer.finish(&[], 4096).unwrap()), []);
+}

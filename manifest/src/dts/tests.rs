@@ -321,8 +321,9 @@ struct Named(HashMap<&'static str, &'static str>);
 impl Files for Named {
     fn open(&mut self, _: &str, name: &str, part: Range<u64>) -> Result<(String, Vec<u8>), String> {
         let text = self.0.get(name).ok_or("no such file")?.as_bytes();
-        let bytes = text.iter().skip(part.start as usize);
-        let bytes = bytes.take((part.end - part.start) as usize);
+        let place = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
+        let bytes = text.iter().skip(place(part.start));
+        let bytes = bytes.take(place(part.end - part.start));
         Ok((name.to_owned(), bytes.copied().collect()))
     }
 }

@@ -78,7 +78,7 @@ pub(crate) fn copy(writer: &mut Writer, node: Node<'_, '_>) {
     });
 }
 
-/// What a partial tree says to the hypervisor. Source: Xen, docs/misc/arm/device-tree/passthrough.txt.
+/// What a partial tree says to the hypervisor. Source: Xen, docs/misc/arm/device-tree/booting.txt, "Device Assignment".
 const NOT_FOR_GUESTS: [&str; 3] = ["xen,path", "xen,reg", "xen,force-assign-without-iommu"];
 
 /// As [`copy`], without what a partial tree says to the hypervisor alone.

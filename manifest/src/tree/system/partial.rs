@@ -4,8 +4,8 @@
 //! is then the domain's as one that its own node names, whole: what the tree says of registers and interrupts is compared
 //! with the host's tree, and no other meaning is given to it. Where the bytes aren't at hand that is said.
 //!
-//! Sources: Xen, docs/misc/arm/passthrough-noiommu.txt, docs/misc/arm/device-tree/passthrough.txt and
-//! docs/misc/arm/passthrough.txt; which of the properties must stand together is by xen/arch/arm/dom0less-build.c.
+//! Sources: Xen, docs/misc/arm/device-tree/booting.txt, "Device Assignment", and docs/misc/arm/passthrough.txt; which of the
+//! properties must stand together is by xen/arch/arm/dom0less-build.c, `handle_prop_pfdt`.
 
 use alloc::borrow::ToOwned;
 use alloc::format;

@@ -36,13 +36,32 @@ pub fn schema(args: &SchemaArgs) -> io::Result<Exit> {
 
 /// The schema, draft 2020-12. Its `$id` carries the version of the manifest's keys.
 fn generate() -> Schema {
-    let settings = SchemaSettings::draft2020_12().with_transform(NoNull);
+    let settings = SchemaSettings::draft2020_12()
+        .with_transform(NoNull)
+        .with_transform(NoNul);
     let mut schema = settings
         .into_generator()
         .into_root_schema_for::<keys::Manifest>();
     let id = format!("urn:terrane:manifest:{}", manifest::toml::VERSION);
     schema.insert("$id".to_owned(), id.into());
     schema
+}
+
+/// A text has no NUL, which would end it in a device tree. Words and numbers in strings have forms of their own.
+#[derive(Debug, Clone)]
+struct NoNul;
+
+impl Transform for NoNul {
+    fn transform(&mut self, schema: &mut Schema) {
+        let is_text = schema.get("type").is_some_and(|kind| kind == "string");
+        let has_form = ["pattern", "enum", "const"]
+            .iter()
+            .any(|key| schema.get(*key).is_some());
+        if is_text && !has_form {
+            schema.insert("pattern".to_owned(), r"^[^\x00]*$".into());
+        }
+        transform_subschemas(self, schema);
+    }
 }
 
 /// TOML has no null: a key that may be left out takes what it takes.

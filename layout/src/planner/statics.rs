@@ -286,11 +286,11 @@ impl Check<'_> {
 
     /// The nearest range of the same size that would be good.
     fn elsewhere(&self, one: &Named) -> String {
-        // Its own range is free for it, as far as no other reaches into it.
         let Some(left) = self.helps.get().checked_sub(1) else {
             return String::from("mend the others first");
         };
         self.helps.set(left);
+        // Its own range is free for it, as far as no other reaches into it.
         let own = sets::intersect(&[one.range], &self.vacant);
         let own = sets::subtract(&own, &self.contested);
         let mut free = sets::normalise([self.free.as_slice(), &own].concat());

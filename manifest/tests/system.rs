@@ -499,8 +499,12 @@ fn a_pc_has_the_console_that_it_says() {
             chosen.string("terrane,console", name);
         }))
     };
-    assert_eq!(named("com1").problems, []);
-    assert_eq!(codes(&named("com2")), [Code::DeviceUnknown]);
+    // Nor has it a domain.
+    assert_eq!(codes(&named("com1")), [Code::TreeInvalid]);
+    assert_eq!(
+        codes(&named("com2")),
+        [Code::DeviceUnknown, Code::TreeInvalid]
+    );
 }
 
 #[test]

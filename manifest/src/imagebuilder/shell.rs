@@ -44,7 +44,7 @@ pub fn read(text: &str) -> (Vec<Assignment>, Vec<NotLiteral>) {
     loop {
         reader.skip_blanks();
         match reader.peek() {
-            None => return (reader.found, wrong),
+            None => break,
             Some('#') => reader.skip_line(),
             Some(_) => {
                 if let Err(not_literal) = reader.assignment() {
@@ -55,6 +55,17 @@ pub fn read(text: &str) -> (Vec<Assignment>, Vec<NotLiteral>) {
             }
         }
     }
+    // A shell drops NUL and goes on; a text with one has no place in a device tree.
+    reader.found.retain(|assignment| {
+        let nul = assignment.span.clone().find(|&at| text.as_bytes()[at] == 0);
+        wrong.extend(nul.map(|at| NotLiteral {
+            span: at..at + 1,
+            why: "it holds NUL",
+            variable: Some((assignment.name.clone(), assignment.index)),
+        }));
+        nul.is_none()
+    });
+    (reader.found, wrong)
 }
 
 struct Reader<'t> {
@@ -378,6 +389,8 @@ mod tests {
             ("A=\"$B\n$C\"", 3..5, "it stands for another value"),
             ("A=x>y", 3..4, "it is a command, not an assignment"),
             ("A=(*.dtb)", 3..4, "it is a pattern"),
+            ("A=\"x\0y\"", 4..5, "it holds NUL"),
+            ("A=(x y\0)", 6..7, "it holds NUL"),
             (
                 "A=([1]=x)",
                 3..4,

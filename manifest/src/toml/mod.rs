@@ -28,7 +28,7 @@ use toml::de::DeTable;
 
 use crate::origin::Origins;
 pub(crate) use reader::line_column;
-use reader::{Reader, value};
+use reader::{Reader, Value, value};
 
 /// The version of the manifest's keys that this reads.
 pub const VERSION: u32 = 1;
@@ -113,7 +113,11 @@ pub fn parse(name: &str, text: String, folder: &Path) -> Result<Manifest, LoadEr
         ..SystemRequest::default()
     };
     let mut files = Vec::new();
-    let domains = value(document, "domain").map(|domains| reader.list(&domains));
+    let domains = value(document, "domain");
+    if domains.as_ref().is_none_or(Value::is_empty_list) {
+        reader.without_domains();
+    }
+    let domains = domains.map(|domains| reader.list(&domains));
     for (index, item) in domains.iter().flatten().enumerate() {
         reader.domain = Some(index);
         if let Some(table) = reader.table(item) {
@@ -136,6 +140,12 @@ pub fn parse(name: &str, text: String, folder: &Path) -> Result<Manifest, LoadEr
 }
 
 impl Reader<'_> {
+    fn without_domains(&mut self) {
+        let why = "nothing would be started";
+        let help = "add [[domain]] with name, memory and kernel";
+        self.problem(Code::KeyMissing, 0..0, "no [[domain]]", why, help);
+    }
+
     fn version(&mut self, document: &DeTable<'_>) {
         let Some(at) = value(document, "manifest-version") else {
             let why = "a manifest says which version of the keys it is written in";

@@ -31,6 +31,11 @@ impl<'a> Value<'a> {
         self.value.get_ref().as_str()
     }
 
+    pub(super) fn is_empty_list(&self) -> bool {
+        let list = self.value.get_ref().as_array();
+        list.is_some_and(|list| list.is_empty())
+    }
+
     pub(super) fn is_table(&self) -> bool {
         self.value.get_ref().is_table()
     }

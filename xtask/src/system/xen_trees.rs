@@ -123,7 +123,7 @@ const CASES: &[Case] = &[
         "xen,xen-bootargs = \"OPTIONS dom0_mem=128M dom0_max_vcpus=1\"; xen,dom0-bootargs = \"end=hang\"; KERNEL \
          d1 { DOMAIN MEMORY CPUS OTHER };",
     ),
-    only_xen("no-domain", Refuses, ""),
+    both("no-domain", Refuses, ""),
     both("no-memory", Refuses, "d1 { DOMAIN CPUS KERNEL };"),
     both("no-cpus", Refuses, "d1 { DOMAIN MEMORY KERNEL };"),
     both(
@@ -191,7 +191,7 @@ const CASES: &[Case] = &[
         Refuses,
         "d1 { DOMAIN MEMORY CPUS sve = <128>; KERNEL };",
     ),
-    only_xen(
+    both(
         "unknown-class",
         Refuses,
         "d1 { compatible = \"xen,domains\"; #address-cells = <2>; #size-cells = <2>; MEMORY CPUS KERNEL };",

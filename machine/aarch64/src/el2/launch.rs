@@ -11,7 +11,7 @@ use manifest::origin::Origins;
 use manifest::report::Report;
 use manifest::tree::blob::{self, Cells, Tree};
 use manifest::tree::host::{self, BootFacts, Host};
-use manifest::tree::system::{self, Modules};
+use manifest::tree::system::{self, Contents, Modules};
 
 use super::boot::{choose_uart, say};
 use super::entry::{Image, continue_in_copy, copy_image};
@@ -138,8 +138,8 @@ pub fn launch(tree_address: u64, bytes: &'static [u8], image: &Image, loaded: u6
     firmware::set_conduit(host.psci);
     choose_uart(bytes, host.console.as_ref().map(|uart| uart.path.as_str()));
     map_host(&host, image);
-    let header = |module: MachineRange| header_of(&host, module);
-    let system = system::read(system_tree, modules, &tree, &header, &mut origins);
+    let in_memory = InMemory(&host);
+    let system = system::read(system_tree, modules, &tree, &in_memory, &mut origins);
     host.map.reserved.extend(system.reserved.iter().cloned());
     let outcome = layout::plan(&host.map, &system.request);
     move_image(&outcome, image, &boot);
@@ -231,10 +231,18 @@ pub fn contents(host: &Host, range: MachineRange) -> Option<&'static [u8]> {
     (in_ram && !unmapped).then(|| unsafe { bytes_of(range) })
 }
 
-/// The first bytes of a kernel; `None` if they can't be read.
-fn header_of(host: &Host, module: MachineRange) -> Option<[u8; HEADER_BYTES]> {
-    let first = range(module.start().raw(), HEADER_BYTES as u64);
-    contents(host, first)?.try_into().ok()
+/// The modules where the boot loader put them.
+struct InMemory<'h>(&'h Host);
+
+impl Contents for InMemory<'_> {
+    fn header(&self, module: MachineRange) -> Option<[u8; HEADER_BYTES]> {
+        let first = range(module.start().raw(), HEADER_BYTES as u64);
+        contents(self.0, first)?.try_into().ok()
+    }
+
+    fn partial_tree(&self, module: MachineRange) -> Option<&[u8]> {
+        contents(self.0, module)
+    }
 }
 
 /// If the plan has the image elsewhere, copies it there and starts again in the copy.

@@ -75,17 +75,16 @@ pub fn read<'r, 'h: 'r>(
                 .filter(|given| given.bytes().any(|digit| digit != b'0'))
                 .map(ToOwned::to_owned);
             request.domains = reader.domains(chosen);
+            // Of a container's manifest the command has said it.
+            if request.domains.is_empty() && modules == Modules::Absolute {
+                let why = "nothing would be started: there is neither a domain's node nor a kernel of dom0's";
+                reader.without_domains(chosen, why);
+            }
             reader.check_passthrough(&request.domains);
             reserved = reader.reserved(chosen);
         }
         None => {
-            let path = "there is no /chosen node";
-            reader.problem(
-                tree.root(),
-                Code::TreeInvalid,
-                "a system tree without domains",
-                path,
-            );
+            reader.without_domains(tree.root(), "there is no /chosen node");
         }
     }
     reader.refuse(&mut request.domains);
@@ -437,6 +436,13 @@ impl Reader<'_, '_> {
         }
         self.check_xenstore(chosen, &domains);
         domains
+    }
+
+    fn without_domains(&mut self, node: Node<'_, '_>, why: &str) {
+        let origin = self.origin(node);
+        let what = "a system tree without domains";
+        let help = "write a node with compatible = \"xen,domain\"; in /chosen";
+        self.problem_with_help(origin, Code::TreeInvalid, what, why, help);
     }
 
     /// Has the planner refuse each domain in which an error was found.

@@ -20,5 +20,5 @@ fuzz_target!(|bytes: &[u8]| {
             let _ = source.value(node, property.name, 0..property.value.len());
         }
     }
-    terrane_fuzz::boot(&source.blob, &source.blob);
+    terrane_fuzz::boot(&source.blob, &source.blob, &source.blob);
 });

@@ -3,20 +3,21 @@
 //! An error of theirs is one of writing their own output; what is wrong with the user's files is a
 //! finding.
 
-use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 
 use layout::OnConflict;
 
 use crate::args::{CheckArgs, ExplainArgs, ImageArgs, ManifestArgs, PlanArgs, PlanFormat, RunArgs};
-use crate::diagnostics::{self, Diagnostic, Stream};
+use crate::diagnostics::Diagnostic;
 use crate::exit::Exit;
 use crate::findings::Findings;
 use crate::host::Loader;
+use crate::output::{self, Output};
+use crate::stream::{self, Stream};
 use crate::system::{self, Purpose, System};
 use crate::view::View;
-use crate::{explain, image, picture, plan_text, qemu, run, status, whose, xen_dts};
+use crate::{explain, image, picture, plan_text, qemu, run, whose, xen_dts};
 
 /// `terrane check`.
 pub fn check(args: &CheckArgs) -> io::Result<Exit> {
@@ -29,10 +30,10 @@ pub fn check(args: &CheckArgs) -> io::Result<Exit> {
     };
     findings.emit(args.manifest.json, stream)?;
     let exit = verdict(&system, &findings);
-    if let (Exit::Good, Ok(system), false) = (exit, &system, args.manifest.json) {
+    if let (Exit::Good, Ok(system)) = (exit, &system) {
         let domains = system.outcome.plan.domains.len();
         let plural = if domains == 1 { "" } else { "s" };
-        status::step(
+        saying(&args.manifest).step(
             "Checked",
             format_args!("{domains} domain{plural}, no conflict"),
         );
@@ -64,19 +65,14 @@ pub fn plan(args: &PlanArgs) -> io::Result<Exit> {
     let exit = verdict(&system, &findings);
     findings.emit(args.manifest.json, Stream::Stderr)?;
     let Some(text) = text else { return Ok(exit) };
-    match &args.output {
-        // `anstream` knows which terminals have colours, and who wants none.
-        None if args.format == PlanFormat::Text => {
-            anstream::stdout().write_all(text.as_bytes())?;
-        }
-        None => io::stdout().write_all(text.as_bytes())?,
-        Some(path) => {
-            if let Err(error) = fs::write(path, text) {
-                return fail(&args.manifest, diagnostics::unwritable(path, &error));
-            }
-        }
-    }
-    Ok(exit)
+    let written = match (&args.output, args.format) {
+        (None, PlanFormat::Text) => Stream::Stdout.text(&text).map(|()| Exit::Good),
+        (output, _) => saying(&args.manifest).put(text.as_bytes(), output.as_deref()),
+    };
+    Ok(match written? {
+        Exit::Good => exit,
+        failed => failed,
+    })
 }
 
 /// The plan as tables and bar, folded to the terminal's width where it goes to one.
@@ -102,15 +98,9 @@ pub fn explain(args: ExplainArgs) -> io::Result<Exit> {
         return explain_address(&manifest, address);
     }
     let code = args.what.as_deref().map(Path::to_string_lossy);
-    match explain::explain(code.as_deref(), &mut io::stdout()) {
-        Ok(written) => written.map(|()| Exit::Good),
-        Err(unknown) => {
-            let mut findings = Findings::default();
-            findings.add(unknown);
-            findings
-                .emit(false, Stream::Stderr)
-                .map(|()| Exit::Conflicts)
-        }
+    match explain::explain(code.as_deref()) {
+        Ok(text) => stream::result(text.as_bytes()).map(|()| Exit::Good),
+        Err(unknown) => output::fail(unknown, Exit::Conflicts),
     }
 }
 
@@ -120,12 +110,11 @@ fn explain_address(args: &ManifestArgs, address: u64) -> io::Result<Exit> {
     findings.emit(args.json, Stream::Stderr)?;
     if let Ok(system) = &system {
         let answer = whose::explain(address, &View::of(system.view_source()));
-        if args.json {
-            serde_json::to_writer(io::stdout(), &answer)?;
-            writeln!(io::stdout())?;
-        } else {
-            io::stdout().write_all(answer.to_string().as_bytes())?;
-        }
+        let text = match args.json {
+            true => serde_json::to_string(&answer)? + "\n",
+            false => answer.to_string(),
+        };
+        stream::result(text.as_bytes())?;
     }
     Ok(verdict(&system, &findings))
 }
@@ -138,7 +127,7 @@ pub fn image(args: &ImageArgs) -> io::Result<Exit> {
     };
     match image::write(&system, &args.output, args.iso) {
         Ok(()) => {
-            status::step("Wrote", args.output.display());
+            saying(&args.manifest).step("Wrote", args.output.display());
             Ok(Exit::Good)
         }
         Err(found) => fail(&args.manifest, found),
@@ -212,10 +201,12 @@ fn verdict(system: &Result<System, Exit>, findings: &Findings) -> Exit {
     }
 }
 
+/// How a command that reads a manifest says what it ends with.
+fn saying(args: &ManifestArgs) -> Output {
+    Output { json: args.json }
+}
+
 /// The end of a command that can't do its part.
 fn fail(args: &ManifestArgs, found: Diagnostic) -> io::Result<Exit> {
-    let mut findings = Findings::default();
-    findings.add(found);
-    findings.emit(args.json, Stream::Stderr)?;
-    Ok(Exit::Unreadable)
+    saying(args).fail(found, Exit::Unreadable)
 }

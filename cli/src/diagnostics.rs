@@ -3,13 +3,15 @@
 //! Knows nothing of planning: whoever finds something fills in a [`Diagnostic`].
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
+use std::io;
 use std::ops::Range;
 use std::path::Path;
 
 use annotate_snippets::{Annotation, AnnotationKind, Group, Level, Renderer, Snippet};
 use manifest::origin::LineColumn;
 use serde::Serialize;
+
+use crate::stream::Stream;
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -112,15 +114,6 @@ pub enum Form {
     Json,
 }
 
-/// Where diagnostics go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stream {
-    /// `check --json`: the result itself.
-    Stdout,
-    /// Everything else.
-    Stderr,
-}
-
 /// Writes all `diagnostics` and, for people, how many they are.
 ///
 /// # Errors
@@ -147,10 +140,7 @@ pub fn emit(
     if form == Form::Text {
         text += &tally(diagnostics);
     }
-    match stream {
-        Stream::Stdout => anstream::stdout().lock().write_all(text.as_bytes()),
-        Stream::Stderr => anstream::stderr().lock().write_all(text.as_bytes()),
-    }
+    stream.text(&text)
 }
 
 /// One diagnostic in rustc's look, with colours; `anstream` takes them out where they don't belong.

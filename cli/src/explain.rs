@@ -1,23 +1,21 @@
 //! What a conflict's code means: the pages of docs/conflicts.md.
 
-use std::io::{self, Write};
-
 use crate::diagnostics::Diagnostic;
 
 /// The pages: a `## CODE` heading each.
 const PAGES: &str = include_str!("../../docs/conflicts.md");
 
-/// Writes the page of `code`, or all codes if none is named.
+/// The page of `code`, or all codes if none is named.
 ///
 /// # Errors
 /// A code that isn't there, with the nearest that is.
-pub fn explain(code: Option<&str>, out: &mut impl Write) -> Result<io::Result<()>, Diagnostic> {
+pub fn explain(code: Option<&str>) -> Result<String, Diagnostic> {
     let Some(code) = code else {
-        return Ok(pages().try_for_each(|(code, _)| writeln!(out, "{code}")));
+        return Ok(pages().map(|(code, _)| format!("{code}\n")).collect());
     };
     let page = pages().find(|(name, _)| *name == code);
     let (name, text) = page.ok_or_else(|| unknown(code))?;
-    Ok(writeln!(out, "{name}\n\n{}", text.trim()))
+    Ok(format!("{name}\n\n{}\n", text.trim()))
 }
 
 fn pages() -> impl Iterator<Item = (&'static str, &'static str)> {
@@ -96,9 +94,7 @@ mod tests {
 
     #[test]
     fn a_page_is_printed_without_its_neighbours() {
-        let mut out = Vec::new();
-        explain(Some("memory-zero"), &mut out).unwrap().unwrap();
-        let text = String::from_utf8(out).unwrap();
+        let text = explain(Some("memory-zero")).unwrap();
         assert!(
             text.starts_with("memory-zero\n\nThe domain has no memory."),
             "{text}"
@@ -108,7 +104,7 @@ mod tests {
 
     #[test]
     fn a_mistyped_code_leads_to_the_right_one() {
-        let found = explain(Some("memory-zeroo"), &mut Vec::new()).unwrap_err();
+        let found = explain(Some("memory-zeroo")).unwrap_err();
         assert_eq!(found.help.as_deref(), Some("the nearest is `memory-zero`"));
     }
 }

@@ -5,8 +5,9 @@ use std::io;
 use layout::{Conflict, Origin};
 use manifest::origin::{Origins, Position, WhichTree};
 
-use crate::diagnostics::{self, Diagnostic, Form, Place, Severity, Side, Sources, Stream};
+use crate::diagnostics::{self, Diagnostic, Form, Place, Severity, Side, Sources};
 use crate::exit::Exit;
+use crate::stream::Stream;
 use crate::tree_words::in_tree_words;
 
 /// All findings of one command.

@@ -10,10 +10,11 @@ use manifest::imagebuilder::{self, Finding, Reading};
 use manifest::tree::blob::MAX_BYTES;
 
 use crate::args::ImagebuilderArgs;
-use crate::diagnostics::{self, Diagnostic, Place, Severity, Side, Stream};
+use crate::diagnostics::{self, Diagnostic, Place, Severity, Side};
 use crate::exit::Exit;
 use crate::findings::Findings;
-use crate::output;
+use crate::output::Output;
+use crate::stream::Stream;
 
 /// `terrane import imagebuilder`.
 pub fn imagebuilder(args: &ImagebuilderArgs) -> io::Result<Exit> {
@@ -21,7 +22,7 @@ pub fn imagebuilder(args: &ImagebuilderArgs) -> io::Result<Exit> {
     let manifest = convert(args, &mut findings);
     findings.emit(args.json, Stream::Stderr)?;
     match manifest {
-        Ok(manifest) => output::put(manifest.as_bytes(), args.output.as_deref()),
+        Ok(manifest) => Output { json: args.json }.put(manifest.as_bytes(), args.output.as_deref()),
         Err(exit) => Ok(exit),
     }
 }

@@ -29,6 +29,7 @@ mod qemu;
 mod run;
 mod schema;
 mod status;
+mod stream;
 mod system;
 mod told;
 mod tree_words;
@@ -61,8 +62,6 @@ fn main() -> ExitCode {
     };
     match result {
         Ok(exit) => exit.into(),
-        // Whoever reads our output has gone away: nobody is left to be told.
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Exit::Good.into(),
         Err(error) => {
             status::error(format_args!("can't write the output: {error}"));
             Exit::Unreadable.into()

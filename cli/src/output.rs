@@ -1,37 +1,71 @@
-//! Where a command's result goes that isn't a plan: standard output, or the file that `-o` names.
+//! What a command ends with: its result, to standard output or the file that `-o` names, or the one finding that
+//! stopped it.
 
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 
-use crate::diagnostics::{self, Diagnostic, Stream};
+use crate::diagnostics::{self, Diagnostic};
 use crate::exit::Exit;
 use crate::findings::Findings;
 use crate::status;
+use crate::stream::{self, Stream};
 
-/// Writes a result; with a file's name, there, and says so.
-///
-/// # Errors
-/// Standard output or standard error can't be written.
-pub fn put(bytes: &[u8], file: Option<&Path>) -> io::Result<Exit> {
-    let Some(path) = file else {
-        return io::stdout().write_all(bytes).map(|()| Exit::Good);
-    };
-    match fs::write(path, bytes) {
-        Ok(()) => {
-            status::step("Wrote", path.display());
-            Ok(Exit::Good)
+/// How a command says it; by default to people.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Output {
+    /// With `--json`: what goes to standard error are findings, one object a line, and nothing else.
+    pub json: bool,
+}
+
+impl Output {
+    /// Writes a result; with a file's name, there, and says so.
+    ///
+    /// # Errors
+    /// Standard output or standard error can't be written.
+    pub fn put(self, bytes: &[u8], file: Option<&Path>) -> io::Result<Exit> {
+        let Some(path) = file else {
+            return stream::result(bytes).map(|()| Exit::Good);
+        };
+        match fs::write(path, bytes) {
+            Ok(()) => {
+                self.step("Wrote", path.display());
+                Ok(Exit::Good)
+            }
+            Err(error) => self.fail(diagnostics::unwritable(path, &error), Exit::Unreadable),
         }
-        Err(error) => fail(diagnostics::unwritable(path, &error), Exit::Unreadable),
+    }
+
+    /// Tells people of a step.
+    pub fn step(self, verb: &str, object: impl std::fmt::Display) {
+        if !self.json {
+            status::step(verb, object);
+        }
+    }
+
+    /// Shows the one finding that a command ends with.
+    ///
+    /// # Errors
+    /// Standard error can't be written.
+    pub fn fail(self, found: Diagnostic, exit: Exit) -> io::Result<Exit> {
+        let mut findings = Findings::default();
+        findings.add(found);
+        findings.emit(self.json, Stream::Stderr).map(|()| exit)
     }
 }
 
-/// Shows the one finding that a command ends with.
+/// [`Output::put`] for people.
 ///
 /// # Errors
-/// Standard error can't be written.
+/// As there.
+pub fn put(bytes: &[u8], file: Option<&Path>) -> io::Result<Exit> {
+    Output::default().put(bytes, file)
+}
+
+/// [`Output::fail`] for people.
+///
+/// # Errors
+/// As there.
 pub fn fail(found: Diagnostic, exit: Exit) -> io::Result<Exit> {
-    let mut findings = Findings::default();
-    findings.add(found);
-    findings.emit(false, Stream::Stderr).map(|()| exit)
+    Output::default().fail(found, exit)
 }

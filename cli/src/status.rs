@@ -1,17 +1,17 @@
 //! Progress for people, on standard error, in the look of cargo.
 
-use anstream::eprintln;
+use std::io::Write;
 
-/// One step: a verb and what it is done to.
+/// One step: a verb and what it is done to. Nothing depends on it, so that it may get lost.
 pub fn step(verb: &str, object: impl std::fmt::Display) {
     let style = annotate_snippets::renderer::AnsiColor::Green
         .on_default()
         .bold();
-    eprintln!("{style}{verb:>12}{style:#} {object}");
+    let _ = writeln!(anstream::stderr(), "{style}{verb:>12}{style:#} {object}");
 }
 
 /// The last word about something that went wrong, where no file is to blame.
 pub fn error(message: impl std::fmt::Display) {
     let style = annotate_snippets::renderer::DEFAULT_ERROR_STYLE;
-    eprintln!("{style}error{style:#}: {message}");
+    let _ = writeln!(anstream::stderr(), "{style}error{style:#}: {message}");
 }

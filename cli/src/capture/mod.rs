@@ -19,10 +19,11 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use layout::Architecture;
 
-use crate::diagnostics::{Diagnostic, Stream};
+use crate::diagnostics::Diagnostic;
 use crate::exit::Exit;
 use crate::findings::Findings;
 use crate::output;
+use crate::stream::Stream;
 use files::Files;
 
 /// `terrane host`.

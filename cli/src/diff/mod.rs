@@ -8,7 +8,7 @@ mod document;
 
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::Path;
 
 use serde::Serialize;
@@ -16,9 +16,11 @@ use serde::Serialize;
 use self::compare::{Change, Handed, How, changes, handed};
 use self::document::Document;
 use crate::args::{DiffArgs, ManifestArgs};
-use crate::diagnostics::{Diagnostic, Stream};
+use crate::diagnostics::Diagnostic;
 use crate::exit::Exit;
 use crate::findings::Findings;
+use crate::output::Output;
+use crate::stream::{self, Stream};
 use crate::system::{Purpose, System};
 use crate::view::shown;
 
@@ -62,12 +64,11 @@ pub fn run(args: &DiffArgs) -> io::Result<Exit> {
         _ => return Ok(Exit::Unreadable),
     };
     let found = difference(&before, &after);
-    if args.json {
-        serde_json::to_writer(io::stdout(), &found)?;
-        writeln!(io::stdout())?;
-    } else {
-        io::stdout().write_all(text(&found).as_bytes())?;
-    }
+    let answer = match args.json {
+        true => serde_json::to_string(&found)? + "\n",
+        false => text(&found),
+    };
+    stream::result(answer.as_bytes())?;
     let differs = !found.changes.is_empty()
         || !found.memory.is_empty()
         || found
@@ -93,10 +94,8 @@ fn read(args: &DiffArgs, path: &Path) -> io::Result<Option<Side>> {
                 let message = format!("{} can't be read as a plan: {reason}", path.display());
                 let found = Diagnostic::error("plan-invalid", message)
                     .with_help("a plan is what `terrane plan --format json` writes");
-                let mut findings = Findings::default();
-                findings.add(found);
-                findings.emit(args.json, Stream::Stderr)?;
-                Ok(None)
+                let output = Output { json: args.json };
+                output.fail(found, Exit::Unreadable).map(|_| None)
             }
         };
     }

@@ -61,6 +61,26 @@ pub enum Command {
     Import(ImportCommand),
 }
 
+impl Command {
+    /// Whether programs are spoken to: `--json`.
+    pub fn speaks_json(&self) -> bool {
+        match self {
+            Self::Check(args) => args.manifest.json,
+            Self::Plan(args) => args.manifest.json,
+            Self::Image(args) => args.manifest.json,
+            Self::Run(args) => args.manifest.json,
+            Self::Explain(args) => args.json,
+            Self::Diff(args) => args.json,
+            Self::Import(ImportCommand::Imagebuilder(args)) => args.json,
+            Self::Init(_)
+            | Self::Host(_)
+            | Self::Schema(_)
+            | Self::Completions(_)
+            | Self::Man(_) => false,
+        }
+    }
+}
+
 /// What can be imported.
 #[derive(Debug, Subcommand)]
 pub enum ImportCommand {

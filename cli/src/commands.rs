@@ -169,11 +169,9 @@ pub fn run(args: RunArgs) -> io::Result<Exit> {
         timeout: args.timeout,
         log_dir: args.log_dir,
         plain: args.plain,
+        output: saying(&args.manifest),
     };
-    match run::run(command, &watch) {
-        Ok(exit) => Ok(exit),
-        Err(found) => fail(&args.manifest, found),
-    }
+    run::run(command, &watch).or_else(|(found, exit)| watch.output.fail(found, exit))
 }
 
 /// A system that is to be booted: with conflicts only if `no_check`.

@@ -74,6 +74,7 @@ mod tests {
             "init-memory",
             "host-unreadable",
             "host-unknown",
+            "run-ended",
             "terminal",
             "unknown-code",
             "config-not-literal",

@@ -43,10 +43,16 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use args::{Command, ImportCommand};
+use diagnostics::Diagnostic;
 use exit::Exit;
+use output::Output;
 
 fn main() -> ExitCode {
-    let result = match args::Cli::parse().command {
+    let command = args::Cli::parse().command;
+    let output = Output {
+        json: command.speaks_json(),
+    };
+    let result = match command {
         Command::Check(args) => commands::check(&args),
         Command::Plan(args) => commands::plan(&args),
         Command::Explain(args) => commands::explain(args),
@@ -60,11 +66,10 @@ fn main() -> ExitCode {
         Command::Completions(args) => completions::completions(&args),
         Command::Man(args) => man::man(&args),
     };
-    match result {
-        Ok(exit) => exit.into(),
-        Err(error) => {
-            status::error(format_args!("can't write the output: {error}"));
-            Exit::Unreadable.into()
-        }
-    }
+    let exit = result.or_else(|error| {
+        let message = format!("can't write the output: {error}");
+        output.fail(Diagnostic::error("cannot-write", message), Exit::Unreadable)
+    });
+    // Where standard error can't be written either, the status has to say it.
+    exit.unwrap_or(Exit::Unreadable).into()
 }

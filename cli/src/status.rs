@@ -9,9 +9,3 @@ pub fn step(verb: &str, object: impl std::fmt::Display) {
         .bold();
     let _ = writeln!(anstream::stderr(), "{style}{verb:>12}{style:#} {object}");
 }
-
-/// The last word about something that went wrong, where no file is to blame.
-pub fn error(message: impl std::fmt::Display) {
-    let style = annotate_snippets::renderer::DEFAULT_ERROR_STYLE;
-    let _ = writeln!(anstream::stderr(), "{style}error{style:#}: {message}");
-}

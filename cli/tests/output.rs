@@ -1,4 +1,5 @@
-//! What becomes of a command whose output nobody takes, or has no room for: its verdict stays.
+//! What becomes of a command whose output nobody takes, or has no room for: its verdict stays. And with `--json` there
+//! is nothing on standard error that isn't an object.
 
 use std::fs::{self, File};
 use std::io::pipe;
@@ -74,4 +75,58 @@ fn what_cannot_be_written_is_no_panic() {
     let mut command = terrane(&["schema", "-o", "schema.json"], folder.path());
     assert_eq!(status(command.stderr(full())), Some(0));
     assert!(fs::exists(folder.path().join("schema.json")).unwrap());
+}
+
+/// Standard error's lines, each of them an object: their codes.
+fn codes(command: &mut Command) -> Vec<String> {
+    let output = command.output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    said.lines()
+        .map(|line| {
+            let object: serde_json::Value =
+                serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {said}"));
+            object["code"].as_str().unwrap().to_owned()
+        })
+        .collect()
+}
+
+#[test]
+fn programs_are_told_by_objects_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| format!("{TESTS}/{name}");
+    let (config, good) = (at("import/config"), at("good/two.toml"));
+    let import = ["import", "imagebuilder", "--json", &config];
+    let warned = codes(&mut terrane(&import, folder.path()));
+    let codes_of = |arguments: &[&str]| codes(&mut terrane(arguments, folder.path()));
+    let import_to = |file| codes_of(&[&import[..], &["-o", file]].concat());
+    assert_eq!(import_to("made.toml"), warned);
+    let failed = [&warned[..], &["cannot-write".to_owned()]].concat();
+    assert_eq!(import_to("/proc/nope"), failed);
+    let silent: [String; 0] = [];
+    for arguments in [
+        &["check", "--json", &good][..],
+        &["plan", "--json", &good, "-o", "made.txt"],
+        &["image", "--json", &good, "-o", "made"],
+    ] {
+        assert_eq!(codes_of(arguments), silent, "{arguments:?}");
+    }
+    for arguments in [
+        &["plan", "--json", &good, "-o", "/proc/nope"][..],
+        &["image", "--json", &good, "-o", "/proc/nope"],
+    ] {
+        assert_eq!(codes_of(arguments), ["cannot-write"], "{arguments:?}");
+    }
+    for arguments in [
+        &["plan", "--json", &good][..],
+        &["explain", "--json", &good, "0"],
+        &["diff", "--json", &good, &good],
+    ] {
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let mut command = terrane(arguments, folder.path());
+        assert_eq!(
+            codes(command.stdout(full)),
+            ["cannot-write"],
+            "{arguments:?}"
+        );
+    }
 }

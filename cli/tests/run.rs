@@ -132,6 +132,16 @@ fn a_qemu_that_is_not_there_is_said_so() {
 }
 
 #[test]
+fn programs_are_told_by_an_object_how_it_ended() {
+    let script = "echo '(terrane) net: crashed: data abort'";
+    let output = Machine::new(script).run(&["--json"]);
+    assert_eq!(output.status.code(), Some(4));
+    let said: serde_json::Value = serde_json::from_slice(&output.stderr).unwrap();
+    assert_eq!(said["code"], "run-ended");
+    assert_eq!(said["message"], "domain `net` crashed: data abort");
+}
+
+#[test]
 fn logs_have_the_bytes_without_names() {
     let machine = Machine::new(&format!("printf '(net) up\\nLinux\\n'; {OFF}"));
     machine.run(&["--log-dir", "logs"]);

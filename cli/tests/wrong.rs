@@ -54,6 +54,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("plan-invalid", "`diff`: cli/tests/cmd"),
     ("qemu-missing", "QEMU hosts: cli/tests/run.rs"),
     ("qemu-refuses", "QEMU hosts: cli/tests/run.rs"),
+    ("run-ended", "`run`: cli/tests/run.rs"),
     ("terminal", "`run`"),
     ("xen-host", "`plan --format dts`: cli/tests/xen.rs"),
     ("xen-limit", "`plan --format dts`: cli/tests/xen.rs"),

@@ -17,8 +17,9 @@ use tempfile::TempDir;
 
 use crate::diagnostics::{self, Diagnostic};
 use crate::exit::Exit;
+use crate::output::Output;
+use crate::qemu;
 use crate::system::System;
-use crate::{qemu, status};
 use lines::Splitter;
 use outcome::Stopped;
 use sinks::{Screen, Sinks};
@@ -141,10 +142,17 @@ pub struct Watch<'a> {
     pub log_dir: Option<PathBuf>,
     /// The focus domain has standard output for itself.
     pub plain: bool,
+    /// How steps are told.
+    pub output: Output,
 }
 
 /// Starts QEMU and watches it to its end.
-pub fn run(qemu: Command, watch: &Watch<'_>) -> Result<Exit, Diagnostic> {
+///
+/// # Errors
+/// It can't be started or watched, or ended otherwise than by every domain stopping by itself: with the exit status that
+/// says so.
+pub fn run(qemu: Command, watch: &Watch<'_>) -> Result<Exit, (Diagnostic, Exit)> {
+    let unreadable = |found| (found, Exit::Unreadable);
     let mut splitter = Splitter::new(watch.domains.iter().map(String::as_str), watch.focus);
     let focus = splitter.focus();
     let screen: Screen<Box<dyn Write>> = Screen {
@@ -154,13 +162,14 @@ pub fn run(qemu: Command, watch: &Watch<'_>) -> Result<Exit, Diagnostic> {
         plain: watch.plain.then_some(focus),
     };
     let mut sinks = Sinks::new(screen, splitter.labels(), watch.log_dir.as_deref())
-        .map_err(|(path, error)| diagnostics::unwritable(&path, &error))?;
+        .map_err(|(path, error)| unreadable(diagnostics::unwritable(&path, &error)))?;
 
     let terminal = RawTerminal::enter().map_err(|error| {
-        Diagnostic::error("terminal", format!("can't set up the terminal: {error}"))
+        let message = format!("can't set up the terminal: {error}");
+        unreadable(Diagnostic::error("terminal", message))
     })?;
     if terminal.is_some() {
-        status::step("Booting", "Ctrl-] ends it");
+        watch.output.step("Booting", "Ctrl-] ends it");
     }
     let stopped = supervisor::supervise(
         qemu,
@@ -174,17 +183,17 @@ pub fn run(qemu: Command, watch: &Watch<'_>) -> Result<Exit, Diagnostic> {
 
     let stopped = match stopped {
         Ok(stopped) => stopped,
-        Err(Failure::Output(error)) => return Err(output_failed(&error)),
+        Err(Failure::Output(error)) => return Err(unreadable(output_failed(&error))),
         Err(Failure::Spawn(error) | Failure::Watch(error)) => {
-            status::error(format_args!("can't run QEMU: {error}"));
-            return Ok(Exit::QemuFailed);
+            let message = format!("can't run QEMU: {error}");
+            return Err((Diagnostic::error("qemu-missing", message), Exit::QemuFailed));
         }
     };
-    let outcome = outcome.map_err(|error| output_failed(&error))?;
+    let outcome = outcome.map_err(|error| unreadable(output_failed(&error)))?;
     let (exit, sentence) = outcome.verdict(stopped, watch.domains);
     match sentence {
-        Some(sentence) if stopped == Stopped::Interrupted => status::step("Ended", sentence),
-        Some(sentence) => status::error(sentence),
+        Some(sentence) if stopped == Stopped::Interrupted => watch.output.step("Ended", sentence),
+        Some(sentence) => return Err((Diagnostic::error("run-ended", sentence), exit)),
         None => {}
     }
     Ok(exit)

@@ -173,6 +173,11 @@ static ARCHITECTURES: [Arch; 3] = [
 ];
 
 impl Arch {
+    /// All of them.
+    pub fn all() -> &'static [Self] {
+        &ARCHITECTURES
+    }
+
     /// The architecture of this name, if it is there.
     pub fn find(name: &str) -> Option<&'static Self> {
         ARCHITECTURES.iter().find(|arch| arch.name == name)

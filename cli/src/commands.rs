@@ -62,12 +62,13 @@ pub fn plan(args: &PlanArgs) -> io::Result<Exit> {
         PlanFormat::Html => picture::html(&View::of(system.view_source()).grouped()),
         PlanFormat::Dts => xen_dts::write(system, args.xen, &mut findings),
     });
+    let inputs = planned.map_or(Vec::new(), |system| system.inputs(&args.manifest));
     let exit = verdict(&system, &findings);
     findings.emit(args.manifest.json, Stream::Stderr)?;
     let Some(text) = text else { return Ok(exit) };
     let written = match (&args.output, args.format) {
         (None, PlanFormat::Text) => Stream::Stdout.text(&text).map(|()| Exit::Good),
-        (output, _) => saying(&args.manifest).put(text.as_bytes(), output.as_deref()),
+        (output, _) => saying(&args.manifest).put(text.as_bytes(), output.as_deref(), &inputs),
     };
     Ok(match written? {
         Exit::Good => exit,
@@ -123,11 +124,18 @@ fn explain_address(args: &ManifestArgs, address: u64) -> io::Result<Exit> {
 pub fn image(args: &ImageArgs) -> io::Result<Exit> {
     let system = match bootable(&args.manifest, &[], args.no_check)? {
         Ok(system) => system,
-        Err(exit) => return Ok(exit),
+        Err(exit) => return Ok(outside_run(exit)),
     };
-    match image::write(&system, &args.output, args.iso) {
-        Ok(()) => {
-            saying(&args.manifest).step("Wrote", args.output.display());
+    let inputs = system.inputs(&args.manifest);
+    let written = image::files(&system, args.iso)
+        .and_then(|files| image::write(files, &args.output, &inputs));
+    match written {
+        Ok(removed) => {
+            let output = saying(&args.manifest);
+            output.step("Wrote", args.output.display());
+            for path in removed {
+                output.step("Removed", path.display());
+            }
             Ok(Exit::Good)
         }
         Err(found) => fail(&args.manifest, found),
@@ -189,11 +197,17 @@ fn bootable(
     })
 }
 
+/// The exit status of any command but `run`, which alone has one for QEMU.
+fn outside_run(exit: Exit) -> Exit {
+    match exit {
+        Exit::QemuFailed => Exit::Unreadable,
+        exit => exit,
+    }
+}
+
 fn verdict(system: &Result<System, Exit>, findings: &Findings) -> Exit {
     match system {
-        // Only `run` has a status of its own for it.
-        Err(Exit::QemuFailed) => Exit::Unreadable,
-        Err(exit) => *exit,
+        Err(exit) => outside_run(*exit),
         Ok(_) if findings.has_errors() => Exit::Conflicts,
         Ok(_) => Exit::Good,
     }

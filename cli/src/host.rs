@@ -15,7 +15,7 @@ use crate::diagnostics::{self, Diagnostic, Side};
 use crate::exit::Exit;
 use crate::findings::Findings;
 use crate::host_tree::{self, EditError};
-use crate::hypervisor::Hypervisor;
+use crate::hypervisor::{self, Hypervisor};
 use crate::qemu::{Failure, Machine};
 
 /// What boots the machine.
@@ -287,10 +287,8 @@ fn of_qemu(
             Description::Tree { handed, live }
         }
         DescriptionForm::Capture => {
-            let hypervisor = asking.hypervisor.ok_or_else(|| {
-                let message = "the hypervisor's image isn't there, and it is what describes a PC";
-                Failure::Io(Diagnostic::error("hypervisor-missing", message))
-            })?;
+            let hypervisor = asking.hypervisor;
+            let hypervisor = hypervisor.ok_or_else(|| Failure::Io(hypervisor::missing(arch)))?;
             let line = machine.capture(hypervisor, asking.progress)?;
             let described = captured(&line).map_err(|reason| {
                 let message = format!("the hypervisor's description can't be read: {reason}");

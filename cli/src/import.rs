@@ -22,7 +22,10 @@ pub fn imagebuilder(args: &ImagebuilderArgs) -> io::Result<Exit> {
     let manifest = convert(args, &mut findings);
     findings.emit(args.json, Stream::Stderr)?;
     match manifest {
-        Ok(manifest) => Output { json: args.json }.put(manifest.as_bytes(), args.output.as_deref()),
+        Ok(manifest) => {
+            let (output, inputs) = (args.output.as_deref(), [args.config.clone()]);
+            Output { json: args.json }.put(manifest.as_bytes(), output, &inputs)
+        }
         Err(exit) => Ok(exit),
     }
 }

@@ -35,6 +35,7 @@ mod told;
 mod tree_words;
 mod view;
 mod whose;
+mod writing;
 mod xen_dts;
 mod xen_tree;
 

@@ -26,6 +26,11 @@ pub struct ModuleFile {
 }
 
 impl ModuleFile {
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.file
+    }
+
     /// Reads `ADDRESS=FILE`.
     ///
     /// # Errors

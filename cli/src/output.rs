@@ -1,15 +1,15 @@
 //! What a command ends with: its result, to standard output or the file that `-o` names, or the one finding that
 //! stopped it.
 
-use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use crate::diagnostics::{self, Diagnostic};
+use crate::diagnostics::Diagnostic;
 use crate::exit::Exit;
 use crate::findings::Findings;
 use crate::status;
 use crate::stream::{self, Stream};
+use crate::writing::{self, NewFile};
 
 /// How a command says it; by default to people.
 #[derive(Clone, Copy, Debug, Default)]
@@ -19,20 +19,22 @@ pub struct Output {
 }
 
 impl Output {
-    /// Writes a result; with a file's name, there, and says so.
+    /// Writes a result; with a file's name, there, and says so. `inputs` are the files that it is made from.
     ///
     /// # Errors
     /// Standard output or standard error can't be written.
-    pub fn put(self, bytes: &[u8], file: Option<&Path>) -> io::Result<Exit> {
+    pub fn put(self, bytes: &[u8], file: Option<&Path>, inputs: &[PathBuf]) -> io::Result<Exit> {
         let Some(path) = file else {
             return stream::result(bytes).map(|()| Exit::Good);
         };
-        match fs::write(path, bytes) {
+        let written = writing::spare(&[path.to_owned()], inputs)
+            .and_then(|()| writing::write(&[NewFile::data(path, bytes)]));
+        match written {
             Ok(()) => {
                 self.step("Wrote", path.display());
                 Ok(Exit::Good)
             }
-            Err(error) => self.fail(diagnostics::unwritable(path, &error), Exit::Unreadable),
+            Err(found) => self.fail(found, Exit::Unreadable),
         }
     }
 
@@ -54,12 +56,12 @@ impl Output {
     }
 }
 
-/// [`Output::put`] for people.
+/// [`Output::put`] for people, of what is made from no file.
 ///
 /// # Errors
 /// As there.
 pub fn put(bytes: &[u8], file: Option<&Path>) -> io::Result<Exit> {
-    Output::default().put(bytes, file)
+    Output::default().put(bytes, file, &[])
 }
 
 /// [`Output::fail`] for people.

@@ -4,7 +4,7 @@
 //! The order is the boot loader's turned round. The container's length is known before its place,
 //! its place before the plan, the plan before the digest that the container carries.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use layout::{Conflict, HostMap, Outcome, SystemRequest};
 use manifest::origin::Origins;
@@ -19,7 +19,7 @@ use crate::diagnostics::{self, Diagnostic, Place, Severity, Side};
 use crate::exit::Exit;
 use crate::findings::Findings;
 use crate::host::{Asking, Host, Loader, Source};
-use crate::hypervisor::{Footprint, Hypervisor};
+use crate::hypervisor::{self, Footprint, Hypervisor};
 use crate::module_files::ModuleFiles;
 use crate::told::{self, Told};
 use crate::view::Source as ViewSource;
@@ -54,8 +54,8 @@ pub struct System {
     pub arch: &'static Arch,
     /// What boots it.
     pub loader: Loader,
-    /// The hypervisor; there if the purpose is to boot.
-    pub hypervisor: Option<Hypervisor>,
+    /// There if the purpose is to boot.
+    hypervisor: Option<Hypervisor>,
     /// Where the boot loader puts things.
     pub places: Places,
     /// The host's tree, as the boot loader hands it over; a PC has none.
@@ -250,6 +250,33 @@ impl System {
                 origins,
             },
         }
+    }
+
+    /// The hypervisor.
+    ///
+    /// # Errors
+    /// It isn't there.
+    pub fn hypervisor(&self) -> Result<&Hypervisor, Diagnostic> {
+        let found = self.hypervisor.as_ref();
+        found.ok_or_else(|| hypervisor::missing(self.arch))
+    }
+
+    /// The files that it was planned from; `args` named the first ones.
+    pub fn inputs(&self, args: &ManifestArgs) -> Vec<PathBuf> {
+        let mut inputs = vec![args.manifest.clone()];
+        inputs.extend(args.modules.iter().map(|module| module.path().to_owned()));
+        inputs.extend(self.hypervisor.iter().map(|image| image.path.clone()));
+        if let Basis::Files(loaded) = &self.basis
+            && let Some(host) = &loaded.manifest().host
+            && let HostSource::Description(path) = &host.source
+        {
+            inputs.push(path.value.clone());
+        }
+        for files in self.said().files {
+            let named = [&files.kernel, &files.ramdisk, &files.partial_tree];
+            inputs.extend(named.into_iter().flatten().map(|path| path.value.clone()));
+        }
+        inputs
     }
 
     /// The domains' names, in the manifest's order.

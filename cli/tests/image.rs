@@ -19,7 +19,12 @@ kernel = "KERNEL"
 "#;
 
 fn terrane(arguments: &[&Path], folder: &Path) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_terrane"))
+    command(arguments, folder).output().unwrap()
+}
+
+fn command(arguments: &[&Path], folder: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_terrane"));
+    command
         .args(arguments)
         .env(
             "TERRANE_HYPERVISOR",
@@ -28,8 +33,16 @@ fn terrane(arguments: &[&Path], folder: &Path) -> Output {
         .env("TERRANE_QEMU_AARCH64", format!("{TESTS}/fake-qemu.sh"))
         .env("FAKE_TREE", format!("{TESTS}/hosts/virt-2g.dtb"))
         .env("XDG_CACHE_HOME", folder.join("cache"))
-        .output()
-        .unwrap()
+        .current_dir(folder);
+    command
+}
+
+/// A manifest for QEMU in a folder.
+fn for_qemu(folder: &Path) -> PathBuf {
+    let manifest = folder.join("m.toml");
+    let text = QEMU.replace("KERNEL", &format!("{TESTS}/files/kernel"));
+    std::fs::write(&manifest, text).unwrap();
+    manifest
 }
 
 fn image(manifest: &Path, folder: &Path, more: &[&str]) -> (Option<i32>, PathBuf) {
@@ -74,9 +87,7 @@ fn the_same_manifest_gives_the_same_files() {
 #[test]
 fn a_qemu_machine_gets_a_script_that_starts_it() {
     let folder = tempfile::tempdir().unwrap();
-    let manifest = folder.path().join("m.toml");
-    let text = QEMU.replace("KERNEL", &format!("{TESTS}/files/kernel"));
-    std::fs::write(&manifest, text).unwrap();
+    let manifest = for_qemu(folder.path());
     let (status, image) = image(&manifest, folder.path(), &[]);
     assert_eq!(status, Some(0));
     // The stand-in shows where it is and what it was given.
@@ -164,4 +175,189 @@ fn a_tree_with_a_file_too_few_is_not_written() {
     let (status, directory) = image(&tree, folder.path(), &more);
     assert_eq!(status, Some(1));
     assert!(!directory.exists());
+}
+
+/// A manifest whose files have the names that an image's have.
+const ITS_OWN: &str = r#"
+manifest-version = 1
+
+[host]
+description = "board.dtb"
+
+[[domain]]
+name = "control"
+capabilities = ["control", "hardware"]
+memory = "rest"
+kernel = "kernel"
+ramdisk = "ramdisk"
+"#;
+
+/// Everything in a folder, but what is in the folders below it.
+fn contents(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let paths = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let mut contents: Vec<(PathBuf, Vec<u8>)> = paths
+        .filter(|path| path.is_file())
+        .map(|path| (path.clone(), std::fs::read(&path).unwrap()))
+        .collect();
+    contents.sort();
+    contents
+}
+
+#[test]
+fn what_it_is_made_from_is_not_written_over() {
+    for (word, name) in [
+        ("board.dtb", "host.dtb"),
+        ("kernel", "container.bin"),
+        ("kernel", "hypervisor.bin"),
+        ("ramdisk", "boot.scr"),
+        // Not of this image: it would be removed.
+        ("ramdisk", "qemu.sh"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let manifest = folder.path().join("m.toml");
+        let files = [
+            ("board.dtb", "hosts/virt-2g.dtb"),
+            ("kernel", "files/kernel"),
+            ("ramdisk", "files/ramdisk"),
+        ];
+        for (own, file) in files {
+            let own = if own == word { name } else { own };
+            std::fs::copy(format!("{TESTS}/{file}"), folder.path().join(own)).unwrap();
+        }
+        let text = ITS_OWN.replace(&format!("\"{word}\""), &format!("\"{name}\""));
+        std::fs::write(&manifest, text).unwrap();
+        let before = contents(folder.path());
+        // By another path to the same folder.
+        let output = folder.path().join(".");
+        let arguments = [Path::new("image"), &manifest, Path::new("-o"), &output];
+        let done = terrane(&arguments, folder.path());
+        let said = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert_eq!(done.status.code(), Some(2), "{name}: {said}");
+        assert!(
+            said.contains("error[cannot-write]") && said.contains(name),
+            "{said}"
+        );
+        assert!(before == contents(folder.path()), "{name}");
+    }
+}
+
+#[test]
+fn the_hypervisor_and_the_files_of_a_tree_are_not_written_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let copy = |file: &str, name: &str| {
+        std::fs::copy(format!("{TESTS}/{file}"), folder.path().join(name)).unwrap();
+    };
+    let tree = format!("{TESTS}/trees/files.dts");
+    let refused = |named: &str, modules: &[String]| {
+        let before = contents(folder.path());
+        let mut arguments = vec!["image", &tree, "-o", "."];
+        arguments.extend(modules.iter().map(String::as_str));
+        let arguments: Vec<&Path> = arguments.iter().map(Path::new).collect();
+        let done = command(&arguments, folder.path())
+            .env("TERRANE_HYPERVISOR", named)
+            .output()
+            .unwrap();
+        assert_eq!(done.status.code(), Some(2), "{done:?}");
+        assert!(before == contents(folder.path()));
+    };
+    copy("files/hypervisor.bin", "hypervisor.bin");
+    refused("hypervisor.bin", &modules());
+    std::fs::remove_file(folder.path().join("hypervisor.bin")).unwrap();
+    copy("files/ramdisk", "container.bin");
+    let given = modules().into_iter();
+    let modules =
+        given.map(|word| word.replace(&format!("{TESTS}/files/ramdisk"), "container.bin"));
+    let modules: Vec<String> = modules.collect();
+    refused(&format!("{TESTS}/files/hypervisor.bin"), &modules);
+}
+
+#[test]
+fn what_cannot_be_written_whole_is_not_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let manifest = Path::new(TESTS).join("good/two.toml");
+    let (_, directory) = image(&manifest, folder.path(), &[]);
+    let path = |name: &str| directory.join(name);
+    std::fs::write(path("hypervisor.bin"), "before").unwrap();
+    std::fs::remove_file(path("container.bin")).unwrap();
+    std::os::unix::fs::symlink("/dev/full", path("container.bin")).unwrap();
+    let (status, _) = image(&manifest, folder.path(), &[]);
+    assert_eq!(status, Some(2));
+    assert_eq!(std::fs::read(path("hypervisor.bin")).unwrap(), b"before");
+    let names = std::fs::read_dir(&directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name());
+    let hidden: Vec<_> = names
+        .filter(|name| name.to_string_lossy().starts_with('.'))
+        .collect();
+    assert!(hidden.is_empty(), "{hidden:?}");
+}
+
+#[test]
+fn nothing_stays_of_another_image() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, directory) = image(&for_qemu(folder.path()), folder.path(), &[]);
+    std::fs::write(directory.join("terrane.iso"), "a PC's").unwrap();
+    std::fs::write(directory.join("notes"), "the user's").unwrap();
+    assert!(directory.join("qemu.sh").exists());
+    let (status, _) = image(&Path::new(TESTS).join("good/two.toml"), folder.path(), &[]);
+    assert_eq!(status, Some(0));
+    let left = contents(&directory);
+    let left: Vec<_> = left
+        .iter()
+        .filter_map(|(path, _)| path.file_name())
+        .collect();
+    let expected = [
+        "boot.cmd",
+        "boot.scr",
+        "container.bin",
+        "host.dtb",
+        "hypervisor.bin",
+        "notes",
+    ];
+    assert_eq!(left, expected);
+}
+
+#[test]
+fn a_qemu_that_is_missing_is_a_file_that_cannot_be_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let manifest = for_qemu(folder.path());
+    let arguments = ["image", manifest.to_str().unwrap(), "-o", "image"].map(Path::new);
+    let done = command(&arguments, folder.path())
+        .env("TERRANE_QEMU_AARCH64", "/nope")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert_eq!(done.status.code(), Some(2), "{said}");
+    assert!(said.contains("error[qemu-missing]"), "{said}");
+}
+
+#[test]
+fn the_script_finds_its_folder_and_its_program_from_anywhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let manifest = for_qemu(folder.path());
+    let qemu = folder.path().join("fake-qemu.sh");
+    std::fs::copy(format!("{TESTS}/fake-qemu.sh"), &qemu).unwrap();
+    let arguments = ["image", manifest.to_str().unwrap(), "-o", "image"].map(Path::new);
+    let made = command(&arguments, folder.path())
+        .env("TERRANE_QEMU_AARCH64", "./fake-qemu.sh")
+        .status()
+        .unwrap();
+    assert!(made.success());
+    let machine = folder.path().join("machine.sh");
+    std::fs::write(&machine, "pwd").unwrap();
+    // Where CDPATH would lead to.
+    let astray = folder.path().join("astray");
+    std::fs::create_dir_all(astray.join("image")).unwrap();
+    let output = Command::new("sh")
+        .arg("image/qemu.sh")
+        .current_dir(folder.path())
+        .env("CDPATH", &astray)
+        .env("FAKE_MACHINE", machine)
+        .output()
+        .unwrap();
+    let shown = String::from_utf8_lossy(&output.stdout);
+    let expected = folder.path().join("image").canonicalize().unwrap();
+    assert_eq!(Path::new(shown.trim_end()), expected, "{output:?}");
 }

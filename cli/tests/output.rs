@@ -130,3 +130,65 @@ fn programs_are_told_by_objects_alone() {
         );
     }
 }
+
+#[test]
+fn a_result_does_not_replace_what_it_is_made_from() {
+    let folder = tempfile::tempdir().unwrap();
+    let copy = |file: &str, name: &str| {
+        fs::copy(format!("{TESTS}/{file}"), folder.path().join(name)).unwrap();
+    };
+    copy("import/config", "config");
+    copy("hosts/virt-2g.dtb", "host.dtb");
+    copy("files/kernel", "kernel");
+    let text = fs::read_to_string(format!("{TESTS}/good/two.toml")).unwrap();
+    let text = text.replace("../hosts/virt-2g.dtb", "host.dtb");
+    fs::write(folder.path().join("m.toml"), text.replace("../files/", "")).unwrap();
+    copy("files/ramdisk", "ramdisk");
+    for (arguments, name) in [
+        (&["plan", "m.toml", "-o", "./m.toml"][..], "m.toml"),
+        (&["plan", "m.toml", "-o", "host.dtb"], "host.dtb"),
+        (&["plan", "m.toml", "-o", "kernel"], "kernel"),
+        (
+            &["import", "imagebuilder", "config", "-o", "config"],
+            "config",
+        ),
+        (
+            &["init", "--host", "host.dtb", "--force", "-o", "host.dtb"],
+            "host.dtb",
+        ),
+    ] {
+        let before = fs::read(folder.path().join(name)).unwrap();
+        let output = terrane(arguments, folder.path()).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
+        assert!(said.contains("error[cannot-write]"), "{said}");
+        assert!(
+            before == fs::read(folder.path().join(name)).unwrap(),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn a_file_is_replaced_as_a_whole_and_a_link_stays_one() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    fs::write(path("schema.json"), "before").unwrap();
+    fs::set_permissions(path("schema.json"), fs::Permissions::from_mode(0o600)).unwrap();
+    fs::hard_link(path("schema.json"), path("before")).unwrap();
+    symlink("schema.json", path("link")).unwrap();
+    let command = &mut terrane(&["schema", "-o", "link"], folder.path());
+    assert_eq!(status(command), Some(0));
+    assert!(path("link").is_symlink());
+    let written = fs::metadata(path("schema.json")).unwrap();
+    assert!(written.len() > 1000);
+    assert_eq!(written.permissions().mode() & 0o777, 0o600);
+    // The old file was left alone until the new one was there.
+    assert_eq!(fs::read(path("before")).unwrap(), b"before");
+    let command = &mut terrane(&["schema", "-o", "/dev/stdout"], folder.path());
+    assert_eq!(
+        command.output().unwrap().stdout,
+        fs::read(path("link")).unwrap()
+    );
+}

@@ -71,13 +71,7 @@ impl Hypervisor {
             .map(Path::to_owned)
             .or_else(|| env::var_os("TERRANE_HYPERVISOR").map(PathBuf::from))
             .or_else(|| built(arch))
-            .ok_or_else(|| {
-                Diagnostic::error("hypervisor-missing", "the hypervisor's image isn't there")
-                    .with_help(format!(
-                        "build it by `cargo xtask build --arch {}`, or name it by --hypervisor FILE",
-                        arch.name
-                    ))
-            })?;
+            .ok_or_else(|| missing(arch))?;
         let bytes = fs::read(&path).map_err(|error| diagnostics::unreadable(&path, &error))?;
         let footprint = match arch.image {
             ImageForm::Image => movable(&bytes, arch.architecture),
@@ -102,6 +96,15 @@ impl Hypervisor {
     pub fn has_multiboot2(&self) -> bool {
         has_multiboot2(&self.bytes)
     }
+}
+
+/// There is no image for an architecture.
+pub fn missing(arch: &Arch) -> Diagnostic {
+    let help = format!(
+        "build it by `cargo xtask build --arch {}`, or name it by --hypervisor FILE",
+        arch.name
+    );
+    Diagnostic::error("hypervisor-missing", "the hypervisor's image isn't there").with_help(help)
 }
 
 /// Whether there is a multiboot2 header: in the first 32 KiB at a multiple of 8, magic number,

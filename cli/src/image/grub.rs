@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::diagnostics::{self, Diagnostic};
@@ -34,35 +33,37 @@ pub fn config(hypervisor: &str, container: &str, multiboot2: bool) -> String {
     text
 }
 
-/// Makes the ISO in `directory` from the files that lie there.
+/// The ISO that has the menu and these files.
 ///
 /// # Errors
-/// `grub-mkrescue` isn't installed or fails; a file can't be copied.
-pub fn iso(directory: &Path, files: &[&str]) -> Result<(), Diagnostic> {
-    let staging = tempfile::Builder::new()
+/// `grub-mkrescue` isn't installed or fails; a temporary file can't be written.
+pub fn iso(menu: &str, files: &[(&str, &[u8])]) -> Result<Vec<u8>, Diagnostic> {
+    let folder = tempfile::Builder::new()
         .prefix("terrane-iso-")
         .tempdir()
         .map_err(|error| diagnostics::unwritable(&std::env::temp_dir(), &error))?;
-    let copy = |name: &str, folder: &str| {
-        let folder = staging.path().join(folder);
-        let copied = fs::create_dir_all(&folder)
-            .and_then(|()| fs::copy(directory.join(name), folder.join(name)));
-        copied
-            .map(|_| ())
-            .map_err(|error| diagnostics::unwritable(&folder.join(name), &error))
+    let (content, made) = (folder.path().join("content"), folder.path().join(ISO));
+    let put = |place: &str, name: &str, bytes: &[u8]| {
+        let place = content.join(place);
+        let path = place.join(name);
+        fs::create_dir_all(&place)
+            .and_then(|()| fs::write(&path, bytes))
+            .map_err(|error| diagnostics::unwritable(&path, &error))
     };
-    copy(CONFIG, "boot/grub")?;
-    files.iter().try_for_each(|name| copy(name, FOLDER))?;
+    put("boot/grub", CONFIG, menu.as_bytes())?;
+    for (name, bytes) in files {
+        put(FOLDER, name, bytes)?;
+    }
 
     let output = Command::new(MKRESCUE)
         .arg("-o")
-        .arg(directory.join(ISO))
-        .arg(staging.path())
+        .arg(&made)
+        .arg(&content)
         .stdin(Stdio::null())
         .output()
         .map_err(|error| missing(&error))?;
     if output.status.success() {
-        return Ok(());
+        return fs::read(&made).map_err(|error| diagnostics::unreadable(&made, &error));
     }
     let said = String::from_utf8_lossy(&output.stderr);
     let last = said.trim_end().lines().last().unwrap_or("it said nothing");

@@ -6,15 +6,17 @@ mod uboot;
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::io;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use crate::arch::Arch;
 use crate::diagnostics::{self, Diagnostic};
 use crate::host::Loader;
 use crate::hypervisor::Hypervisor;
 use crate::qemu::Machine;
 use crate::run::{Files, Tree};
 use crate::system::System;
+use crate::writing::{self, NewFile};
 
 /// The container: system tree, kernels, ramdisks.
 const CONTAINER: &str = "container.bin";
@@ -22,33 +24,74 @@ const CONTAINER: &str = "container.bin";
 const CONSOLE: [&str; 4] = ["-display", "none", "-serial", "mon:stdio"];
 /// The host's device tree.
 const TREE: &str = "host.dtb";
+/// U-Boot's script, and its source.
+const SCRIPT: [&str; 2] = ["boot.scr", "boot.cmd"];
+/// Starts QEMU.
+const QEMU: &str = "qemu.sh";
 
-/// Writes the directory; what was there under the same names is replaced. `iso`: with an ISO for
-/// GRUB.
+/// Writes the files of an image into `directory`, where nothing stays of another image: what has a name of theirs and
+/// isn't among `files` is removed, and returned. `inputs` are the files that they were made from.
 ///
 /// # Errors
-/// A file that can't be written, or an ISO that can't be made.
-pub fn write(system: &System, directory: &Path, iso: bool) -> Result<(), Diagnostic> {
-    let hypervisor = system.hypervisor.as_ref().ok_or_else(|| {
-        Diagnostic::error("hypervisor-missing", "the hypervisor's image isn't there")
-    })?;
+/// A file can't be written, or would be written over an input.
+pub fn write(
+    mut files: Vec<NewFile<'_>>,
+    directory: &Path,
+    inputs: &[PathBuf],
+) -> Result<Vec<PathBuf>, Diagnostic> {
+    let stale: Vec<PathBuf> = names()
+        .filter(|name| files.iter().all(|file| file.path != Path::new(name)))
+        .map(|name| directory.join(name))
+        .collect();
+    for file in &mut files {
+        file.path = directory.join(&file.path);
+    }
+    let written = files.iter().map(|file| file.path.clone());
+    let targets: Vec<PathBuf> = written.chain(stale.iter().cloned()).collect();
+    writing::spare(&targets, inputs)?;
+    fs::create_dir_all(directory).map_err(|error| diagnostics::unwritable(directory, &error))?;
+    writing::write(&files)?;
+    let mut removed = Vec::new();
+    for path in stale {
+        match fs::remove_file(&path) {
+            Ok(()) => removed.push(path),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(diagnostics::unwritable(&path, &error)),
+        }
+    }
+    Ok(removed)
+}
+
+/// The names that a file of an image can have.
+fn names() -> impl Iterator<Item = &'static str> {
+    let hypervisors = Arch::all().iter().map(|arch| arch.hypervisor);
+    let others = [CONTAINER, TREE, grub::CONFIG, grub::ISO, QEMU];
+    hypervisors.chain(others).chain(SCRIPT)
+}
+
+/// The files of a system's image, by their names in its directory. `iso`: with an ISO for GRUB.
+///
+/// # Errors
+/// One can't be made.
+pub fn files(system: &System, iso: bool) -> Result<Vec<NewFile<'_>>, Diagnostic> {
+    let hypervisor = system.hypervisor()?;
     if iso && system.host_tree.is_some() {
         let message = format!("no ISO is built for {} yet", system.arch.name);
         return Err(Diagnostic::error("not-built-yet", message)
             .with_help("leave --iso out: boot.scr boots the directory by U-Boot"));
     }
-    fs::create_dir_all(directory).map_err(|error| diagnostics::unwritable(directory, &error))?;
-    let directory = Directory(directory);
-    directory.put(system.arch.hypervisor, &hypervisor.bytes)?;
-    directory.put(CONTAINER, &container(system)?)?;
-    match &system.host_tree {
-        Some(tree) => directory.for_uboot(system, tree)?,
-        None => directory.for_grub(system, hypervisor, iso)?,
+    let container = container(system)?;
+    let mut files = match &system.host_tree {
+        Some(tree) => for_uboot(system, tree),
+        None => for_grub(system, hypervisor, iso.then_some(container.as_slice()))?,
+    };
+    if let Loader::Qemu(machine) = &system.loader {
+        files.push(for_qemu(system, machine));
     }
-    match &system.loader {
-        Loader::Qemu(machine) => directory.for_qemu(system, machine),
-        Loader::Board => Ok(()),
-    }
+    let image = hypervisor.bytes.as_slice();
+    files.push(NewFile::data(system.arch.hypervisor, image));
+    files.push(NewFile::data(CONTAINER, container));
+    Ok(files)
 }
 
 /// GRUB puts the container where it likes, so that its plan isn't known here: the container then
@@ -60,69 +103,65 @@ fn container(system: &System) -> Result<Vec<u8>, Diagnostic> {
     }
 }
 
-/// The directory that is written.
-struct Directory<'a>(&'a Path);
-
-impl Directory<'_> {
-    fn put(&self, name: &str, bytes: &[u8]) -> Result<PathBuf, Diagnostic> {
-        let path = self.0.join(name);
-        fs::write(&path, bytes).map_err(|error| diagnostics::unwritable(&path, &error))?;
-        Ok(path)
+fn for_uboot<'a>(system: &System, tree: &'a [u8]) -> Vec<NewFile<'a>> {
+    let mut files = vec![NewFile::data(TREE, tree)];
+    let names = [system.arch.hypervisor, TREE, CONTAINER];
+    if let Some(source) = scripts::uboot(&system.places, names) {
+        let [script, text] = SCRIPT;
+        let image = uboot::script("terrane", &source);
+        files.extend(image.map(|image| NewFile::data(script, image)));
+        files.push(NewFile::data(text, source.into_bytes()));
     }
+    files
+}
 
-    fn for_uboot(&self, system: &System, tree: &[u8]) -> Result<(), Diagnostic> {
-        self.put(TREE, tree)?;
-        let names = [system.arch.hypervisor, TREE, CONTAINER];
-        let Some(script) = scripts::uboot(&system.places, names) else {
-            return Ok(());
-        };
-        self.put("boot.cmd", script.as_bytes())?;
-        if let Some(image) = uboot::script("terrane", &script) {
-            self.put("boot.scr", &image)?;
-        }
-        Ok(())
+/// `iso` is the container that an ISO is to have, if there is to be one.
+fn for_grub<'a>(
+    system: &System,
+    hypervisor: &Hypervisor,
+    iso: Option<&[u8]>,
+) -> Result<Vec<NewFile<'a>>, Diagnostic> {
+    let name = system.arch.hypervisor;
+    let menu = grub::config(name, CONTAINER, hypervisor.has_multiboot2());
+    let mut files = Vec::new();
+    if let Some(container) = iso {
+        let content = [(name, hypervisor.bytes.as_slice()), (CONTAINER, container)];
+        files.push(NewFile::data(grub::ISO, grub::iso(&menu, &content)?));
     }
+    files.push(NewFile::data(grub::CONFIG, menu.into_bytes()));
+    Ok(files)
+}
 
-    fn for_grub(
-        &self,
-        system: &System,
-        hypervisor: &Hypervisor,
-        iso: bool,
-    ) -> Result<(), Diagnostic> {
-        let name = system.arch.hypervisor;
-        let config = grub::config(name, CONTAINER, hypervisor.has_multiboot2());
-        self.put(grub::CONFIG, config.as_bytes())?;
-        if iso {
-            grub::iso(self.0, &[name, CONTAINER])?;
-        }
-        Ok(())
-    }
-
-    fn for_qemu(&self, system: &System, machine: &Machine) -> Result<(), Diagnostic> {
-        let tree = system.host_tree.as_ref().map(|_| Tree {
-            file: Path::new(TREE),
-            container: system.places.container.start().raw(),
-        });
-        let files = Files {
-            hypervisor: Path::new(system.arch.hypervisor),
-            container: Path::new(CONTAINER),
-            tree,
-        };
-        let arguments: Vec<OsString> = machine
-            .arguments()
-            .into_iter()
-            .chain(CONSOLE.map(OsString::from))
-            .chain(files.arguments())
-            .collect();
-        let arguments: Vec<&OsStr> = arguments.iter().map(OsString::as_os_str).collect();
-        let program = machine.program().display().to_string();
-        let script = scripts::qemu(&program, &arguments);
-        let path = self.put("qemu.sh", script.as_bytes())?;
-        executable(&path).map_err(|error| diagnostics::unwritable(&path, &error))
+fn for_qemu<'a>(system: &System, machine: &Machine) -> NewFile<'a> {
+    let tree = system.host_tree.as_ref().map(|_| Tree {
+        file: Path::new(TREE),
+        container: system.places.container.start().raw(),
+    });
+    let files = Files {
+        hypervisor: Path::new(system.arch.hypervisor),
+        container: Path::new(CONTAINER),
+        tree,
+    };
+    let arguments: Vec<OsString> = machine
+        .arguments()
+        .into_iter()
+        .chain(CONSOLE.map(OsString::from))
+        .chain(files.arguments())
+        .collect();
+    let arguments: Vec<&OsStr> = arguments.iter().map(OsString::as_os_str).collect();
+    let script = scripts::qemu(&program(machine), &arguments);
+    NewFile {
+        executable: true,
+        ..NewFile::data(QEMU, script.into_bytes())
     }
 }
 
-fn executable(path: &Path) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755))
+/// QEMU's program as it is found from any folder: a name by PATH, a path from the root.
+fn program(machine: &Machine) -> String {
+    let program = machine.program();
+    let is_path = program.components().count() > 1;
+    let absolute = is_path.then(|| std::path::absolute(program));
+    let absolute = absolute.and_then(Result::ok);
+    let found = absolute.as_deref().unwrap_or(program);
+    found.display().to_string()
 }

@@ -8,7 +8,7 @@ use crate::boot::Places;
 /// without the program; file names in them are relative to the directory.
 pub fn qemu(program: &str, arguments: &[&OsStr]) -> String {
     let mut text = String::from(
-        "#!/bin/sh\n# Boots this directory in QEMU. More arguments are handed on.\nset -e\ncd \"$(dirname \"$0\")\"\n",
+        "#!/bin/sh\n# Boots this directory in QEMU. More arguments are handed on.\nset -e\nCDPATH= cd -- \"$(dirname -- \"$0\")\"\n",
     );
     text += &format!("exec {}", quoted(program));
     for argument in arguments {

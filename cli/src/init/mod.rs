@@ -16,7 +16,8 @@ use crate::arch::Arch;
 use crate::diagnostics::{self, Diagnostic};
 use crate::exit::Exit;
 use crate::host::HostFile;
-use crate::{output, status};
+use crate::output::{self, Output};
+use crate::status;
 use seen::Seen;
 use text::{Files, Starter};
 
@@ -85,7 +86,9 @@ pub fn init(args: &InitArgs) -> io::Result<Exit> {
         memory: &args.memory,
     }
     .to_string();
-    let exit = output::put(text.as_bytes(), args.output.as_deref())?;
+    let inputs = args.host.iter().chain([&args.kernel, &args.ramdisk]);
+    let inputs: Vec<PathBuf> = inputs.cloned().collect();
+    let exit = Output::default().put(text.as_bytes(), args.output.as_deref(), &inputs)?;
     let absent = [&args.kernel, &args.ramdisk]
         .into_iter()
         .filter(|path| !path.exists());

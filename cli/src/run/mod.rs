@@ -82,9 +82,7 @@ impl BootFiles {
     /// # Errors
     /// The folder for temporary files can't be written, or there is no hypervisor.
     pub fn write(system: &System) -> Result<Self, Diagnostic> {
-        let hypervisor = system.hypervisor.as_ref().ok_or_else(|| {
-            Diagnostic::error("hypervisor-missing", "the hypervisor's image isn't there")
-        })?;
+        let hypervisor = system.hypervisor()?;
         let folder = tempfile::Builder::new()
             .prefix("terrane-")
             .tempdir()

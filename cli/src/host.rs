@@ -5,6 +5,7 @@ use std::path::Path;
 
 use layout::{Architecture, MachineRange, Origin, RamBank};
 use manifest::capture::{self, Captured};
+use manifest::files;
 use manifest::pc;
 use manifest::toml::{HostSource, HostSpec, Manifest, QemuSpec};
 use manifest::tree::blob::Tree;
@@ -158,7 +159,7 @@ impl Source {
                 Ok(Self { arch, board: None })
             }
             HostSource::Description(path) => {
-                let bytes = std::fs::read(&path.value).map_err(|error| {
+                let bytes = files::read(&path.value, files::MAX_TEXT).map_err(|error| {
                     let mut found = diagnostics::unreadable(&path.value, &error);
                     let place = findings.place(path.origin, &manifest.origins);
                     found.sides.push(named_here(place));

@@ -2,10 +2,10 @@
 //!
 //! The translation is `manifest`'s; this knows the files and what is said about them.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use manifest::files;
 use manifest::imagebuilder::{self, Finding, Reading};
 use manifest::tree::blob::MAX_BYTES;
 
@@ -31,7 +31,7 @@ pub fn imagebuilder(args: &ImagebuilderArgs) -> io::Result<Exit> {
 }
 
 fn convert(args: &ImagebuilderArgs, findings: &mut Findings) -> Result<String, Exit> {
-    let text = fs::read_to_string(&args.config).map_err(|error| {
+    let text = files::read_text(&args.config).map_err(|error| {
         findings.give_up(
             diagnostics::unreadable(&args.config, &error),
             Exit::Unreadable,
@@ -43,7 +43,7 @@ fn convert(args: &ImagebuilderArgs, findings: &mut Findings) -> Result<String, E
         .as_deref()
         .unwrap_or_else(|| folder_of(&args.config));
     let seen_from = args.output.as_deref().map_or(folder, folder_of);
-    let file = |path: &str| tree_file(&folder.join(path));
+    let file = |path: &str| files::read(&folder.join(path), MAX_BYTES as u64).ok();
     let reading = Reading {
         name: &name,
         folder: &seen(folder, seen_from),
@@ -55,13 +55,6 @@ fn convert(args: &ImagebuilderArgs, findings: &mut Findings) -> Result<String, E
     }
     findings.add_source(name, text);
     imported.manifest.ok_or(Exit::Conflicts)
-}
-
-/// A device tree. What is larger than one may have no end, as a pipe.
-fn tree_file(path: &Path) -> Option<Vec<u8>> {
-    let data = fs::metadata(path).ok()?;
-    let fits = data.is_file() && data.len() <= u64::try_from(MAX_BYTES).ok()?;
-    if fits { fs::read(path).ok() } else { None }
 }
 
 fn folder_of(file: &Path) -> &Path {

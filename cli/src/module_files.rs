@@ -7,6 +7,8 @@ use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 
 use layout::{Architecture, Located, MachineRange, SystemRequest};
+use manifest::container;
+use manifest::files;
 use manifest::image::HEADER_BYTES;
 use manifest::kernel;
 use manifest::origin::Origins;
@@ -218,15 +220,10 @@ impl Read<'_> {
 
 impl Named {
     fn find(said: &ModuleFile) -> Self {
-        let length = match std::fs::metadata(&said.file) {
-            // A device or a pipe may have no end.
-            Ok(metadata) if !metadata.is_file() => Err("it isn't a file".to_owned()),
-            Ok(metadata) => Ok(metadata.len()),
-            Err(error) => Err(error.to_string()),
-        };
+        let length = files::open(&said.file).and_then(|file| Ok(file.metadata()?.len()));
         Self {
             said: said.clone(),
-            length,
+            length: length.map_err(|error| error.to_string()),
             bytes: OnceCell::new(),
             kernel: OnceCell::new(),
         }
@@ -234,10 +231,8 @@ impl Named {
 
     /// All of it; nothing if it can't be read.
     fn bytes(&self) -> &[u8] {
-        self.bytes.get_or_init(|| match self.length {
-            Ok(_) => std::fs::read(&self.said.file).unwrap_or_default(),
-            Err(_) => Vec::new(),
-        })
+        let read = || files::read(self.path(), container::MAX_BYTES).unwrap_or_default();
+        self.bytes.get_or_init(read)
     }
 
     fn kernel(&self) -> &Result<KernelFile, String> {

@@ -6,7 +6,8 @@
 
 use std::path::{Path, PathBuf};
 
-use layout::{Conflict, HostMap, Outcome, SystemRequest};
+use layout::{Code, Conflict, HostMap, Outcome, SystemRequest};
+use manifest::files;
 use manifest::origin::Origins;
 use manifest::plan_json::{digest, plan_json};
 use manifest::toml::{self, DomainFiles, HostSource, HostSpec, LoadError, Loaded, Manifest};
@@ -103,7 +104,7 @@ impl System {
         let (spec, source) = match host_of(&manifest, findings) {
             Ok(found) => found,
             Err(exit) => {
-                findings.conflicts(&manifest.problems, &manifest.origins);
+                findings.conflicts(&problems_without_host(&manifest), &manifest.origins);
                 return Err(exit);
             }
         };
@@ -352,28 +353,22 @@ fn footprint(hypervisor: Option<&Hypervisor>, arch: &Arch, purpose: Purpose) -> 
 
 /// Whether the file at `path` is a device tree in place of a TOML file.
 pub fn is_tree(path: &Path) -> bool {
-    path.exists() && !matches!(form_of(path), Form::Other)
+    !matches!(form_of(path), Form::Other)
 }
 
 /// What the file at `path` is, as far as it can be read.
 fn form_of(path: &Path) -> Form {
-    let bytes = std::fs::metadata(path).and_then(|metadata| {
-        // A pipe can be read once, and is TOML.
-        if metadata.is_file() {
-            std::fs::read(path)
-        } else {
-            Ok(Vec::new())
-        }
-    });
-    Form::of(path, bytes.unwrap_or_default())
+    match files::read(path, files::MAX_TEXT) {
+        Ok(bytes) => Form::of(path, bytes),
+        // The reader of TOML says what can't be read. A pipe can be read once, and is TOML.
+        Err(_) => Form::Other,
+    }
 }
 
 /// The device tree that is named in place of a TOML file, if it is one.
 fn tree_of(path: &Path, findings: &mut Findings) -> Result<Option<XenTree>, Exit> {
-    // What can't be read is said by the reader of TOML.
     match form_of(path) {
         Form::Other => Ok(None),
-        _ if !path.exists() => Ok(None),
         form => XenTree::read(path, form, findings).map(Some),
     }
 }
@@ -382,6 +377,17 @@ fn host_of(manifest: &Manifest, findings: &mut Findings) -> Result<(HostSpec, So
     let spec = manifest.host.clone().ok_or(Exit::Conflicts)?;
     let source = Source::of(&spec, manifest, findings)?;
     Ok((spec, source))
+}
+
+/// What is wrong with a manifest and the files of its domains, as far as it is so on any machine.
+fn problems_without_host(manifest: &Manifest) -> Vec<Conflict> {
+    let any = Arch::of_description(DescriptionForm::Tree).architecture;
+    let loaded = manifest.clone().load_files(any);
+    let loaded = loaded.as_ref().map(Loaded::manifest);
+    let problems = loaded.unwrap_or(manifest).problems.iter();
+    // Which kernels it starts, only the host can tell.
+    let known = problems.filter(|problem| problem.code != Code::KernelFile);
+    known.cloned().collect()
 }
 
 fn load(path: &Path, findings: &mut Findings) -> Result<Manifest, Exit> {

@@ -13,6 +13,8 @@ pub mod capture;
 pub mod container;
 #[cfg(feature = "std")]
 pub mod dts;
+#[cfg(feature = "std")]
+pub mod files;
 pub mod image;
 #[cfg(feature = "std")]
 pub mod imagebuilder;

@@ -7,10 +7,10 @@ mod compare;
 mod document;
 
 use std::fmt::Write as _;
-use std::fs;
 use std::io;
 use std::path::Path;
 
+use manifest::files;
 use serde::Serialize;
 
 use self::compare::{Change, Handed, How, changes, handed};
@@ -83,7 +83,7 @@ pub fn run(args: &DiffArgs) -> io::Result<Exit> {
 
 /// A side; `None` if it can't be read, which is then said.
 fn read(args: &DiffArgs, path: &Path) -> io::Result<Option<Side>> {
-    let bytes = fs::read(path).unwrap_or_default();
+    let bytes = files::read_piped(path, files::MAX_TEXT).unwrap_or_default();
     if bytes.trim_ascii_start().first() == Some(&b'{') {
         return match document(&bytes) {
             Ok(plan) => Ok(Some(Side {

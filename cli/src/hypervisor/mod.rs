@@ -3,10 +3,10 @@
 mod elf;
 
 use std::env;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use layout::{Architecture, MachineAddress, MachineRange};
+use manifest::files;
 use manifest::image::{HEADER_BYTES, Image};
 
 use crate::arch::{Arch, ImageForm};
@@ -14,6 +14,9 @@ use crate::diagnostics::{self, Diagnostic};
 
 /// What is assumed of a hypervisor whose image isn't there: bytes in memory.
 const ASSUMED_BYTES: u64 = 512 << 10;
+
+/// The largest file that is taken for one: many times what it has with all that a debugger wants.
+const MAX_BYTES: u64 = 512 << 20;
 
 /// Where an ELF image whose file isn't there is assumed to be linked.
 const ASSUMED_START: u64 = 2 << 20;
@@ -72,7 +75,8 @@ impl Hypervisor {
             .or_else(|| env::var_os("TERRANE_HYPERVISOR").map(PathBuf::from))
             .or_else(|| built(arch))
             .ok_or_else(|| missing(arch))?;
-        let bytes = fs::read(&path).map_err(|error| diagnostics::unreadable(&path, &error))?;
+        let bytes = files::read(&path, MAX_BYTES)
+            .map_err(|error| diagnostics::unreadable(&path, &error))?;
         let footprint = match arch.image {
             ImageForm::Image => movable(&bytes, arch.architecture),
             ImageForm::Elf => elf::range(&bytes).map(Footprint::Linked),

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{ArgGroup, Args};
 use layout::{MachineAddress, MachineRange, Origin, RamBank};
+use manifest::files;
 
 use crate::arch::Arch;
 use crate::diagnostics::{self, Diagnostic};
@@ -110,8 +111,8 @@ fn see(args: &InitArgs) -> Result<Seen, (Diagnostic, Exit)> {
         return qemu(name).map_err(|found| (found, Exit::Conflicts));
     };
     let unreadable = |found| (found, Exit::Unreadable);
-    let bytes =
-        std::fs::read(path).map_err(|error| unreadable(diagnostics::unreadable(path, &error)))?;
+    let bytes = files::read(path, files::MAX_TEXT)
+        .map_err(|error| unreadable(diagnostics::unreadable(path, &error)))?;
     let file = HostFile::read(path, bytes)?;
     let arch = file.arch;
     let banks: Vec<RamBank> = args

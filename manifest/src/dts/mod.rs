@@ -24,7 +24,6 @@ pub use fault::SourceError;
 pub use scan::{Files, NoFiles};
 pub use text::{Place, Text, Texts};
 
-use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -139,13 +138,10 @@ impl Files for Beside {
     }
 }
 
-/// The bytes `part`, as far as there are such. A device or a pipe may have no end, so that only files are read.
+/// The bytes `part` of a file, as far as there are such.
 fn read_file(path: &Path, part: Range<u64>) -> io::Result<Vec<u8>> {
-    if !std::fs::metadata(path)?.is_file() {
-        return Err(io::Error::other("it isn't a file"));
-    }
     let mut bytes = Vec::new();
-    let mut file = File::open(path)?;
+    let mut file = crate::files::open(path)?;
     // The system takes no offset that isn't a signed one; no file has bytes there.
     if i64::try_from(part.start).is_ok() {
         file.seek(SeekFrom::Start(part.start))?;

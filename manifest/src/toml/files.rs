@@ -1,7 +1,6 @@
 //! The files that a manifest names, and the container that they make.
 
 use std::fmt;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use layout::{
@@ -199,7 +198,8 @@ struct File {
 }
 
 fn read(role: Role, path: &Path, architecture: Architecture) -> Result<File, (Code, String)> {
-    let bytes = read_file(path).map_err(|error| {
+    // What is larger fits into no container.
+    let bytes = crate::files::read(path, container::MAX_BYTES).map_err(|error| {
         (
             Code::FileUnreadable,
             format!("can't read {}: {error}", path.display()),
@@ -262,14 +262,6 @@ fn x86_kernel(kernel: kernel::elf::Flat) -> File {
         kernel: Some(kernel.request(nowhere(), Origin::NONE)),
         bytes: kernel.bytes,
     }
-}
-
-/// A device or a pipe may have no end, so that only files are read.
-fn read_file(path: &Path) -> io::Result<Vec<u8>> {
-    if !std::fs::metadata(path)?.is_file() {
-        return Err(io::Error::other("it isn't a file"));
-    }
-    std::fs::read(path)
 }
 
 fn file_problem(

@@ -55,7 +55,7 @@ pub struct Manifest {
 /// A file that is no manifest at all.
 #[derive(Debug)]
 pub enum LoadError {
-    /// It can't be read, or isn't UTF-8.
+    /// It can't be read, isn't UTF-8, or is larger than [`MAX_TEXT`](crate::files::MAX_TEXT).
     Read(io::Error),
     /// It isn't TOML.
     Syntax {
@@ -88,7 +88,7 @@ impl std::error::Error for LoadError {}
 /// # Errors
 /// See [`LoadError`]; everything else that is wrong is in [`Manifest::problems`].
 pub fn load(path: &Path) -> Result<Manifest, LoadError> {
-    let text = std::fs::read_to_string(path).map_err(LoadError::Read)?;
+    let text = crate::files::read_text(path).map_err(LoadError::Read)?;
     let folder = path.parent().unwrap_or(Path::new(""));
     parse(&path.display().to_string(), text, folder)
 }

@@ -4,7 +4,7 @@
 
 use layout::{MachineAddress, MachineRange};
 
-use super::files::{Files, as_root, nonsense};
+use super::files::{Files, as_root};
 use crate::diagnostics::Diagnostic;
 
 /// A line.
@@ -25,10 +25,10 @@ pub struct Entry {
 pub fn read(files: &Files, path: &str) -> Result<Vec<Entry>, Diagnostic> {
     let text = files.text(path)?;
     let entries: Option<Vec<Entry>> = text.lines().map(entry).collect();
-    let entries = entries.ok_or_else(|| nonsense(path))?;
+    let entries = entries.ok_or_else(|| files.nonsense(path))?;
     // A port's first entry begins at 0 and ends elsewhere.
     if !entries.is_empty() && entries.iter().all(|it| it.range.end().raw() <= 1) {
-        let message = format!("/{path} has zeros for all addresses");
+        let message = format!("{} has zeros for all addresses", files.shown(path));
         return Err(as_root(Diagnostic::error("host-unreadable", message)));
     }
     Ok(entries)

@@ -77,13 +77,15 @@ fn architecture(files: &Files) -> Result<Architecture, Diagnostic> {
         ("CPU implementer", Architecture::Aarch64),
         ("isa", Architecture::Riscv64),
     ];
-    let info = files.text("proc/cpuinfo")?;
+    const INFO: &str = "proc/cpuinfo";
+    let info = files.text(INFO)?;
     let keys = || info.lines().filter_map(|line| line.split(':').next());
     let found = KEYS
         .into_iter()
         .find(|(name, _)| keys().any(|key| key.trim() == *name));
     found.map(|(_, architecture)| architecture).ok_or_else(|| {
-        let message = "this is no x86-64, arm64 or riscv64 machine by its /proc/cpuinfo";
+        let file = files.shown(INFO);
+        let message = format!("this is no x86-64, arm64 or riscv64 machine by its {file}");
         Diagnostic::error("host-unknown", message)
     })
 }

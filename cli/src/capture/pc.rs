@@ -4,7 +4,7 @@ use layout::{MachineAddress, MachineRange};
 use manifest::pc::acpi::{self, Madt};
 use manifest::pc::{Description, Ecam, IoApic, Iommu, IommuKind, Memory, MemoryKind};
 
-use super::files::{Files, nonsense};
+use super::files::Files;
 use super::{iomem, pci};
 use crate::diagnostics::Diagnostic;
 
@@ -109,7 +109,7 @@ fn memory(files: &Files) -> Result<Vec<Memory>, Diagnostic> {
         let last = files.number(&file("end"))?;
         let size = last
             .checked_sub(start)
-            .ok_or_else(|| nonsense(&file("end")))?
+            .ok_or_else(|| files.nonsense(&file("end")))?
             .saturating_add(1);
         let name = files.text(&file("type"))?;
         Ok(Memory::new(start, size, kind(name.trim())))
@@ -137,7 +137,7 @@ fn memory_by_resources(files: &Files) -> Result<Vec<Memory>, Diagnostic> {
         })
         .collect();
     if memory.is_empty() {
-        return Err(nonsense(RESOURCES));
+        return Err(files.nonsense(RESOURCES));
     }
     Ok(memory)
 }
@@ -157,7 +157,8 @@ fn tables(files: &Files, complaints: &mut Vec<Diagnostic>) -> Option<Tables> {
     let (dmar, ivrs) = (read("DMAR"), read("IVRS"));
     let madt = madt?;
     if madt.is_empty() {
-        let message = format!("/{TABLES} has no table of CPUs and interrupt controllers (APIC)");
+        let tables = files.shown(TABLES);
+        let message = format!("{tables} has no table of CPUs and interrupt controllers (APIC)");
         complaints.push(Diagnostic::error("host-unreadable", message));
         return None;
     }
@@ -180,7 +181,7 @@ fn table(files: &Files, name: &str) -> Result<Vec<u8>, Diagnostic> {
     let sum = bytes.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte));
     let is_table = bytes.len() >= HEADER_BYTES && bytes.starts_with(name.as_bytes());
     if !is_table || !is_whole || sum != 0 {
-        return Err(nonsense(&path));
+        return Err(files.nonsense(&path));
     }
     Ok(bytes)
 }
@@ -239,5 +240,5 @@ fn address_bits(files: &Files) -> Result<u8, Diagnostic> {
         let bits = value.trim().split_once(" bits physical")?.0;
         (key.trim() == "address sizes").then(|| bits.parse().ok())?
     });
-    said.ok_or_else(|| nonsense(PATH))
+    said.ok_or_else(|| files.nonsense(PATH))
 }

@@ -3,7 +3,7 @@
 use layout::{MachineAddress, MachineRange};
 use manifest::pc::{Bridge, Function, PciAddress};
 
-use super::files::{Files, hexadecimal, nonsense};
+use super::files::{Files, hexadecimal};
 use crate::diagnostics::Diagnostic;
 
 const DEVICES: &str = "sys/bus/pci/devices";
@@ -47,7 +47,7 @@ pub fn read(files: &Files) -> Result<Functions, Diagnostic> {
         let config = files.bytes(&format!("{folder}/config"))?;
         let header = config
             .get(HEADER_TYPE)
-            .ok_or_else(|| nonsense(&format!("{folder}/config")))?
+            .ok_or_else(|| files.nonsense(&format!("{folder}/config")))?
             & 0x7f;
         found
             .functions
@@ -94,13 +94,13 @@ fn function(
     };
     let half = |name: &str| {
         let (number, path) = number(name)?;
-        u16::try_from(number).map_err(|_| nonsense(&path))
+        u16::try_from(number).map_err(|_| files.nonsense(&path))
     };
     let (class, path) = number("class")?;
     let class = u32::try_from(class)
         .ok()
         .filter(|class| *class < 1 << 24)
-        .ok_or_else(|| nonsense(&path))?;
+        .ok_or_else(|| files.nonsense(&path))?;
     // As the hypervisor finds them: a host bridge's registers may move memory, and are left alone.
     let bars = match header {
         _ if class >> 8 == HOST_BRIDGE => 0,
@@ -111,7 +111,7 @@ fn function(
     let path = format!("{folder}/resource");
     let resources = files.text(&path)?;
     let resources: Option<Vec<[u64; 3]>> = resources.lines().map(resource).collect();
-    let resources = resources.ok_or_else(|| nonsense(&path))?;
+    let resources = resources.ok_or_else(|| files.nonsense(&path))?;
     Ok(Function {
         address,
         vendor: half("vendor")?,

@@ -340,7 +340,11 @@ fn zeros_are_no_addresses() {
         .without("sys/firmware/memmap")
         .with("proc/iomem", zeroed(RESOURCES));
     let found = machine.complaint();
-    assert_eq!(found.message, "/proc/iomem has zeros for all addresses");
+    let said = found.message;
+    assert!(
+        said.ends_with("/proc/iomem has zeros for all addresses"),
+        "{said}"
+    );
     assert!(found.help.unwrap().starts_with("run it as root"));
 }
 

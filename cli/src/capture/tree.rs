@@ -6,7 +6,7 @@ use manifest::origin::Origins;
 use manifest::tree::blob::Tree;
 use manifest::tree::host;
 
-use super::files::{Files, nonsense};
+use super::files::Files;
 use super::iomem;
 use crate::diagnostics::Diagnostic;
 
@@ -20,13 +20,13 @@ const TREE: &str = "sys/firmware/fdt";
 pub fn describe(files: &Files, architecture: Architecture) -> Result<String, Vec<Diagnostic>> {
     let one = |found| vec![found];
     let Some(bytes) = files.bytes_if_there(TREE).map_err(one)? else {
-        let message = "this machine has no device tree (/sys/firmware/fdt)";
+        let message = format!("this machine has no device tree ({})", files.shown(TREE));
         let found = Diagnostic::error("host-unknown", message).with_help(
             "one that ACPI describes can't be a host on this architecture; firmware may have a setting for a device tree",
         );
         return Err(one(found));
     };
-    let tree = Tree::read(&bytes).map_err(|_| one(nonsense(TREE)))?;
+    let tree = Tree::read(&bytes).map_err(|_| one(files.nonsense(TREE)))?;
     // An EFI stub takes the memory nodes out: the kernel has EFI's memory map instead.
     let memory = if has_memory(&tree) {
         Vec::new()

@@ -55,11 +55,12 @@ pub fn plan(args: &PlanArgs) -> io::Result<Exit> {
         good || system.outcome.plan.hypervisor.on_conflict == OnConflict::SkipDomain
     };
     let planned = system.as_ref().ok().filter(goes_on);
-    let text = planned.map(|system| match args.format {
-        PlanFormat::Text => plan_as_text(system, args.output.is_none()),
-        PlanFormat::Json => system.json() + "\n",
-        PlanFormat::Svg => picture::svg(&View::of(system.view_source()).grouped()),
-        PlanFormat::Html => picture::html(&View::of(system.view_source()).grouped()),
+    let view = |system: &System| View::of(system.view_source()).grouped();
+    let text = planned.and_then(|system| match args.format {
+        PlanFormat::Text => Some(plan_as_text(system, args.output.is_none())),
+        PlanFormat::Json => Some(system.json() + "\n"),
+        PlanFormat::Svg => Some(picture::svg(&view(system))),
+        PlanFormat::Html => Some(picture::html(&view(system))),
         PlanFormat::Dts => xen_dts::write(system, args.xen, &mut findings),
     });
     let inputs = planned.map_or(Vec::new(), |system| system.inputs(&args.manifest));

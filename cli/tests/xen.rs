@@ -78,3 +78,30 @@ fn static_memory_keeps_off_what_xen_reads() {
         assert!(all <= RAM - RAM / 60, "{all:#x}");
     }
 }
+
+#[test]
+fn what_xen_would_stop_at_is_not_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let text = std::fs::read_to_string(tests.join("xen/two.toml")).unwrap();
+    let text = text.replace("../", &format!("{}/", tests.display()));
+    let text = text.replace("console=hvc0", &"x".repeat(1024));
+    // Which goes on only where Terrane would.
+    let text = format!("{text}\n[hypervisor]\non-conflict = \"skip-domain\"\n");
+    std::fs::write(folder.path().join("m.toml"), text).unwrap();
+    let plan = |more: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_terrane"))
+            .args(["plan", "m.toml", "--format", "dts"])
+            .args(more)
+            .current_dir(folder.path())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("error[xen-limit]"), "{said}");
+        output.stdout
+    };
+    plan(&["-o", "xl.dts"]);
+    assert!(!folder.path().join("xl.dts").exists());
+    assert_eq!(plan(&[]), b"");
+}

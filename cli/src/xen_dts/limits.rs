@@ -80,6 +80,7 @@ impl Overlay<'_> {
         let place = self
             .findings
             .place(domain.request.name.origin, self.said.origins);
+        self.is_refused = true;
         let message = format!("Xen stops at boot: {what}, and it takes {most}");
         self.findings.add(Diagnostic {
             sides: vec![Side { what, place }],

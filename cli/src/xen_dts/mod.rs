@@ -91,17 +91,19 @@ pub fn check_host(architecture: Architecture, findings: &mut Findings) -> Result
     Err(findings.give_up(found, Exit::Conflicts))
 }
 
-/// The overlay's source. What Xen can't do as planned is among the findings.
-pub fn write(system: &System, version: XenVersion, findings: &mut Findings) -> String {
+/// The overlay's source; `None` if Xen would stop at it. What Xen can't do as planned is among the findings.
+pub fn write(system: &System, version: XenVersion, findings: &mut Findings) -> Option<String> {
     let mut writer = Overlay {
         plan: &system.outcome.plan,
         host: &system.map,
         said: system.said(),
         version,
         findings,
+        is_refused: false,
     };
     writer.check_limits();
-    writer.write(system)
+    let text = writer.write(system);
+    (!writer.is_refused).then_some(text)
 }
 
 /// A domain of the plan with what the manifest says of it.
@@ -118,6 +120,8 @@ struct Overlay<'a> {
     said: Said<'a>,
     version: XenVersion,
     findings: &'a mut Findings,
+    /// Something is beyond what Xen has room for.
+    is_refused: bool,
 }
 
 impl<'a> Overlay<'a> {

@@ -24,8 +24,9 @@ pub(super) struct Manifest {
     manifest_version: Count,
     host: Host,
     hypervisor: Option<Hypervisor>,
-    /// The domains, in the order in which they are started.
-    domain: Option<Vec<Domain>>,
+    /// The domains, in the order in which they are started; at least one.
+    #[schemars(length(min = 1))]
+    domain: Vec<Domain>,
 }
 
 /// The machine: exactly one of `qemu` and `description`.

@@ -284,7 +284,7 @@ fn what_cannot_be_written_whole_is_not_written() {
     std::os::unix::fs::symlink("/dev/full", path("container.bin")).unwrap();
     let (status, _) = image(&manifest, folder.path(), &[]);
     assert_eq!(status, Some(2));
-    assert_eq!(std::fs::read(path("hypervisor.bin")).unwrap(), b"before");
+    assert!(std::fs::read(path("hypervisor.bin")).unwrap() == b"before");
     let names = std::fs::read_dir(&directory)
         .unwrap()
         .map(|entry| entry.unwrap().file_name());

@@ -2,9 +2,10 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
+use std::thread;
 use std::time::Instant;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 
 use crate::arch::Arch;
 use crate::build;
@@ -62,31 +63,50 @@ pub fn test(archs: &[Arch], part: Part, full: bool, filter: &str) -> Result<bool
     archs.iter().try_for_each(|&arch| guests::fetch(arch))?;
     if part != Part::System {
         tally.add(lints(archs));
-        let mut tests = cargo(&["test", "--workspace", "--no-fail-fast"]);
-        // The kernels' packages hold the device trees of hundreds of real boards.
-        if archs.contains(&Arch::Aarch64) {
-            tests.env("TERRANE_BOARD_TREES", guests::folder()?);
-        }
-        match install::browser() {
-            Some(browser) => {
-                tests.env("TERRANE_BROWSER", browser);
-            }
-            None => {
-                eprintln!("skipped: the command's page in a browser, for want of one");
-                tally.skipped += 1;
-            }
-        }
-        tally.add(cargo_tests("workstation tests", tests)?);
-        tally.add(miri(full)?);
+    }
+    // Miri has use for one CPU, and machines in QEMU wait now and then: beside them it costs little time.
+    let beside = (part != Part::System).then(|| thread::spawn(move || miri(full)));
+    if part != Part::System {
+        tally.add(workstation(archs)?);
     }
     if part != Part::Workstation {
         for &arch in archs {
             tally.add(system::run(arch, full, filter)?);
         }
     }
+    if let Some(miri) = beside {
+        let told = miri
+            .join()
+            .map_err(|_| anyhow!("the thread of Miri's tests panicked"))??;
+        eprint!("{}", told.lines);
+        tally.add(told.tally);
+    }
     step(format_args!("{} s", begun.elapsed().as_secs()));
     println!("{}", tally.line());
     Ok(tally.failed == 0)
+}
+
+fn workstation(archs: &[Arch]) -> Result<Tally> {
+    let mut tally = Tally::default();
+    let mut tests = cargo(&["test", "--workspace", "--no-fail-fast"]);
+    // The kernels' packages hold the device trees of hundreds of real boards.
+    if archs.contains(&Arch::Aarch64) {
+        tests.env("TERRANE_BOARD_TREES", guests::folder()?);
+    }
+    match install::browser() {
+        Some(browser) => {
+            tests.env("TERRANE_BROWSER", browser);
+        }
+        None => {
+            eprintln!("skipped: the command's page in a browser, for want of one");
+            tally.skipped += 1;
+        }
+    }
+    step("workstation tests");
+    tally.add(cargo_tests("workstation tests", tests, |line| {
+        eprintln!("{line}")
+    })?);
+    Ok(tally)
 }
 
 /// Formatting, and lints for both kinds of machine that code is built for.
@@ -120,20 +140,24 @@ fn lints(archs: &[Arch]) -> Tally {
     tally
 }
 
+/// What tests beside others had to say, for when those are through.
+#[derive(Default)]
+struct Told {
+    lines: String,
+    tally: Tally,
+}
+
 /// The rooms without std, the memory of the bare machines and the core on the fake machine, under Miri, with few cases for each property. All of their
-/// tests take Miri the better part of an hour; without `full` it runs the unit tests and the core's memory operations.
-fn miri(full: bool) -> Result<Tally> {
+/// tests take Miri the better part of an hour; without `full` it runs the unit tests and some of the core's memory operations.
+fn miri(full: bool) -> Result<Told> {
+    let mut told = Told::default();
     let Some(nightly) = install::nightly() else {
-        eprintln!(
-            "skipped: Miri, for want of the toolchain {}",
-            install::NIGHTLY
-        );
-        return Ok(Tally {
-            skipped: 1,
-            ..Tally::default()
-        });
+        let date = install::NIGHTLY;
+        told.lines = format!("skipped: Miri, for want of the toolchain {date}\n");
+        told.tally.skipped = 1;
+        return Ok(told);
     };
-    let mut command = under_miri(nightly);
+    let mut rooms = under_miri(nightly);
     for package in [
         "terrane-layout",
         "terrane-abi",
@@ -141,20 +165,35 @@ fn miri(full: bool) -> Result<Tally> {
         "terrane-machine-common",
         "terrane-machine-fake",
     ] {
-        command.args(["-p", package]);
+        rooms.args(["-p", package]);
     }
-    if !full {
-        command.args(["--lib", "--test", "memory"]);
-    }
-    let mut tally = cargo_tests("tests under Miri", command)?;
+    let mut core = under_miri(nightly);
+    core.args(["-p", "terrane-machine-fake", "--test", "memory", "--"]);
+    core.args(["given_back", "gives_way"]);
     // Its other tests are of the workstation's half, or read the trees of hundreds of boards.
     let mut manifest = under_miri(nightly);
     manifest.args(["-p", "terrane-manifest", "--lib"]);
-    tally.add(cargo_tests(
-        "the tree half of manifest under Miri",
-        manifest,
-    )?);
-    Ok(tally)
+    if !full {
+        rooms.arg("--lib");
+    }
+    let runs = [
+        ("tests under Miri", Some(rooms)),
+        (
+            "the core's memory operations under Miri",
+            (!full).then_some(core),
+        ),
+        ("the tree half of manifest under Miri", Some(manifest)),
+    ];
+    for (what, command) in runs {
+        let Some(command) = command else { continue };
+        told.lines.push_str(&format!("==> {what}\n"));
+        let keep = |line: &str| {
+            told.lines.push_str(line);
+            told.lines.push('\n');
+        };
+        told.tally.add(cargo_tests(what, command, keep)?);
+    }
+    Ok(told)
 }
 
 fn under_miri(nightly: &str) -> Command {
@@ -169,9 +208,8 @@ fn under_miri(nightly: &str) -> Command {
     command
 }
 
-/// Runs `cargo test` in some form and adds up what its test programs report.
-fn cargo_tests(what: &str, mut command: Command) -> Result<Tally> {
-    step(what);
+/// Runs `cargo test` in some form, tells its lines and adds up what its test programs report.
+fn cargo_tests(what: &str, mut command: Command, mut tell: impl FnMut(&str)) -> Result<Tally> {
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -181,7 +219,7 @@ fn cargo_tests(what: &str, mut command: Command) -> Result<Tally> {
     let mut tally = Tally::default();
     for line in BufReader::new(output).lines() {
         let line = line.context("cannot read cargo's output")?;
-        eprintln!("{line}");
+        tell(&line);
         if let Some(result) = line.strip_prefix("test result: ") {
             tally.add(counts(result));
         }
@@ -189,10 +227,10 @@ fn cargo_tests(what: &str, mut command: Command) -> Result<Tally> {
     let status = child.wait().context("cannot wait for cargo")?;
     if !status.success() && tally.failed == 0 {
         // It didn't come to a test's failure: a program couldn't be built, or ended by a signal.
-        eprintln!(
+        tell(&format!(
             "FAIL  {what}: `{}` ended with {status}",
             run::line(&command)
-        );
+        ));
         tally.failed += 1;
     }
     Ok(tally)

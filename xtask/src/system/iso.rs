@@ -13,24 +13,25 @@ use crate::install::OVMF;
 use crate::manifest::Manifest;
 use crate::run;
 
-/// The kernel that can lie anywhere, and the one that must lie at 16 MiB.
-pub fn scenarios(arch: Arch) -> Vec<Scenario> {
+/// The kernel that can lie anywhere, and the one that must lie at 16 MiB; with `full` each on each firmware.
+pub fn scenarios(arch: Arch, full: bool) -> Vec<Scenario> {
     if arch != Arch::X86_64 {
         return Vec::new();
     }
-    [
+    let discs = [
         ("iso-bios-6.12", Kernel::Trixie, false),
+        ("iso-uefi-6.1", Kernel::Bookworm, true),
         ("iso-bios-6.1", Kernel::Bookworm, false),
         ("iso-uefi-6.12", Kernel::Trixie, true),
-        ("iso-uefi-6.1", Kernel::Bookworm, true),
-    ]
-    .into_iter()
-    .map(|(name, kernel, uefi)| {
-        Scenario::new(name, move |context, folder| {
-            boots(context, folder, kernel, uefi)
+    ];
+    let discs = discs.into_iter().take(if full { 4 } else { 2 });
+    discs
+        .map(|(name, kernel, uefi)| {
+            Scenario::new(name, move |context, folder| {
+                boots(context, folder, kernel, uefi)
+            })
         })
-    })
-    .collect()
+        .collect()
 }
 
 fn boots(context: &Context, folder: &Path, kernel: Kernel, uefi: bool) -> Result<()> {

@@ -108,12 +108,12 @@ pub fn run(arch: Arch, full: bool, filter: &str) -> Result<Tally> {
     let mut scenarios: Vec<Scenario> = probe::scenarios(arch);
     scenarios.extend(planning::scenarios(arch));
     scenarios.extend(power::scenarios());
-    scenarios.extend(attack::scenarios(arch));
+    scenarios.extend(attack::scenarios(arch, full));
     scenarios.extend(astray::scenarios(arch));
     scenarios.extend(balloon::scenarios());
     scenarios.extend(panic::scenarios(arch));
     scenarios.extend(beside::scenarios(arch));
-    scenarios.extend(iso::scenarios(arch));
+    scenarios.extend(iso::scenarios(arch, full));
     scenarios.extend(matrix::scenarios(arch, full));
     scenarios.extend(wrong_input::scenarios(arch));
     scenarios.extend(xen_trees::scenarios(arch));

@@ -25,7 +25,8 @@ pub(super) struct Manifest {
     host: Host,
     hypervisor: Option<Hypervisor>,
     /// The domains, in the order in which they are started.
-    domain: Option<Vec<Domain>>,
+    #[schemars(length(min = 1))]
+    domain: Vec<Domain>,
 }
 
 /// The machine: exactly one of `qemu` and `description`.

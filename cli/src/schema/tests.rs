@@ -35,6 +35,10 @@ fn refuses(whole: &Value, schema: &Value, value: &Value) -> Option<String> {
             "minimum" => said(value.as_f64() < part.as_f64() && value.is_number()),
             "maximum" => said(value.as_f64() > part.as_f64() && value.is_number()),
             "pattern" => said(value.as_str().is_some_and(|text| !matches(part, text))),
+            "minItems" => {
+                let least = usize::try_from(part.as_u64().unwrap()).unwrap();
+                said(value.as_array().is_some_and(|items| items.len() < least))
+            }
             "items" => value.as_array()?.iter().find_map(|item| with(part, item)),
             "properties" => {
                 let known = part.as_object().unwrap().iter();

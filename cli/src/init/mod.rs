@@ -120,7 +120,7 @@ fn see(args: &InitArgs) -> Result<Seen, (Diagnostic, Exit)> {
             origin: Origin::NONE,
         })
         .collect();
-    let described = file.describe(path, &banks).map_err(unreadable)?;
+    let described = file.describe(path, &banks, &|_| None)?;
     let seen = Seen::of(&described, arch).map_err(unreadable)?;
     if seen.ram == 0 {
         let message = format!(

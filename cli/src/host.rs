@@ -16,7 +16,7 @@ use crate::exit::Exit;
 use crate::findings::Findings;
 use crate::host_tree::{self, EditError, Twice};
 use crate::hypervisor::Hypervisor;
-use crate::qemu::{Failure, Machine};
+use crate::qemu::{Failure, Machine, process};
 
 /// What boots the machine.
 pub enum Loader {
@@ -285,6 +285,7 @@ impl Host {
                         Failure::Missing(found) => (found, Exit::QemuFailed),
                         Failure::Refused(found) => (found, Exit::Conflicts),
                         Failure::Io(found) => (found, Exit::Unreadable),
+                        Failure::Interrupted(signal) => process::end_by(signal),
                     };
                     let place = findings.place(machine.origin, &manifest.origins);
                     found.sides.push(Side {

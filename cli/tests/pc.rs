@@ -1,8 +1,10 @@
 //! A PC as host, over a stand-in for QEMU: who describes it, what is kept, what is started, what is
 //! written.
 
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 const TESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests");
 
@@ -139,6 +141,43 @@ fn a_hypervisor_that_cannot_run_there_says_why() {
             .unwrap()
             .any(|_| true)
     );
+}
+
+#[test]
+fn a_signal_ends_a_capture() {
+    let folder = Folder::new(QEMU);
+    let waiting = folder.path("wait.sh");
+    let script = format!(
+        "sleep 60 & echo $! > {}; sleep 60; true",
+        folder.path("pid").display()
+    );
+    std::fs::write(&waiting, script).unwrap();
+    let mut command = folder.command(&["check", "system.toml"]);
+    let mut child = command
+        .env("FAKE_CAPTURE_MACHINE", waiting)
+        .spawn()
+        .unwrap();
+    let begun = Instant::now();
+    // One that nobody waited for yet is dead.
+    let lives = || {
+        let number = std::fs::read_to_string(folder.path("pid")).unwrap_or_default();
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", number.trim()));
+        !number.is_empty() && stat.is_ok_and(|stat| !stat.contains(") Z "))
+    };
+    while !lives() {
+        assert!(begun.elapsed() < Duration::from_secs(30));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let kill = format!("kill {}", child.id());
+    assert!(
+        Command::new("sh")
+            .args(["-c", &kill])
+            .status()
+            .unwrap()
+            .success()
+    );
+    assert_eq!(child.wait().unwrap().signal(), Some(15));
+    assert!(!lives());
 }
 
 #[test]

@@ -51,7 +51,7 @@ pub fn cached(
 ///
 /// # Errors
 /// It can't be made.
-pub fn directory() -> Result<PathBuf, Failure> {
+fn directory() -> Result<PathBuf, Failure> {
     let base = env::var_os("XDG_CACHE_HOME")
         .map(PathBuf::from)
         .filter(|path| path.is_absolute())
@@ -62,8 +62,8 @@ pub fn directory() -> Result<PathBuf, Failure> {
     Ok(directory)
 }
 
-/// A file for QEMU, or one of the cache, that can't be written.
-pub fn unwritable(path: &Path, error: &io::Error) -> Failure {
+/// A file of the cache that can't be written.
+fn unwritable(path: &Path, error: &io::Error) -> Failure {
     Failure::Io(Diagnostic::error(
         "cannot-write",
         format!("can't write {}: {error}", path.display()),

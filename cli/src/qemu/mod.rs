@@ -6,17 +6,23 @@
 mod arguments;
 mod cache;
 mod capture;
+pub mod process;
 mod tree;
 
 use std::env;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
+use std::time::Duration;
 
 use manifest::toml::QemuSpec;
 
 use crate::arch::Arch;
 use crate::diagnostics::Diagnostic;
+use process::{Cut, Process, Said};
+
+/// How long QEMU has to say what it is asked. Firmware and hypervisor take some two seconds under emulation.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// What went wrong with QEMU, before anything was booted.
 #[derive(Debug)]
@@ -27,6 +33,8 @@ pub enum Failure {
     Refused(Diagnostic),
     /// The cache or a file for QEMU can't be written.
     Io(Diagnostic),
+    /// This signal is to end the program.
+    Interrupted(i32),
 }
 
 /// A QEMU program.
@@ -51,22 +59,29 @@ impl Qemu {
             version: String::new(),
             help,
         };
-        let output = qemu
-            .command()
-            .arg("--version")
-            .stdin(Stdio::null())
-            .output()
-            .map_err(|error| qemu.missing(&error.to_string()))?;
-        if !output.status.success() {
-            return Err(qemu.missing(&format!("--version ended with {}", output.status)));
+        let said = qemu.ask(qemu.command().arg("--version"), || {
+            qemu.missing(&format!("--version took more than {} s", LIMIT.as_secs()))
+        })?;
+        if !said.status.success() {
+            return Err(qemu.missing(&format!("--version ended with {}", said.status)));
         }
-        let text = String::from_utf8_lossy(&output.stdout);
+        let text = String::from_utf8_lossy(&said.stdout);
         qemu.version = text.lines().next().unwrap_or_default().to_owned();
         Ok(qemu)
     }
 
     fn command(&self) -> Command {
         Command::new(&self.program)
+    }
+
+    /// Runs it to its end; `late` is what is wrong if that takes longer than [`LIMIT`].
+    fn ask(&self, command: &mut Command, late: impl Fn() -> Failure) -> Result<Said, Failure> {
+        let said = Process::start(command, LIMIT).and_then(Process::finish);
+        let said = said.map_err(|error| self.missing(&error.to_string()))?;
+        said.map_err(|cut| match cut {
+            Cut::TimeUp => late(),
+            Cut::Signal(signal) => Failure::Interrupted(signal),
+        })
     }
 
     fn missing(&self, why: &str) -> Failure {
@@ -150,4 +165,13 @@ fn refused(stderr: &[u8]) -> Failure {
         Diagnostic::error("qemu-refuses", message)
             .with_help("see `[host] qemu` and QEMU's own -machine help and -cpu help"),
     )
+}
+
+/// QEMU waits for something before it makes the machine.
+fn late() -> Failure {
+    let limit = LIMIT.as_secs();
+    let message = format!("QEMU hasn't described this machine within {limit} s, and was ended");
+    Failure::Refused(Diagnostic::error("qemu-refuses", message).with_help(
+        "see `args` of `[host] qemu`: a socket with `server=on` waits for somebody unless `wait=off` is said",
+    ))
 }

@@ -4,13 +4,13 @@
 //! finds in memory, which QEMU has edited and enlarged. The second is taken from QEMU too, so that
 //! nothing here has to imitate it.
 
-use std::fs;
-use std::process::Stdio;
+use std::path::Path;
+use std::{env, fs, io};
 
 use super::arguments::is_of_family;
 use super::{Failure, Machine, cache};
 use crate::arch::Firmware;
-use crate::diagnostics::Diagnostic;
+use crate::diagnostics::{self, Diagnostic};
 use crate::host_tree::{self, EditError};
 
 impl Machine {
@@ -59,26 +59,25 @@ impl Machine {
     }
 
     fn dump(&self, tree: Option<&[u8]>) -> Result<Vec<u8>, Failure> {
-        let directory = cache::directory()?;
-        let scratch = |what: &str| directory.join(format!(".{}.{what}", std::process::id()));
-        let (input, output) = (scratch("in.dtb"), scratch("out.dtb"));
+        let folder = tempfile::Builder::new().prefix("terrane-").tempdir();
+        let folder = folder.map_err(|error| unwritable(&env::temp_dir(), &error))?;
+        let (input, output) = (folder.path().join("in.dtb"), folder.path().join("out.dtb"));
         let mut command = self.qemu.command();
         command
             .args(self.arguments_with(&format!(",dumpdtb={}", super::escaped(&output))))
             .args(["-display", "none"]);
         if let Some(tree) = tree {
-            fs::write(&input, tree).map_err(|error| cache::unwritable(&input, &error))?;
+            fs::write(&input, tree).map_err(|error| unwritable(&input, &error))?;
             command.arg("-dtb").arg(&input);
         }
-        let result = command.stdin(Stdio::null()).output();
-        let dumped = fs::read(&output);
-        // Neither need be there.
-        let _ = fs::remove_file(&input);
-        let _ = fs::remove_file(&output);
-        let result = result.map_err(|error| self.qemu.missing(&error.to_string()))?;
-        match (result.status.success(), dumped) {
+        let said = self.qemu.ask(&mut command, super::late)?;
+        match (said.status.success(), fs::read(&output)) {
             (true, Ok(bytes)) => Ok(bytes),
-            _ => Err(super::refused(&result.stderr)),
+            _ => Err(super::refused(&said.stderr)),
         }
     }
+}
+
+fn unwritable(path: &Path, error: &io::Error) -> Failure {
+    Failure::Io(diagnostics::unwritable(path, error))
 }

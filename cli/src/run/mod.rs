@@ -21,7 +21,7 @@ use crate::system::System;
 use crate::{qemu, status};
 use lines::Splitter;
 use outcome::Stopped;
-use sinks::{Screen, Sinks};
+use sinks::{Screen, Sinks, Unheard, locked};
 use supervisor::Failure;
 use terminal::RawTerminal;
 
@@ -145,15 +145,15 @@ pub struct Watch<'a> {
 
 /// Starts QEMU and watches it to its end.
 pub fn run(qemu: Command, watch: &Watch<'_>) -> Result<Exit, Diagnostic> {
-    let mut splitter = Splitter::new(watch.domains.iter().map(String::as_str), watch.focus);
+    let splitter = Splitter::new(watch.domains.iter().map(String::as_str), watch.focus);
     let focus = splitter.focus();
-    let screen: Screen<Box<dyn Write>> = Screen {
-        out: Box::new(io::stdout()),
-        aside: Box::new(io::stderr()),
+    let screen: Screen<Box<dyn Write + Send>> = Screen {
+        out: Box::new(Unheard::new(io::stdout())),
+        aside: Box::new(Unheard::new(io::stderr())),
         terminal: io::stdout().is_terminal(),
         plain: watch.plain.then_some(focus),
     };
-    let mut sinks = Sinks::new(screen, splitter.labels(), watch.log_dir.as_deref())
+    let sinks = Sinks::new(screen, splitter.labels(), watch.log_dir.as_deref())
         .map_err(|(path, error)| diagnostics::unwritable(&path, &error))?;
 
     let terminal = RawTerminal::enter().map_err(|error| {
@@ -162,14 +162,8 @@ pub fn run(qemu: Command, watch: &Watch<'_>) -> Result<Exit, Diagnostic> {
     if terminal.is_some() {
         status::step("Booting", "Ctrl-] ends it");
     }
-    let stopped = supervisor::supervise(
-        qemu,
-        &mut splitter,
-        &mut sinks,
-        watch.timeout,
-        terminal.is_some(),
-    );
-    let outcome = sinks.finish();
+    let outcome = sinks.outcome();
+    let stopped = supervisor::supervise(qemu, splitter, sinks, watch.timeout, terminal.is_some());
     drop(terminal);
 
     let stopped = match stopped {
@@ -180,8 +174,7 @@ pub fn run(qemu: Command, watch: &Watch<'_>) -> Result<Exit, Diagnostic> {
             return Ok(Exit::QemuFailed);
         }
     };
-    let outcome = outcome.map_err(|error| output_failed(&error))?;
-    let (exit, sentence) = outcome.verdict(stopped, watch.domains);
+    let (exit, sentence) = locked(&outcome).verdict(stopped, watch.domains);
     match sentence {
         Some(sentence) if stopped == Stopped::Interrupted => status::step("Ended", sentence),
         Some(sentence) => status::error(sentence),

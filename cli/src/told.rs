@@ -129,7 +129,7 @@ impl Board<'_> {
         let host::Host { map, problems, .. } =
             host_tree::first_reading(&self.tree, &mut Origins::new());
         let ram: Vec<MachineRange> = map.ram.iter().map(|bank| bank.range).collect();
-        let Some(lowest) = ram.iter().copied().min_by_key(MachineRange::start) else {
+        let Some(lowest) = boot::lowest(&ram) else {
             let code = Code::MemoryNotDescribed;
             let told = problems.into_iter().find(|problem| problem.code == code);
             let (why, help) = told.map_or_else(Default::default, |told| (told.why, told.help));

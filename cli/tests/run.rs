@@ -278,6 +278,22 @@ fn what_qemu_started_ends_with_it() {
     assert!(!machine.lives("pid"));
 }
 
+/// QEMU puts the tree 128 MiB into the whole RAM, and here that is the second node's.
+#[test]
+fn nodes_do_not_move_qemus_tree() {
+    let machine = Machine::new(OFF);
+    let over = "static-mem = [{ start = 0x4800_0000, size = \"64MiB\" }]";
+    let manifest = MANIFEST.replace("memory = \"rest\"", over);
+    std::fs::write(machine.path("system.toml"), manifest).unwrap();
+    let mut command = machine.command(&[]);
+    let output = command
+        .env("FAKE_TREE", format!("{TESTS}/hosts/virt-numa-1g.dtb"))
+        .output()
+        .unwrap();
+    let said = text(&output.stderr);
+    assert!(said.contains("overlap-domain-host-tree"), "{said}");
+}
+
 #[test]
 fn a_signal_ends_a_qemu_that_is_asked_for_its_tree() {
     let machine = Machine::new(OFF);

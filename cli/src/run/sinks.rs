@@ -1,7 +1,7 @@
 //! Where console pieces go: the screen, with a name before each line, and one log file per name.
 //!
-//! In plain form one domain has standard output for itself, byte for byte, and everybody else's
-//! lines go to standard error: a shell in a pipe.
+//! In plain form one domain has standard output for itself, byte for byte but for the carriage returns that a serial
+//! line's ends have, and everybody else's lines go to standard error: a shell in a pipe.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};

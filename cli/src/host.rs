@@ -284,6 +284,10 @@ impl Host {
                     let (mut found, exit) = match failure {
                         Failure::Missing(found) => (found, Exit::QemuFailed),
                         Failure::Refused(found) => (found, Exit::Conflicts),
+                        // The manifest isn't to blame.
+                        Failure::CommandLine(found) => {
+                            return findings.give_up(found, Exit::QemuFailed);
+                        }
                         Failure::Io(found) => (found, Exit::Unreadable),
                         Failure::Interrupted(signal) => process::end_by(signal),
                     };

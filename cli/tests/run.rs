@@ -200,6 +200,32 @@ fn a_prompt_without_a_line_feed_is_seen_at_once() {
 }
 
 #[test]
+fn a_cache_is_no_need() {
+    let machine = Machine::new(OFF);
+    let mut command = machine.command(&[]);
+    // A file is where its folder would have to be.
+    let output = command
+        .env("XDG_CACHE_HOME", machine.path("kernel"))
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+}
+
+#[test]
+fn a_cache_that_was_cut_is_made_anew() {
+    let machine = Machine::new(OFF);
+    machine.run(&[]);
+    let kept = || std::fs::read_dir(machine.path("cache/terrane/hosts")).unwrap();
+    assert_eq!(kept().count(), 2);
+    for file in kept() {
+        std::fs::write(file.unwrap().path(), "").unwrap();
+    }
+    let output = machine.run(&[]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(kept().all(|file| file.unwrap().metadata().unwrap().len() > 0));
+}
+
+#[test]
 fn more_arguments_reach_qemu() {
     let machine = Machine::new(OFF);
     // The stand-in takes this for a request for its tree, and ends.

@@ -7,6 +7,8 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
+use manifest::pc;
+
 use super::process::{Cut, GRACE, Process, TICK};
 use super::{CONSOLE, Failure, LIMIT, Machine, cache};
 use crate::diagnostics::Diagnostic;
@@ -28,14 +30,32 @@ impl Machine {
     /// # Errors
     /// See [`Failure`].
     pub fn capture(&self, hypervisor: &Hypervisor, progress: bool) -> Result<Vec<u8>, Failure> {
+        let refused = match self.captured(hypervisor, progress) {
+            Err(Failure::Refused(found)) if !self.more.is_empty() => found,
+            other => return other,
+        };
+        let without = Self {
+            more: Vec::new(),
+            ..self.clone()
+        };
+        match without.captured(hypervisor, progress) {
+            Ok(_) => Err(Failure::CommandLine(refused.with_help(
+                "see what stands behind `--`: without it there is such a machine",
+            ))),
+            Err(Failure::Interrupted(signal)) => Err(Failure::Interrupted(signal)),
+            Err(_) => Err(Failure::Refused(refused)),
+        }
+    }
+
+    fn captured(&self, hypervisor: &Hypervisor, progress: bool) -> Result<Vec<u8>, Failure> {
         let arguments = self.arguments();
         let arguments = arguments.iter().map(|word| word.as_encoded_bytes());
         let more = self.more.iter().map(String::as_bytes);
         // Without a border an argument of the manifest's could pass for the user's: both reach
         // QEMU in this order, so that it would be the same machine.
-        let parts = [self.qemu.version.as_bytes(), &hypervisor.bytes];
+        let parts = [self.qemu.identity.as_bytes(), &hypervisor.bytes];
         let name = cache::key(parts.into_iter().chain(arguments).chain(more)) + ".json";
-        cache::cached(&name, || {
+        cache::cached(&name, is_description, || {
             if progress {
                 status::step(
                     "Capturing",
@@ -65,6 +85,10 @@ impl Machine {
             (reason, _) => reason.into_failure(),
         })
     }
+}
+
+fn is_description(line: &[u8]) -> bool {
+    std::str::from_utf8(line).is_ok_and(|line| pc::read(line).is_ok())
 }
 
 /// Why there is no description.

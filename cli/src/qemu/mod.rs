@@ -1,7 +1,7 @@
 //! QEMU as a host: finding it, the command line of a machine, and the machine's description.
 //!
 //! The description is asked from QEMU itself, or from the hypervisor in it, and kept in the user's
-//! cache by the whole specification and QEMU's version.
+//! cache by the whole specification and QEMU's program.
 
 mod arguments;
 mod cache;
@@ -31,7 +31,9 @@ pub enum Failure {
     Missing(Diagnostic),
     /// It doesn't take this machine, or the hypervisor doesn't run on it: the manifest is wrong.
     Refused(Diagnostic),
-    /// The cache or a file for QEMU can't be written.
+    /// As [`Failure::Refused`], for what the user's command line adds to the machine.
+    CommandLine(Diagnostic),
+    /// A file for QEMU can't be written.
     Io(Diagnostic),
     /// This signal is to end the program.
     Interrupted(i32),
@@ -41,7 +43,8 @@ pub enum Failure {
 #[derive(Clone, Debug)]
 struct Qemu {
     program: PathBuf,
-    version: String,
+    /// What tells it from another one, or from what it was before.
+    identity: String,
     /// How a user gets it or names it.
     help: String,
 }
@@ -56,7 +59,7 @@ impl Qemu {
         let help = format!("install QEMU ({name} must be in PATH), or name it by {variable}");
         let mut qemu = Self {
             program,
-            version: String::new(),
+            identity: String::new(),
             help,
         };
         let said = qemu.ask(qemu.command().arg("--version"), || {
@@ -66,8 +69,27 @@ impl Qemu {
             return Err(qemu.missing(&format!("--version ended with {}", said.status)));
         }
         let text = String::from_utf8_lossy(&said.stdout);
-        qemu.version = text.lines().next().unwrap_or_default().to_owned();
+        let version = text.lines().next().unwrap_or_default();
+        qemu.identity = format!("{version}\n{}", qemu.file());
         Ok(qemu)
+    }
+
+    /// The program's file, its size and when it was written: two builds may have one version.
+    fn file(&self) -> String {
+        let path = env::var_os("PATH").unwrap_or_default();
+        let files: Vec<PathBuf> = if self.program.components().count() > 1 {
+            vec![self.program.clone()]
+        } else {
+            let folders = env::split_paths(&path);
+            folders.map(|folder| folder.join(&self.program)).collect()
+        };
+        let mut files = files.iter();
+        let file = files.find_map(|file| Some((file.canonicalize().ok()?, file.metadata().ok()?)));
+        let Some((file, metadata)) = file else {
+            return String::new();
+        };
+        let (written, size) = (metadata.modified().ok(), metadata.len());
+        format!("{}\n{size}\n{written:?}", file.display())
     }
 
     fn command(&self) -> Command {

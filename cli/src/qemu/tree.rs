@@ -7,6 +7,8 @@
 use std::path::Path;
 use std::{env, fs, io};
 
+use manifest::tree::blob::Tree;
+
 use super::arguments::is_of_family;
 use super::{Failure, Machine, cache};
 use crate::arch::Firmware;
@@ -20,7 +22,8 @@ impl Machine {
     /// # Errors
     /// See [`Failure`].
     pub fn host_tree(&self) -> Result<Vec<u8>, Failure> {
-        cache::cached(&self.tree_name(b"host, seed, firmware"), || {
+        let name = self.tree_name(b"host, seed, firmware");
+        cache::cached(&name, is_tree, || {
             let tree = self.dump(None)?;
             let tree = host_tree::with_container(&tree, 0, 0);
             tree.and_then(|tree| host_tree::with_seed(&tree))
@@ -47,14 +50,14 @@ impl Machine {
     /// # Errors
     /// See [`Failure`].
     pub fn live_tree(&self, tree: &[u8]) -> Result<Vec<u8>, Failure> {
-        cache::cached(&self.tree_name(tree), || self.dump(Some(tree)))
+        cache::cached(&self.tree_name(tree), is_tree, || self.dump(Some(tree)))
     }
 
     fn tree_name(&self, input: &[u8]) -> String {
         let arguments = self.arguments();
         let arguments = arguments.iter().map(|word| word.as_encoded_bytes());
-        let version = self.qemu.version.as_bytes();
-        let parts = [version, input].into_iter().chain(arguments);
+        let program = self.qemu.identity.as_bytes();
+        let parts = [program, input].into_iter().chain(arguments);
         cache::key(parts) + ".dtb"
     }
 
@@ -76,6 +79,10 @@ impl Machine {
             _ => Err(super::refused(&said.stderr)),
         }
     }
+}
+
+fn is_tree(bytes: &[u8]) -> bool {
+    Tree::read(bytes).is_ok()
 }
 
 fn unwritable(path: &Path, error: &io::Error) -> Failure {

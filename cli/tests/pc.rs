@@ -211,10 +211,13 @@ fn a_signal_ends_a_capture() {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", number.trim()));
         !number.is_empty() && stat.is_ok_and(|stat| !stat.contains(") Z "))
     };
-    while !lives() {
-        assert!(begun.elapsed() < Duration::from_secs(30));
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    let wait_until = |living: bool| {
+        while lives() != living {
+            assert!(begun.elapsed() < Duration::from_secs(30), "{living}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    wait_until(true);
     let kill = format!("kill {}", child.id());
     assert!(
         Command::new("sh")
@@ -224,7 +227,7 @@ fn a_signal_ends_a_capture() {
             .success()
     );
     assert_eq!(child.wait().unwrap().signal(), Some(15));
-    assert!(!lives());
+    wait_until(false);
 }
 
 #[test]

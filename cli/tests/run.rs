@@ -301,7 +301,7 @@ fn what_qemu_started_ends_with_it() {
     wait_for("child of QEMU's", || machine.lives("pid"));
     terminate(&child);
     assert_eq!(status_of(&mut child), Some(3));
-    assert!(!machine.lives("pid"));
+    wait_for("end of all", || !machine.lives("pid"));
 }
 
 /// QEMU puts the tree 128 MiB into the whole RAM, and here that is the second node's.
@@ -334,7 +334,7 @@ fn a_signal_ends_a_qemu_that_is_asked_for_its_tree() {
     terminate(&child);
     let ended = child.wait().unwrap();
     assert_eq!(ended.signal(), Some(15));
-    assert!(!machine.lives("pid"));
+    wait_for("end of all", || !machine.lives("pid"));
 }
 
 #[test]

@@ -232,8 +232,8 @@ pub struct RunArgs {
     /// Write each domain's console to NAME.log in this directory, the hypervisor's to terrane.log
     #[arg(long, value_name = "D")]
     pub log_dir: Option<PathBuf>,
-    /// Give standard output to the domain with the console alone, byte for byte; all other lines go
-    /// to standard error
+    /// Give standard output to the domain with the console alone, byte for byte but for the carriage returns around
+    /// line feeds; all other lines go to standard error
     #[arg(long)]
     pub plain: bool,
     /// Boot it in spite of conflicts, to see what the hypervisor does

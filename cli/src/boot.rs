@@ -44,6 +44,19 @@ pub struct Places {
     pub container: MachineRange,
 }
 
+/// The lowest RAM without a gap: a QEMU machine with nodes has a bank for each, and they adjoin.
+pub fn lowest(ram: &[MachineRange]) -> Option<MachineRange> {
+    let mut ram = ram.to_vec();
+    ram.sort_by_key(MachineRange::start);
+    ram.into_iter().reduce(|lowest, bank| {
+        if bank.start() <= lowest.end() {
+            MachineRange::between(lowest.start(), lowest.end().max(bank.end()))
+        } else {
+            lowest
+        }
+    })
+}
+
 /// Places on a QEMU arm64 machine whose RAM is `ram`, or `None` if they don't fit into it.
 /// `-kernel` and `-dtb` decide two of them; the container goes into the first gap that holds it.
 pub fn on_qemu(ram: MachineRange, sizes: &Sizes) -> Option<Places> {
@@ -189,6 +202,23 @@ mod tests {
             assert_eq!(places.tree.unwrap().start().raw(), tree, "{memory} MiB");
             assert_eq!(places.container.start().raw(), 0x4040_0000);
         }
+    }
+
+    /// `-numa` with 128 MiB in the first of two nodes.
+    #[test]
+    fn nodes_of_one_ram_are_one() {
+        let nodes = [range(0x4800_0000, 896 * MIB), range(0x4000_0000, 128 * MIB)];
+        let ram = range(0x4000_0000, 1024 * MIB);
+        assert_eq!(lowest(&nodes), Some(ram));
+        let apart = [range(0x8000_0000, MIB), range(0x4000_0000, MIB)];
+        assert_eq!(lowest(&apart), Some(range(0x4000_0000, MIB)));
+        assert_eq!(lowest(&[]), None);
+        let sizes = Sizes {
+            container: 8 * MIB,
+            ..SIZES
+        };
+        let tree = on_qemu(ram, &sizes).unwrap().tree.unwrap();
+        assert_eq!(tree.start().raw(), 0x4800_0000);
     }
 
     #[test]

@@ -72,6 +72,7 @@ mod tests {
             "module-twice",
             "module-unknown",
             "init-memory",
+            "memory-named-twice",
             "host-unreadable",
             "host-unknown",
             "run-ended",

@@ -12,12 +12,12 @@ use manifest::tree::blob::Tree;
 use manifest::tree::host;
 
 use crate::arch::{Arch, DescriptionForm};
-use crate::diagnostics::{self, Diagnostic, Side};
+use crate::diagnostics::{self, Diagnostic, Place, Side};
 use crate::exit::Exit;
 use crate::findings::Findings;
-use crate::host_tree::{self, EditError};
+use crate::host_tree::{self, EditError, Twice};
 use crate::hypervisor::{self, Hypervisor};
-use crate::qemu::{Failure, Machine};
+use crate::qemu::{Failure, Machine, process};
 
 /// What boots the machine.
 pub enum Loader {
@@ -108,11 +108,16 @@ impl HostFile {
         })
     }
 
-    /// What it says of its machine, to which the boot loader adds `memory`.
+    /// What it says of its machine, to which the boot loader adds `memory`; `place` is where a bank of that is said.
     ///
     /// # Errors
-    /// Its tree can't be read.
-    pub fn describe(self, path: &Path, memory: &[RamBank]) -> Result<Description, Diagnostic> {
+    /// Its tree can't be read, or RAM is named twice: the exit status that says so.
+    pub fn describe(
+        self,
+        path: &Path,
+        memory: &[RamBank],
+        place: &dyn Fn(&RamBank) -> Option<Place>,
+    ) -> Result<Description, (Diagnostic, Exit)> {
         let (tree, found) = match self.described {
             Described::Pc(described) => return Ok(Description::Pc(described)),
             Described::Tree(tree, found) => (tree, found),
@@ -123,19 +128,63 @@ impl HostFile {
             origin: Origin::NONE,
         });
         let found: Vec<RamBank> = found.collect();
-        let added = if memory.is_empty() {
-            found.as_slice()
-        } else {
-            memory
-        };
-        let handed = host_tree::with_memory(&tree, added)
-            .and_then(|tree| host_tree::with_container(&tree, 0, 0))
-            .map_err(|error| {
-                not_a_tree(path, &error)
-                    .with_help("name a device tree, or a capture by `terrane host capture`")
-            })?;
+        let in_file = |_: &RamBank| Some(Place::without_lines(path.display().to_string()));
+        let tree = filled(path, &tree, &found, &in_file)?;
+        let tree = filled(path, &tree, memory, place)?;
+        let handed =
+            host_tree::with_container(&tree, 0, 0).map_err(|error| no_host(path, &error))?;
         let live = handed.clone();
         Ok(Description::Tree { handed, live })
+    }
+}
+
+/// The tree with more memory, none of which it names.
+fn filled(
+    path: &Path,
+    tree: &[u8],
+    memory: &[RamBank],
+    place: &dyn Fn(&RamBank) -> Option<Place>,
+) -> Result<Vec<u8>, (Diagnostic, Exit)> {
+    let twice = host_tree::named_twice(tree, memory).map_err(|error| no_host(path, &error))?;
+    if !twice.is_empty() {
+        return Err((named_twice(&twice, place), Exit::Conflicts));
+    }
+    host_tree::with_memory(tree, memory).map_err(|error| no_host(path, &error))
+}
+
+fn no_host(path: &Path, error: &EditError) -> (Diagnostic, Exit) {
+    let found = not_a_tree(path, error)
+        .with_help("name a device tree, or a capture by `terrane host capture`");
+    (found, Exit::Unreadable)
+}
+
+/// The finding about RAM that is to be added and is there.
+fn named_twice(twice: &[Twice], place: &dyn Fn(&RamBank) -> Option<Place>) -> Diagnostic {
+    let side = |what: &str, bank: &RamBank, place| Side {
+        what: format!("{what} {}", bank.range),
+        place,
+    };
+    let named = twice.iter().flat_map(|found| {
+        let others = found.named.iter().map(|(other, node)| match node {
+            Some(node) => {
+                let node = Place::without_lines(node.to_string());
+                side("the description has", other, Some(node))
+            }
+            None => side("added too:", other, place(other)),
+        });
+        std::iter::once(side("added:", &found.bank, place(&found.bank))).chain(others)
+    });
+    let in_tree = |found: &Twice| found.named.iter().any(|(_, node)| node.is_some());
+    let help = if twice.iter().any(in_tree) {
+        "leave it out of the memory that is added: it is there without it. If there is more than the description says, \
+         take the one that `terrane host capture` writes on the running board"
+    } else {
+        "leave one of the two out of the memory that is added"
+    };
+    let message = "RAM that is added has been named already";
+    Diagnostic {
+        sides: named.collect(),
+        ..Diagnostic::error("memory-named-twice", message).with_help(help)
     }
 }
 
@@ -211,9 +260,7 @@ impl Host {
     /// # Errors
     /// It is no description of a machine that the command plans for, with the exit status that says so.
     pub fn of_board(path: &Path, tree: Vec<u8>) -> Result<Self, (Diagnostic, Exit)> {
-        let description = HostFile::read(path, tree)?
-            .describe(path, &[])
-            .map_err(|found| (found, Exit::Unreadable))?;
+        let description = HostFile::read(path, tree)?.describe(path, &[], &|_| None)?;
         Ok(Self {
             loader: Loader::Board,
             description,
@@ -238,7 +285,12 @@ impl Host {
                     let (mut found, exit) = match failure {
                         Failure::Missing(found) => (found, Exit::QemuFailed),
                         Failure::Refused(found) => (found, Exit::Conflicts),
+                        // The manifest isn't to blame.
+                        Failure::CommandLine(found) => {
+                            return findings.give_up(found, Exit::QemuFailed);
+                        }
                         Failure::Io(found) => (found, Exit::Unreadable),
+                        Failure::Interrupted(signal) => process::end_by(signal),
                     };
                     let place = findings.place(machine.origin, &manifest.origins);
                     found.sides.push(Side {
@@ -249,16 +301,15 @@ impl Host {
                 })?
             }
             (HostSource::Description(path), board) => {
-                let described = board.ok_or(Exit::Unreadable).and_then(|board| {
-                    board
-                        .describe(&path.value, &spec.memory)
-                        .map_err(|mut found| {
-                            let place = findings.place(path.origin, &manifest.origins);
-                            found.sides.push(named_here(place));
-                            findings.give_up(found, Exit::Unreadable)
-                        })
-                });
-                (Loader::Board, described?)
+                let place = |bank: &RamBank| findings.place(bank.origin, &manifest.origins);
+                let board = board.ok_or(Exit::Unreadable)?;
+                let described = board.describe(&path.value, &spec.memory, &place);
+                let described = described.map_err(|(mut found, exit)| {
+                    let place = findings.place(path.origin, &manifest.origins);
+                    found.sides.push(named_here(place));
+                    findings.give_up(found, exit)
+                })?;
+                (Loader::Board, described)
             }
         };
         Ok(Self {
@@ -268,7 +319,7 @@ impl Host {
     }
 }
 
-fn named_here(place: Option<diagnostics::Place>) -> Side {
+fn named_here(place: Option<Place>) -> Side {
     Side {
         what: "named here".to_owned(),
         place,

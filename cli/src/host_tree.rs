@@ -3,10 +3,11 @@
 
 use std::fmt;
 
-use layout::{MachineRange, RamBank};
-use manifest::tree::blob::{MAX_BYTES, Tree, TreeError};
-use manifest::tree::edit;
+use layout::{MachineAddress, MachineRange, RamBank};
+use manifest::origin::{Origins, Position};
+use manifest::tree::blob::{MAX_BYTES, Node, Tree, TreeError};
 use manifest::tree::writer::TooLarge;
+use manifest::tree::{edit, host};
 
 /// A tree that can't be edited.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,7 +70,49 @@ pub fn with_reservation(blob: &[u8], start: u64, size: u64) -> Result<Vec<u8>, E
     edit::with_reservation(&tree, start, size, MAX_BYTES).map_err(EditError::Write)
 }
 
-/// The tree with these banks of memory beside those that it has.
+/// RAM that is to be added to a tree and has been named already.
+#[derive(Debug)]
+pub struct Twice {
+    /// What is to be added.
+    pub bank: RamBank,
+    /// What names some of it: a node of the tree, or without a position a bank that is added before it.
+    pub named: Vec<(RamBank, Option<Position>)>,
+}
+
+/// What of these banks the tree names, or another of them before.
+///
+/// # Errors
+/// The tree can't be read.
+pub fn named_twice(blob: &[u8], banks: &[RamBank]) -> Result<Vec<Twice>, EditError> {
+    let tree = Tree::read(blob).map_err(EditError::Read)?;
+    let mut origins = Origins::new();
+    let of_tree = first_reading(&tree, &mut origins).map.ram;
+    let twice = banks.iter().enumerate().map(|(index, bank)| {
+        let overlaps = |other: &&RamBank| other.range.overlaps(&bank.range);
+        let nodes = of_tree.iter().filter(overlaps);
+        let nodes = nodes.map(|other| (other.clone(), origins.get(other.origin).cloned()));
+        let earlier = banks.iter().take(index).filter(overlaps);
+        let earlier = earlier.map(|other| (other.clone(), None));
+        Twice {
+            bank: bank.clone(),
+            named: nodes.chain(earlier).collect(),
+        }
+    });
+    Ok(twice.filter(|found| !found.named.is_empty()).collect())
+}
+
+/// A reading of the tree for its memory: the boot loader's facts aren't known yet.
+pub fn first_reading(tree: &Tree<'_>, origins: &mut Origins) -> host::Host {
+    let nowhere = MachineRange::saturating(MachineAddress::new(0), 0);
+    let facts = host::BootFacts {
+        hypervisor: nowhere,
+        host_tree: nowhere,
+        container: None,
+    };
+    host::read(tree, &facts, None, origins)
+}
+
+/// The tree with these banks of memory beside those that it has, none of which they overlap.
 ///
 /// # Errors
 /// See [`EditError`].
@@ -83,12 +126,36 @@ pub fn with_memory(blob: &[u8], banks: &[RamBank]) -> Result<Vec<u8>, EditError>
             reg.extend(cells(start, address_cells));
             reg.extend(cells(size, size_cells));
         }
-        let name = format!("memory@{:x}", bank.range.start().raw());
+        let name = node_for(&tree, bank.range.start().raw());
         let properties: [(&str, &[u8]); 2] = [("device_type", b"memory\0"), ("reg", &reg)];
         blob = edit::with_properties(&tree, &name, &properties, MAX_BYTES)
             .map_err(EditError::Write)?;
     }
     Ok(blob)
+}
+
+/// The name of the node for a bank that begins there: one that the tree doesn't have, or that of a memory node of no
+/// bytes, which holds the place for what the boot loader fills in.
+fn node_for(tree: &Tree<'_>, start: u64) -> String {
+    let first = format!("memory@{start:x}");
+    let more = (1..).map(|number: u32| format!("memory-{number}@{start:x}"));
+    let mut names = std::iter::once(first.clone()).chain(more);
+    let is_free = |name: &String| match tree.root().child(name) {
+        Some(node) => holds_a_place(node),
+        None => true,
+    };
+    names.find(is_free).unwrap_or(first)
+}
+
+/// Whether all of a node's `reg` that says how much there is says nothing.
+fn holds_a_place(node: Node<'_, '_>) -> bool {
+    let (address_cells, size_cells) = node.parent().map_or((2, 1), Node::child_cells);
+    let reg = node.value("reg").unwrap_or_default();
+    let sizes = reg
+        .chunks((address_cells + size_cells).max(1) * 4)
+        .flat_map(|entry| entry.iter().skip(address_cells * 4));
+    let is_memory = node.string("device_type") == Some("memory") && node.is_enabled();
+    is_memory && sizes.into_iter().all(|byte| *byte == 0)
 }
 
 /// A bank as starts and sizes that the root's cells hold: a size of 4 GiB doesn't go into one.
@@ -127,7 +194,8 @@ fn cells(number: u64, count: usize) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use layout::{MachineAddress, Origin};
+    use layout::Origin;
+    use manifest::tree::writer::Writer;
 
     fn sample() -> Vec<u8> {
         std::fs::read(concat!(
@@ -160,24 +228,90 @@ mod tests {
         assert!(chosen.has("stdout-path"));
     }
 
+    fn bank(start: u64, size: u64) -> RamBank {
+        RamBank {
+            range: MachineRange::saturating(MachineAddress::new(start), size),
+            node: None,
+            origin: Origin::NONE,
+        }
+    }
+
     #[test]
     fn memory_is_added_in_the_roots_cells() {
-        let range = MachineRange::saturating(MachineAddress::new(0x1_0000_0000), 1 << 30);
-        let edited = with_memory(
-            &sample(),
-            &[RamBank {
-                range,
-                node: None,
-                origin: Origin::NONE,
-            }],
-        )
-        .unwrap();
+        let edited = with_memory(&sample(), &[bank(1 << 32, 1 << 30)]).unwrap();
         let tree = Tree::read(&edited).unwrap();
         let node = tree.find("/memory@100000000").unwrap();
         let reg = [1u32, 0, 0, 1 << 30].map(u32::to_be_bytes).concat();
         assert_eq!(node.value("reg"), Some(reg.as_slice()));
         assert_eq!(node.string("device_type"), Some("memory"));
         assert!(tree.find("/memory@40000000").is_some());
+    }
+
+    /// Starts and sizes of a tree's RAM, by start.
+    fn ram(blob: &[u8]) -> Vec<(u64, u64)> {
+        let tree = Tree::read(blob).unwrap();
+        let ram = first_reading(&tree, &mut Origins::new()).map.ram;
+        let mut ram: Vec<_> = ram
+            .iter()
+            .map(|bank| (bank.range.start().raw(), bank.range.size()))
+            .collect();
+        ram.sort_unstable();
+        ram
+    }
+
+    /// A tree with one memory node for these cells.
+    fn tree(name: &str, status: &str, reg: &[u64]) -> Vec<u8> {
+        let mut writer = Writer::new();
+        writer.node("", |root| {
+            root.cells("#address-cells", &[2]);
+            root.cells("#size-cells", &[2]);
+            root.node(name, |memory| {
+                memory.string("device_type", "memory");
+                memory.string("status", status);
+                memory.numbers("reg", reg);
+            });
+        });
+        writer.finish(&[], 4096).unwrap()
+    }
+
+    #[test]
+    fn what_a_node_says_of_other_ram_stays() {
+        let fill = |blob: Vec<u8>| ram(&with_memory(&blob, &[bank(0x4000_0000, 0x1000)]).unwrap());
+        let (filled, other) = ((0x4000_0000, 0x1000), (0x8000_0000, 0x1000));
+        let name = "memory@40000000";
+        let misnamed = tree(name, "okay", &[0x8000_0000, 0x1000]);
+        assert_eq!(fill(misnamed), [filled, other]);
+        let disabled = tree(name, "disabled", &[0x4000_0000, 0x1000]);
+        assert_eq!(fill(disabled), [filled]);
+        // What a boot loader fills in.
+        let place = tree(name, "okay", &[0x4000_0000, 0]);
+        assert_eq!(fill(place.clone()), [filled]);
+        let filled_in = with_memory(&place, &[bank(0x4000_0000, 0x1000)]).unwrap();
+        let nodes = Tree::read(&filled_in).unwrap();
+        assert_eq!(nodes.root().children().count(), 1);
+        assert_eq!(fill(tree("memory", "okay", &[0, 0])), [filled]);
+    }
+
+    #[test]
+    fn ram_that_is_named_already_is_found() {
+        let board = tree(
+            "memory",
+            "okay",
+            &[0x4000_0000, 0x1000, 0x8000_0000, 0x1000],
+        );
+        let twice = |banks: &[RamBank]| -> Vec<(u64, usize)> {
+            let found = named_twice(&board, banks).unwrap();
+            let short = found.iter();
+            short
+                .map(|it| (it.bank.range.start().raw(), it.named.len()))
+                .collect()
+        };
+        let beside = [bank(0x4000_1000, 0x1000), bank(0x3fff_f000, 0x1000)];
+        assert_eq!(twice(&beside), []);
+        assert_eq!(twice(&[bank(0x4000_0000, 1 << 32)]), [(0x4000_0000, 2)]);
+        let pair = [bank(0, 0x2000), bank(0x1000, 0x1000)];
+        assert_eq!(twice(&pair), [(0x1000, 1)]);
+        assert_eq!(twice(&[bank(0x4000_0000, 0)]), []);
     }
 
     #[test]

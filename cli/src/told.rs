@@ -126,17 +126,10 @@ impl Board<'_> {
     }
 
     fn places(&self, footprint: &Footprint, container_bytes: u64) -> Result<Places, Diagnostic> {
-        // The first reading is for the memory alone: the boot loader's facts aren't known yet.
-        let nowhere = MachineRange::saturating(MachineAddress::new(0), 0);
-        let facts = host::BootFacts {
-            hypervisor: nowhere,
-            host_tree: nowhere,
-            container: None,
-        };
         let host::Host { map, problems, .. } =
-            host::read(&self.tree, &facts, None, &mut Origins::new());
+            host_tree::first_reading(&self.tree, &mut Origins::new());
         let ram: Vec<MachineRange> = map.ram.iter().map(|bank| bank.range).collect();
-        let Some(lowest) = ram.iter().copied().min_by_key(MachineRange::start) else {
+        let Some(lowest) = boot::lowest(&ram) else {
             let code = Code::MemoryNotDescribed;
             let told = problems.into_iter().find(|problem| problem.code == code);
             let (why, help) = told.map_or_else(Default::default, |told| (told.why, told.help));
@@ -227,6 +220,9 @@ fn pc_places(
     boot::by_multiboot(&ram, image, loaded.container_bytes()).ok_or_else(room)
 }
 
+/// Why nothing adds memory to a PC: nobody would hand it to the hypervisor.
+pub const FIRMWARES_OWN: &str = "a PC's memory is what its firmware says";
+
 /// Nothing hands memory that a manifest adds to a PC's hypervisor.
 fn firmwares_own(memory: &[RamBank]) -> impl Iterator<Item = Conflict> {
     memory.iter().map(|bank| Conflict {
@@ -237,7 +233,7 @@ fn firmwares_own(memory: &[RamBank]) -> impl Iterator<Item = Conflict> {
             origin: bank.origin,
             domain: None,
         }],
-        why: "a PC's memory is what its firmware says".to_owned(),
+        why: FIRMWARES_OWN.to_owned(),
         help: "leave `memory` out of [host]".to_owned(),
     })
 }

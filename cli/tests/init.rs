@@ -130,6 +130,42 @@ fn what_is_missing_is_said() {
     assert!(!said(&output).contains("initrd.gz"), "{}", said(&output));
 }
 
+#[test]
+fn what_lies_beside_the_manifest_is_not_missing() {
+    let folder = Folder::new("kernel");
+    std::fs::create_dir(folder.path("sub")).unwrap();
+    for name in ["vmlinuz", "initrd.gz"] {
+        std::fs::rename(folder.path(name), folder.path("sub").join(name)).unwrap();
+    }
+    let arguments = ["init", "--qemu", "aarch64", "-o", "sub/system.toml"];
+    let output = folder.terrane(&arguments);
+    good(&output);
+    assert!(!said(&output).contains("Missing"), "{}", said(&output));
+    let text = std::fs::read_to_string(folder.path("sub/system.toml")).unwrap();
+    assert!(text.contains("kernel = \"vmlinuz\""), "{text}");
+
+    std::fs::remove_file(folder.path("sub/vmlinuz")).unwrap();
+    let output = folder.terrane(&[&arguments[..], &["--force"]].concat());
+    assert!(said(&output).contains("vmlinuz: put"), "{}", said(&output));
+}
+
+#[test]
+fn memory_that_is_there_is_refused() {
+    let folder = Folder::new("kernel");
+    for (host, memory, code) in [
+        ("board.dtb", "0x4000_0000,4GiB", "memory-named-twice"),
+        ("board.dtb", "0xa000_0000,512MiB", "memory-named-twice"),
+        ("q35-2g.json", "4GiB,1GiB", "value-invalid"),
+    ] {
+        let host = format!("{TESTS}/hosts/{host}");
+        let output = folder.terrane(&["init", "--host", &host, "--memory", memory]);
+        assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+        assert!(said(&output).contains(code), "{}", said(&output));
+        assert!(said(&output).contains("help: leave "), "{}", said(&output));
+        assert!(output.stdout.is_empty());
+    }
+}
+
 fn board_trees(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();

@@ -1,8 +1,12 @@
 //! A PC as host, over a stand-in for QEMU: who describes it, what is kept, what is started, what is
 //! written.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 const TESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests");
 
@@ -107,6 +111,57 @@ fn the_hypervisor_describes_the_machine_once() {
     assert_eq!(folder.captures(), 3);
 }
 
+/// Two builds may have one version.
+#[test]
+fn another_qemu_is_asked_anew() {
+    let folder = Folder::new(QEMU);
+    let other = folder.path("qemu");
+    let check = || {
+        let mut command = folder.command(&["check", "system.toml"]);
+        command
+            .env("TERRANE_QEMU_X86_64", &other)
+            .env("FAKE_CAPTURE_MACHINE", format!("{TESTS}/fake-capture.sh"));
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    };
+    folder.terrane(&["check", "system.toml"]);
+    std::fs::copy(format!("{TESTS}/fake-qemu.sh"), &other).unwrap();
+    check();
+    check();
+    assert_eq!(folder.captures(), 2);
+    let mut script = std::fs::read_to_string(&other).unwrap();
+    script.push_str("# newer\n");
+    std::fs::write(&other, script).unwrap();
+    check();
+    assert_eq!(folder.captures(), 3);
+}
+
+#[test]
+fn what_the_command_line_spoils_is_its_own_fault() {
+    let folder = Folder::new(QEMU);
+    let picky = folder.path("qemu");
+    let script = format!(
+        "#!/bin/sh\ncase \"$*\" in *-bogus*) echo 'bogus: invalid option' >&2; exit 1;; esac\n\
+         exec {TESTS}/fake-qemu.sh \"$@\"\n"
+    );
+    std::fs::write(&picky, script).unwrap();
+    std::fs::set_permissions(&picky, Permissions::from_mode(0o755)).unwrap();
+    let mut command = folder.command(&["run", "system.toml", "--", "-bogus"]);
+    let output = command.env("TERRANE_QEMU_X86_64", &picky).output().unwrap();
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(5), "{said}");
+    assert!(said.contains("bogus: invalid option"), "{said}");
+    assert!(said.contains("behind `--`"), "{said}");
+    assert!(!said.contains("system.toml"), "{said}");
+    // Without them it isn't taken either: then it is the manifest.
+    let other = QEMU.replace("\"q35\"", "\"q35,-bogus\"");
+    assert_ne!(other, QEMU);
+    std::fs::write(folder.path("system.toml"), other).unwrap();
+    let mut command = folder.command(&["run", "system.toml", "--", "-bogus"]);
+    let output = command.env("TERRANE_QEMU_X86_64", &picky).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+}
+
 #[test]
 fn a_capture_is_announced_to_people_only() {
     let folder = Folder::new(QEMU);
@@ -132,13 +187,47 @@ fn a_hypervisor_that_cannot_run_there_says_why() {
     assert!(said.contains("capture-failed"), "{said}");
     assert!(said.contains("error[no-svm]: no SVM"), "{said}");
     assert!(said.contains("system.toml:5:"), "{said}");
-    assert!(
-        !folder
-            .path("cache/terrane/hosts")
-            .read_dir()
-            .unwrap()
-            .any(|_| true)
+    assert!(!folder.path("cache/terrane/hosts").exists());
+}
+
+#[test]
+fn a_signal_ends_a_capture() {
+    let folder = Folder::new(QEMU);
+    let waiting = folder.path("wait.sh");
+    let script = format!(
+        "sleep 60 & echo $! > {}; sleep 60; true",
+        folder.path("pid").display()
     );
+    std::fs::write(&waiting, script).unwrap();
+    let mut command = folder.command(&["check", "system.toml"]);
+    let mut child = command
+        .env("FAKE_CAPTURE_MACHINE", waiting)
+        .spawn()
+        .unwrap();
+    let begun = Instant::now();
+    // One that nobody waited for yet is dead.
+    let lives = || {
+        let number = std::fs::read_to_string(folder.path("pid")).unwrap_or_default();
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", number.trim()));
+        !number.is_empty() && stat.is_ok_and(|stat| !stat.contains(") Z "))
+    };
+    let wait_until = |living: bool| {
+        while lives() != living {
+            assert!(begun.elapsed() < Duration::from_secs(30), "{living}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    wait_until(true);
+    let kill = format!("kill {}", child.id());
+    assert!(
+        Command::new("sh")
+            .args(["-c", &kill])
+            .status()
+            .unwrap()
+            .success()
+    );
+    assert_eq!(child.wait().unwrap().signal(), Some(15));
+    wait_until(false);
 }
 
 #[test]

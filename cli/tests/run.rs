@@ -1,6 +1,9 @@
 //! `terrane run` over a stand-in for QEMU: whose line is whose, what is logged, how it ends.
 
+use std::fs::Permissions;
 use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -46,6 +49,22 @@ impl Machine {
 
     fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
+    }
+
+    /// Writes a program.
+    fn program(&self, name: &str, script: &str) -> PathBuf {
+        let path = self.path(name);
+        std::fs::write(&path, script).unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+        path
+    }
+
+    /// Whether the process lives whose number is in this file. One that nobody waited for yet is dead.
+    fn lives(&self, file: &str) -> bool {
+        let number = std::fs::read_to_string(self.path(file)).unwrap_or_default();
+        let stat = Path::new("/proc").join(number.trim()).join("stat");
+        let stat = std::fs::read_to_string(stat).unwrap_or_default();
+        !number.is_empty() && !stat.is_empty() && !stat.contains(") Z ")
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
@@ -191,6 +210,32 @@ fn a_prompt_without_a_line_feed_is_seen_at_once() {
 }
 
 #[test]
+fn a_cache_is_no_need() {
+    let machine = Machine::new(OFF);
+    let mut command = machine.command(&[]);
+    // A file is where its folder would have to be.
+    let output = command
+        .env("XDG_CACHE_HOME", machine.path("kernel"))
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+}
+
+#[test]
+fn a_cache_that_was_cut_is_made_anew() {
+    let machine = Machine::new(OFF);
+    machine.run(&[]);
+    let kept = || std::fs::read_dir(machine.path("cache/terrane/hosts")).unwrap();
+    assert_eq!(kept().count(), 2);
+    for file in kept() {
+        std::fs::write(file.unwrap().path(), "").unwrap();
+    }
+    let output = machine.run(&[]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(kept().all(|file| file.unwrap().metadata().unwrap().len() > 0));
+}
+
+#[test]
 fn more_arguments_reach_qemu() {
     let machine = Machine::new(OFF);
     // The stand-in takes this for a request for its tree, and ends.
@@ -200,6 +245,106 @@ fn more_arguments_reach_qemu() {
         "{}",
         text(&output.stderr)
     );
+}
+
+/// Writes more than any pipe holds, and how many pieces of 4 KiB.
+const FLOOD: &str = "echo $$ > pid; while :; do printf '%4095d\\n' 0; echo >> count; done";
+
+/// Starts it with an output that nobody reads, and waits until that is full.
+fn stalled(machine: &Machine, arguments: &[&str]) -> Child {
+    let mut command = machine.command(arguments);
+    let child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let written = || std::fs::metadata(machine.path("count")).map_or(0, |count| count.len());
+    wait_for("a full pipe", || {
+        let before = written();
+        std::thread::sleep(Duration::from_millis(200));
+        before > 0 && written() == before
+    });
+    child
+}
+
+#[test]
+fn qemu_waits_for_who_reads_and_the_time_is_up_all_the_same() {
+    let machine = Machine::new(FLOOD);
+    let mut child = stalled(&machine, &["--timeout", "2"]);
+    let pieces = std::fs::metadata(machine.path("count")).unwrap().len();
+    assert!(pieces < 200, "{pieces}");
+    assert_eq!(status_of(&mut child), Some(3));
+    assert!(!machine.lives("pid"));
+}
+
+#[test]
+fn a_signal_ends_qemu_though_nobody_reads() {
+    let machine = Machine::new(FLOOD);
+    let mut child = stalled(&machine, &[]);
+    terminate(&child);
+    assert_eq!(status_of(&mut child), Some(3));
+    assert!(!machine.lives("pid"));
+}
+
+#[test]
+fn a_reader_that_goes_away_changes_no_verdict() {
+    let script = format!("echo one; read -r line; echo two; echo three; {OFF}");
+    let machine = Machine::new(&script);
+    let mut command = machine.command(&["--log-dir", "logs"]);
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut seen = [0; 14];
+    let mut stdout = child.stdout.take().unwrap();
+    stdout.read_exact(&mut seen).unwrap();
+    drop(stdout);
+    child.stdin.take().unwrap().write_all(b"\n").unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let log = std::fs::read_to_string(machine.path("logs/control.log")).unwrap();
+    assert_eq!(log, "one\ntwo\nthree\n");
+}
+
+#[test]
+fn what_qemu_started_ends_with_it() {
+    let machine = Machine::new("sleep 60 & echo $! > pid; sleep 60; true");
+    let mut child = machine.command(&[]).stdout(Stdio::null()).spawn().unwrap();
+    wait_for("child of QEMU's", || machine.lives("pid"));
+    terminate(&child);
+    assert_eq!(status_of(&mut child), Some(3));
+    wait_for("end of all", || !machine.lives("pid"));
+}
+
+/// QEMU puts the tree 128 MiB into the whole RAM, and here that is the second node's.
+#[test]
+fn nodes_do_not_move_qemus_tree() {
+    let machine = Machine::new(OFF);
+    let over = "static-mem = [{ start = 0x4800_0000, size = \"64MiB\" }]";
+    let manifest = MANIFEST.replace("memory = \"rest\"", over);
+    std::fs::write(machine.path("system.toml"), manifest).unwrap();
+    let mut command = machine.command(&[]);
+    let output = command
+        .env("FAKE_TREE", format!("{TESTS}/hosts/virt-numa-1g.dtb"))
+        .output()
+        .unwrap();
+    let said = text(&output.stderr);
+    assert!(said.contains("overlap-domain-host-tree"), "{said}");
+}
+
+#[test]
+fn a_signal_ends_a_qemu_that_is_asked_for_its_tree() {
+    let machine = Machine::new(OFF);
+    let script = "#!/bin/sh\n[ \"$1\" = --version ] && exit\nsleep 60 & echo $! > pid\nwait\n";
+    let program = machine.program("slow-qemu", script);
+    let mut command = machine.command(&[]);
+    let mut child = command
+        .env("TERRANE_QEMU_AARCH64", program)
+        .spawn()
+        .unwrap();
+    wait_for("QEMU", || machine.lives("pid"));
+    terminate(&child);
+    let ended = child.wait().unwrap();
+    assert_eq!(ended.signal(), Some(15));
+    wait_for("end of all", || !machine.lives("pid"));
 }
 
 #[test]
@@ -213,15 +358,10 @@ fn a_signal_ends_qemu_too() {
         .unwrap()
         .read_exact(&mut seen)
         .unwrap();
-    let qemu = std::fs::read_to_string(machine.path("pid")).unwrap();
-    assert!(alive(qemu.trim()));
+    assert!(machine.lives("pid"));
     terminate(&child);
     assert_eq!(child.wait().unwrap().code(), Some(3));
-    assert!(!alive(qemu.trim()));
-}
-
-fn alive(process: &str) -> bool {
-    Path::new("/proc").join(process).exists()
+    assert!(!machine.lives("pid"));
 }
 
 fn terminate(child: &Child) {
@@ -231,4 +371,22 @@ fn terminate(child: &Child) {
         .status()
         .unwrap();
     assert!(ended.success());
+}
+
+fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "no {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The exit status of a child that nobody reads from.
+fn status_of(child: &mut Child) -> Option<i32> {
+    let mut status = None;
+    wait_for("end", || {
+        status = child.try_wait().unwrap();
+        status.is_some()
+    });
+    status.unwrap().code()
 }

@@ -16,9 +16,9 @@ use manifest::files;
 use crate::arch::Arch;
 use crate::diagnostics::{self, Diagnostic};
 use crate::exit::Exit;
-use crate::host::HostFile;
+use crate::host::{Description, HostFile};
 use crate::output::{self, Output};
-use crate::status;
+use crate::{status, told};
 use seen::Seen;
 use text::{Files, Starter};
 
@@ -90,9 +90,8 @@ pub fn init(args: &InitArgs) -> io::Result<Exit> {
     let inputs = args.host.iter().chain([&args.kernel, &args.ramdisk]);
     let inputs: Vec<PathBuf> = inputs.cloned().collect();
     let exit = Output::default().put(text.as_bytes(), args.output.as_deref(), &inputs)?;
-    let absent = [&args.kernel, &args.ramdisk]
-        .into_iter()
-        .filter(|path| !path.exists());
+    let absent = [&files.kernel, &files.ramdisk].into_iter();
+    let absent = absent.filter(|path| !in_folder(folder, path).exists());
     let absent: Vec<String> = absent.map(|path| path.display().to_string()).collect();
     if exit == Exit::Good && !absent.is_empty() {
         let what = "a distribution's, from its /boot, beside the manifest";
@@ -124,7 +123,11 @@ fn see(args: &InitArgs) -> Result<Seen, (Diagnostic, Exit)> {
             origin: Origin::NONE,
         })
         .collect();
-    let described = file.describe(path, &banks).map_err(unreadable)?;
+    let described = file.describe(path, &banks, &|_| None)?;
+    if matches!(described, Description::Pc(_)) && !banks.is_empty() {
+        let found = Diagnostic::error("value-invalid", told::FIRMWARES_OWN);
+        return Err((found.with_help("leave `--memory` out"), Exit::Conflicts));
+    }
     let seen = Seen::of(&described, arch).map_err(unreadable)?;
     if seen.ram == 0 {
         let message = format!(
@@ -151,13 +154,19 @@ fn qemu(name: &str) -> Result<Seen, Diagnostic> {
     }
 }
 
-/// A file that the user will put beside the manifest if it isn't there yet.
+/// How the manifest names a file of a domain's: one that isn't here counts from the manifest's folder, where the user
+/// may have put it or will.
 fn file(folder: Option<&Path>, path: &Path) -> PathBuf {
     if path.exists() {
         from(folder, path)
     } else {
         path.to_owned()
     }
+}
+
+/// The file that a manifest in `folder` means by `path`.
+fn in_folder(folder: Option<&Path>, path: &Path) -> PathBuf {
+    folder.unwrap_or(Path::new("")).join(path)
 }
 
 /// How a manifest in `folder` names the file that is `path` from here.

@@ -35,10 +35,25 @@ pub fn machine(arch: &Arch, machine: &QemuSpec, more: &[String], option: &str) -
 
 /// Whether the manifest or the user says what runs the guest's instructions.
 fn names_accelerator(machine: &QemuSpec, more: &[String]) -> bool {
-    let of_machine = machine.machine.split(',').any(|word| key(word) == "accel");
-    let words = machine.args.iter().chain(more);
-    let mut options = words.map(|word| word.trim_start_matches('-'));
-    of_machine || options.any(|option| ["accel", "enable-kvm"].contains(&option))
+    let is_said = |option: &str| option.split(',').any(|word| key(word) == "accel");
+    let words: Vec<&str> = machine
+        .args
+        .iter()
+        .chain(more)
+        .map(String::as_str)
+        .collect();
+    // QEMU takes an option with one dash or two.
+    let options = words.iter().enumerate().filter_map(|(index, word)| {
+        let option = word.strip_prefix('-')?;
+        let value = words.get(index + 1).copied().unwrap_or_default();
+        Some((option.strip_prefix('-').unwrap_or(option), value))
+    });
+    let mut options = options.map(|(option, value)| match option {
+        "accel" | "enable-kvm" => true,
+        "machine" | "M" => is_said(value),
+        _ => false,
+    });
+    is_said(&machine.machine) || options.any(|is_said| is_said)
 }
 
 fn memory(bytes: u64) -> String {
@@ -59,10 +74,13 @@ fn machine_option(arch: &Arch, said: &str) -> String {
     completed(said, words)
 }
 
-/// Whether a `-machine` option names a machine of this family: the name, or a version of it.
+/// Whether a `-machine` option names a machine of this family: the name, or a version of it. The name comes first or
+/// is the `type`.
 pub fn is_of_family(option: &str, family: &str) -> bool {
-    let name = option.split(',').next().unwrap_or_default();
-    name.strip_prefix(family)
+    let mut words = option.split(',');
+    let first = words.clone().next().filter(|word| !word.contains('='));
+    let name = first.or_else(|| words.find_map(|word| word.strip_prefix("type=")));
+    name.and_then(|name| name.strip_prefix(family))
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
 }
 
@@ -76,7 +94,7 @@ fn cpu_option(arch: &Arch, said: &str) -> String {
 fn completed<'a>(said: &str, words: impl Iterator<Item = &'a &'a str>) -> String {
     let mut option = said.to_owned();
     for word in words {
-        if !said.split(',').skip(1).any(|part| key(part) == key(word)) {
+        if !said.split(',').any(|part| key(part) == key(word)) {
             option.push(',');
             option += word;
         }
@@ -147,6 +165,17 @@ mod tests {
         assert!(has(&two, &["-no-reboot"]));
         assert!(!has(&two, &["-accel", "tcg"]));
         assert!(!has(&two, &["--enable-kvm"]));
+        assert!(!has(&two, &["-machine", "hpet=off,accel=kvm"]));
+        assert!(!has(&two, &["-M", "accel=kvm"]));
+        assert!(has(&two, &["-machine", "hpet=off", "-name", "accel=kvm"]));
+        let args = ["--machine".to_owned(), "accel=kvm".to_owned()].to_vec();
+        assert!(!has(
+            &QemuSpec {
+                args,
+                ..two.clone()
+            },
+            &[]
+        ));
         assert!(!has(&spec("q35,accel=kvm", "EPYC"), &[]));
         assert!(!has(&QemuSpec { cpus: 1, ..two }, &[]));
     }
@@ -159,6 +188,11 @@ mod tests {
             "virt-9.2,virtualization=off,dtb-randomness=off"
         );
         assert_eq!(machine_option(arm, "raspi3b"), "raspi3b");
+        assert_eq!(machine_option(arm, "type=raspi3b"), "type=raspi3b");
+        assert_eq!(
+            machine_option(arm, "virtualization=off,type=virt"),
+            "virtualization=off,type=virt,dtb-randomness=off"
+        );
         let pc = arch("x86_64");
         assert_eq!(
             cpu_option(pc, "EPYC,-npt,check=on"),

@@ -2,13 +2,12 @@
 
 use std::env;
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
 use super::Failure;
-use crate::diagnostics::Diagnostic;
 
 /// The name under which something is kept: a digest of what it depends on, part by part.
 pub fn key<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
@@ -26,48 +25,46 @@ pub fn key<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
         .collect()
 }
 
-/// What is kept as `name`, or a new one.
+/// What is kept as `name`, if that `is_whole`, or a new one. It needn't be kept: without a cache that can be written
+/// everything takes longer and is the same.
 ///
 /// # Errors
-/// `make`'s, or the cache can't be written.
+/// `make`'s.
 pub fn cached(
     name: &str,
+    is_whole: impl Fn(&[u8]) -> bool,
     make: impl FnOnce() -> Result<Vec<u8>, Failure>,
 ) -> Result<Vec<u8>, Failure> {
-    let path = directory()?.join(name);
-    if let Ok(bytes) = fs::read(&path) {
+    let folder = folder();
+    let kept = fs::read(folder.join(name)).ok();
+    if let Some(bytes) = kept.filter(|bytes| is_whole(bytes)) {
         return Ok(bytes);
     }
     let bytes = make()?;
-    // Written whole and then named: another terrane may be reading.
-    let unfinished = path.with_extension(format!("{}.tmp", std::process::id()));
-    fs::write(&unfinished, &bytes)
-        .and_then(|()| fs::rename(&unfinished, &path))
-        .map_err(|error| unwritable(&path, &error))?;
+    if is_whole(&bytes) {
+        // See above.
+        let _ = keep(&folder, name, &bytes);
+    }
     Ok(bytes)
 }
 
-/// `${XDG_CACHE_HOME:-~/.cache}/terrane/hosts`, made if it isn't there.
-///
-/// # Errors
-/// It can't be made.
-pub fn directory() -> Result<PathBuf, Failure> {
+/// Written whole and then named: another terrane may be reading.
+fn keep(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    fs::create_dir_all(folder)?;
+    let mut unfinished = tempfile::NamedTempFile::new_in(folder)?;
+    unfinished.write_all(bytes)?;
+    unfinished.persist(folder.join(name))?;
+    Ok(())
+}
+
+/// `${XDG_CACHE_HOME:-~/.cache}/terrane/hosts`.
+fn folder() -> PathBuf {
     let base = env::var_os("XDG_CACHE_HOME")
         .map(PathBuf::from)
         .filter(|path| path.is_absolute())
         .or_else(|| env::home_dir().map(|home| home.join(".cache")))
         .unwrap_or_else(env::temp_dir);
-    let directory = base.join("terrane").join("hosts");
-    fs::create_dir_all(&directory).map_err(|error| unwritable(&directory, &error))?;
-    Ok(directory)
-}
-
-/// A file for QEMU, or one of the cache, that can't be written.
-pub fn unwritable(path: &Path, error: &io::Error) -> Failure {
-    Failure::Io(Diagnostic::error(
-        "cannot-write",
-        format!("can't write {}: {error}", path.display()),
-    ))
+    base.join("terrane").join("hosts")
 }
 
 #[cfg(test)]

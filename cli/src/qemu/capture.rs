@@ -2,21 +2,18 @@
 //! the machine's description between two marker lines, and ends.
 
 use std::io::{self, BufRead, BufReader, Read};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::{CONSOLE, Failure, Machine, cache};
+use manifest::pc;
+
+use super::process::{Cut, GRACE, Process, TICK};
+use super::{CONSOLE, Failure, LIMIT, Machine, cache};
 use crate::diagnostics::Diagnostic;
 use crate::hypervisor::Hypervisor;
 use crate::status;
-
-/// How long the machine has. Firmware and hypervisor take some two seconds under emulation.
-const LIMIT: Duration = Duration::from_secs(60);
-
-/// How long QEMU has to end after its console is closed.
-const GRACE: Duration = Duration::from_secs(2);
 
 /// A description is some KiB; a line beyond this is none.
 const MAX_BYTES: u64 = 16 << 20;
@@ -33,14 +30,32 @@ impl Machine {
     /// # Errors
     /// See [`Failure`].
     pub fn capture(&self, hypervisor: &Hypervisor, progress: bool) -> Result<Vec<u8>, Failure> {
+        let refused = match self.captured(hypervisor, progress) {
+            Err(Failure::Refused(found)) if !self.more.is_empty() => found,
+            other => return other,
+        };
+        let without = Self {
+            more: Vec::new(),
+            ..self.clone()
+        };
+        match without.captured(hypervisor, progress) {
+            Ok(_) => Err(Failure::CommandLine(refused.with_help(
+                "see what stands behind `--`: without it there is such a machine",
+            ))),
+            Err(Failure::Interrupted(signal)) => Err(Failure::Interrupted(signal)),
+            Err(_) => Err(Failure::Refused(refused)),
+        }
+    }
+
+    fn captured(&self, hypervisor: &Hypervisor, progress: bool) -> Result<Vec<u8>, Failure> {
         let arguments = self.arguments();
         let arguments = arguments.iter().map(|word| word.as_encoded_bytes());
         let more = self.more.iter().map(String::as_bytes);
         // Without a border an argument of the manifest's could pass for the user's: both reach
         // QEMU in this order, so that it would be the same machine.
-        let parts = [self.qemu.version.as_bytes(), &hypervisor.bytes];
+        let parts = [self.qemu.identity.as_bytes(), &hypervisor.bytes];
         let name = cache::key(parts.into_iter().chain(arguments).chain(more)) + ".json";
-        cache::cached(&name, || {
+        cache::cached(&name, is_description, || {
             if progress {
                 status::step(
                     "Capturing",
@@ -63,13 +78,17 @@ impl Machine {
             .args(&self.more);
         let mut console =
             Console::start(&mut command).map_err(|error| self.qemu.missing(&error.to_string()))?;
-        let heard = console.listen(Instant::now() + LIMIT);
+        let heard = console.listen();
         let failed = console.end(heard == Err(Silence::Ended));
         heard.map_err(|reason| match (reason, failed) {
             (Silence::Ended, Some(stderr)) => super::refused(stderr.as_bytes()),
             (reason, _) => reason.into_failure(),
         })
     }
+}
+
+fn is_description(line: &[u8]) -> bool {
+    std::str::from_utf8(line).is_ok_and(|line| pc::read(line).is_ok())
 }
 
 /// Why there is no description.
@@ -81,12 +100,15 @@ enum Silence {
     Ended,
     /// The time was up; the last line, if there was one.
     TimeUp(Option<String>),
+    /// This program is to end by a signal.
+    Interrupted(i32),
 }
 
 impl Silence {
     fn into_failure(self) -> Failure {
         let help = "`terrane run` needs a CPU model with SVM and nested paging; see `[host] qemu`";
         let found = match self {
+            Self::Interrupted(signal) => return Failure::Interrupted(signal),
             Self::Said(reason) => Diagnostic::error(
                 "capture-failed",
                 format!("the hypervisor can't describe this machine: {reason}"),
@@ -116,20 +138,15 @@ impl Silence {
 
 /// A machine whose console is read line by line.
 struct Console {
-    child: Child,
+    process: Process,
     lines: Receiver<String>,
-    stderr: Option<thread::JoinHandle<String>>,
 }
 
 impl Console {
     fn start(command: &mut Command) -> io::Result<Self> {
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()?;
+        let mut process = Process::start(command, LIMIT)?;
         let (sender, lines) = mpsc::channel();
-        if let Some(stdout) = child.stdout.take() {
+        if let Some(stdout) = process.stdout() {
             thread::spawn(move || {
                 let mut reader = BufReader::new(stdout.take(MAX_BYTES));
                 let mut line = Vec::new();
@@ -142,32 +159,24 @@ impl Console {
                 }
             });
         }
-        let stderr = child.stderr.take().map(|mut stderr| {
-            thread::spawn(move || {
-                let mut said = Vec::new();
-                // What was read before an error is still worth showing.
-                let _ = stderr.read_to_end(&mut said);
-                String::from_utf8_lossy(&said).into_owned()
-            })
-        });
-        Ok(Self {
-            child,
-            lines,
-            stderr,
-        })
+        Ok(Self { process, lines })
     }
 
-    fn listen(&mut self, deadline: Instant) -> Result<Vec<u8>, Silence> {
+    fn listen(&mut self) -> Result<Vec<u8>, Silence> {
         let mut reading = Reading::default();
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            match self.lines.recv_timeout(left) {
+            match self.process.cut() {
+                Some(Cut::TimeUp) => return Err(Silence::TimeUp(reading.last)),
+                Some(Cut::Signal(signal)) => return Err(Silence::Interrupted(signal)),
+                None => {}
+            }
+            match self.lines.recv_timeout(TICK) {
                 Ok(line) => {
                     if let Some(end) = reading.line(&line) {
                         return end;
                     }
                 }
-                Err(RecvTimeoutError::Timeout) => return Err(Silence::TimeUp(reading.last)),
+                Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Err(Silence::Ended),
             }
         }
@@ -175,17 +184,11 @@ impl Console {
 
     /// Ends the machine; if it is `ending` by itself and fails, what QEMU said on its standard
     /// error.
-    fn end(mut self, ending: bool) -> Option<String> {
-        let deadline = Instant::now() + GRACE;
-        while ending && Instant::now() < deadline && matches!(self.child.try_wait(), Ok(None)) {
-            thread::sleep(GRACE / 100);
-        }
-        // It may have ended by itself, which is as good.
-        let _ = self.child.kill();
-        let status = self.child.wait();
-        let stderr = self.stderr.take().and_then(|stderr| stderr.join().ok());
-        let failed = ending && !status.is_ok_and(|status| status.success());
-        failed.then(|| stderr.unwrap_or_default())
+    fn end(self, ending: bool) -> Option<String> {
+        let moment = if ending { GRACE } else { Duration::ZERO };
+        let (status, stderr) = self.process.end(moment).ok()?;
+        let failed = ending && !status.success();
+        failed.then(|| String::from_utf8_lossy(&stderr).into_owned())
     }
 }
 

@@ -1,22 +1,28 @@
 //! QEMU as a host: finding it, the command line of a machine, and the machine's description.
 //!
 //! The description is asked from QEMU itself, or from the hypervisor in it, and kept in the user's
-//! cache by the whole specification and QEMU's version.
+//! cache by the whole specification and QEMU's program.
 
 mod arguments;
 mod cache;
 mod capture;
+pub mod process;
 mod tree;
 
 use std::env;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
+use std::time::Duration;
 
 use manifest::toml::QemuSpec;
 
 use crate::arch::Arch;
 use crate::diagnostics::Diagnostic;
+use process::{Cut, Process, Said};
+
+/// How long QEMU has to say what it is asked. Firmware and hypervisor take some two seconds under emulation.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// What went wrong with QEMU, before anything was booted.
 #[derive(Debug)]
@@ -25,15 +31,20 @@ pub enum Failure {
     Missing(Diagnostic),
     /// It doesn't take this machine, or the hypervisor doesn't run on it: the manifest is wrong.
     Refused(Diagnostic),
-    /// The cache or a file for QEMU can't be written.
+    /// As [`Failure::Refused`], for what the user's command line adds to the machine.
+    CommandLine(Diagnostic),
+    /// A file for QEMU can't be written.
     Io(Diagnostic),
+    /// This signal is to end the program.
+    Interrupted(i32),
 }
 
 /// A QEMU program.
 #[derive(Clone, Debug)]
 struct Qemu {
     program: PathBuf,
-    version: String,
+    /// What tells it from another one, or from what it was before.
+    identity: String,
     /// How a user gets it or names it.
     help: String,
 }
@@ -48,25 +59,51 @@ impl Qemu {
         let help = format!("install QEMU ({name} must be in PATH), or name it by {variable}");
         let mut qemu = Self {
             program,
-            version: String::new(),
+            identity: String::new(),
             help,
         };
-        let output = qemu
-            .command()
-            .arg("--version")
-            .stdin(Stdio::null())
-            .output()
-            .map_err(|error| qemu.missing(&error.to_string()))?;
-        if !output.status.success() {
-            return Err(qemu.missing(&format!("--version ended with {}", output.status)));
+        let said = qemu.ask(qemu.command().arg("--version"), || {
+            qemu.missing(&format!("--version took more than {} s", LIMIT.as_secs()))
+        })?;
+        if !said.status.success() {
+            return Err(qemu.missing(&format!("--version ended with {}", said.status)));
         }
-        let text = String::from_utf8_lossy(&output.stdout);
-        qemu.version = text.lines().next().unwrap_or_default().to_owned();
+        let text = String::from_utf8_lossy(&said.stdout);
+        let version = text.lines().next().unwrap_or_default();
+        qemu.identity = format!("{version}\n{}", qemu.file());
         Ok(qemu)
+    }
+
+    /// The program's file, its size and when it was written: two builds may have one version.
+    fn file(&self) -> String {
+        let path = env::var_os("PATH").unwrap_or_default();
+        let files: Vec<PathBuf> = if self.program.components().count() > 1 {
+            vec![self.program.clone()]
+        } else {
+            let folders = env::split_paths(&path);
+            folders.map(|folder| folder.join(&self.program)).collect()
+        };
+        let mut files = files.iter();
+        let file = files.find_map(|file| Some((file.canonicalize().ok()?, file.metadata().ok()?)));
+        let Some((file, metadata)) = file else {
+            return String::new();
+        };
+        let (written, size) = (metadata.modified().ok(), metadata.len());
+        format!("{}\n{size}\n{written:?}", file.display())
     }
 
     fn command(&self) -> Command {
         Command::new(&self.program)
+    }
+
+    /// Runs it to its end; `late` is what is wrong if that takes longer than [`LIMIT`].
+    fn ask(&self, command: &mut Command, late: impl Fn() -> Failure) -> Result<Said, Failure> {
+        let said = Process::start(command, LIMIT).and_then(Process::finish);
+        let said = said.map_err(|error| self.missing(&error.to_string()))?;
+        said.map_err(|cut| match cut {
+            Cut::TimeUp => late(),
+            Cut::Signal(signal) => Failure::Interrupted(signal),
+        })
     }
 
     fn missing(&self, why: &str) -> Failure {
@@ -150,4 +187,13 @@ fn refused(stderr: &[u8]) -> Failure {
         Diagnostic::error("qemu-refuses", message)
             .with_help("see `[host] qemu` and QEMU's own -machine help and -cpu help"),
     )
+}
+
+/// QEMU waits for something before it makes the machine.
+fn late() -> Failure {
+    let limit = LIMIT.as_secs();
+    let message = format!("QEMU hasn't described this machine within {limit} s, and was ended");
+    Failure::Refused(Diagnostic::error("qemu-refuses", message).with_help(
+        "see `args` of `[host] qemu`: a socket with `server=on` waits for somebody unless `wait=off` is said",
+    ))
 }

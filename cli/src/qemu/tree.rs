@@ -4,13 +4,15 @@
 //! finds in memory, which QEMU has edited and enlarged. The second is taken from QEMU too, so that
 //! nothing here has to imitate it.
 
-use std::fs;
-use std::process::Stdio;
+use std::path::Path;
+use std::{env, fs, io};
+
+use manifest::tree::blob::Tree;
 
 use super::arguments::is_of_family;
 use super::{Failure, Machine, cache};
 use crate::arch::Firmware;
-use crate::diagnostics::Diagnostic;
+use crate::diagnostics::{self, Diagnostic};
 use crate::host_tree::{self, EditError};
 
 impl Machine {
@@ -20,7 +22,8 @@ impl Machine {
     /// # Errors
     /// See [`Failure`].
     pub fn host_tree(&self) -> Result<Vec<u8>, Failure> {
-        cache::cached(&self.tree_name(b"host, seed, firmware"), || {
+        let name = self.tree_name(b"host, seed, firmware");
+        cache::cached(&name, is_tree, || {
             let tree = self.dump(None)?;
             let tree = host_tree::with_container(&tree, 0, 0);
             tree.and_then(|tree| host_tree::with_seed(&tree))
@@ -47,38 +50,41 @@ impl Machine {
     /// # Errors
     /// See [`Failure`].
     pub fn live_tree(&self, tree: &[u8]) -> Result<Vec<u8>, Failure> {
-        cache::cached(&self.tree_name(tree), || self.dump(Some(tree)))
+        cache::cached(&self.tree_name(tree), is_tree, || self.dump(Some(tree)))
     }
 
     fn tree_name(&self, input: &[u8]) -> String {
         let arguments = self.arguments();
         let arguments = arguments.iter().map(|word| word.as_encoded_bytes());
-        let version = self.qemu.version.as_bytes();
-        let parts = [version, input].into_iter().chain(arguments);
+        let program = self.qemu.identity.as_bytes();
+        let parts = [program, input].into_iter().chain(arguments);
         cache::key(parts) + ".dtb"
     }
 
     fn dump(&self, tree: Option<&[u8]>) -> Result<Vec<u8>, Failure> {
-        let directory = cache::directory()?;
-        let scratch = |what: &str| directory.join(format!(".{}.{what}", std::process::id()));
-        let (input, output) = (scratch("in.dtb"), scratch("out.dtb"));
+        let folder = tempfile::Builder::new().prefix("terrane-").tempdir();
+        let folder = folder.map_err(|error| unwritable(&env::temp_dir(), &error))?;
+        let (input, output) = (folder.path().join("in.dtb"), folder.path().join("out.dtb"));
         let mut command = self.qemu.command();
         command
             .args(self.arguments_with(&format!(",dumpdtb={}", super::escaped(&output))))
             .args(["-display", "none"]);
         if let Some(tree) = tree {
-            fs::write(&input, tree).map_err(|error| cache::unwritable(&input, &error))?;
+            fs::write(&input, tree).map_err(|error| unwritable(&input, &error))?;
             command.arg("-dtb").arg(&input);
         }
-        let result = command.stdin(Stdio::null()).output();
-        let dumped = fs::read(&output);
-        // Neither need be there.
-        let _ = fs::remove_file(&input);
-        let _ = fs::remove_file(&output);
-        let result = result.map_err(|error| self.qemu.missing(&error.to_string()))?;
-        match (result.status.success(), dumped) {
+        let said = self.qemu.ask(&mut command, super::late)?;
+        match (said.status.success(), fs::read(&output)) {
             (true, Ok(bytes)) => Ok(bytes),
-            _ => Err(super::refused(&result.stderr)),
+            _ => Err(super::refused(&said.stderr)),
         }
     }
+}
+
+fn is_tree(bytes: &[u8]) -> bool {
+    Tree::read(bytes).is_ok()
+}
+
+fn unwritable(path: &Path, error: &io::Error) -> Failure {
+    Failure::Io(diagnostics::unwritable(path, error))
 }

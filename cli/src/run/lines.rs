@@ -42,8 +42,8 @@ pub struct Splitter {
     owner: Option<usize>,
     /// Whether the line being written has had text.
     started: bool,
-    /// A carriage return was read: it is dropped before a line feed and kept before anything else.
-    carriage_return: bool,
+    /// Carriage returns that were read last: they are dropped before a line feed and kept before anything else.
+    carriage_returns: usize,
 }
 
 impl Splitter {
@@ -67,7 +67,7 @@ impl Splitter {
             undecided: Vec::new(),
             owner: None,
             started: false,
-            carriage_return: false,
+            carriage_returns: 0,
         }
     }
 
@@ -87,7 +87,7 @@ impl Splitter {
             match byte {
                 b'\n' => self.end_line(sink),
                 b'\r' if self.owner.is_none() && self.undecided.is_empty() => {}
-                b'\r' => self.carriage_return = true,
+                b'\r' => self.carriage_returns += 1,
                 _ => self.text(byte, sink),
             }
         }
@@ -107,8 +107,7 @@ impl Splitter {
     }
 
     fn text(&mut self, byte: u8, sink: &mut dyn FnMut(Piece<'_>)) {
-        if self.carriage_return {
-            self.carriage_return = false;
+        for _ in 0..std::mem::take(&mut self.carriage_returns) {
             self.push(b'\r', sink);
         }
         self.push(byte, sink);
@@ -156,7 +155,7 @@ impl Splitter {
     }
 
     fn end_line(&mut self, sink: &mut dyn FnMut(Piece<'_>)) {
-        self.carriage_return = false;
+        self.carriage_returns = 0;
         self.flush(sink);
         sink(Piece::End {
             owner: self.owner.unwrap_or(self.focus),
@@ -223,6 +222,14 @@ mod tests {
         assert_eq!(
             whole,
             "terrane|a\ncontrol|(ter minal\nnet|b\ncontrol|(netx) c\rd\n"
+        );
+    }
+
+    #[test]
+    fn carriage_returns_inside_a_line_are_all_kept() {
+        assert_eq!(
+            split(&[b"a\r\r", b"\rb\r\r\n\rc\n"], false),
+            "control|a\r\r\rb\ncontrol|c\n"
         );
     }
 

@@ -22,7 +22,7 @@ use crate::qemu;
 use crate::system::System;
 use lines::Splitter;
 use outcome::Stopped;
-use sinks::{Screen, Sinks};
+use sinks::{Screen, Sinks, Unheard, locked};
 use supervisor::Failure;
 use terminal::RawTerminal;
 
@@ -151,15 +151,15 @@ pub struct Watch<'a> {
 /// says so.
 pub fn run(qemu: Command, watch: &Watch<'_>) -> Result<Exit, (Diagnostic, Exit)> {
     let unreadable = |found| (found, Exit::Unreadable);
-    let mut splitter = Splitter::new(watch.domains.iter().map(String::as_str), watch.focus);
+    let splitter = Splitter::new(watch.domains.iter().map(String::as_str), watch.focus);
     let focus = splitter.focus();
-    let screen: Screen<Box<dyn Write>> = Screen {
-        out: Box::new(io::stdout()),
-        aside: Box::new(io::stderr()),
+    let screen: Screen<Box<dyn Write + Send>> = Screen {
+        out: Box::new(Unheard::new(io::stdout())),
+        aside: Box::new(Unheard::new(io::stderr())),
         terminal: io::stdout().is_terminal(),
         plain: watch.plain.then_some(focus),
     };
-    let mut sinks = Sinks::new(screen, splitter.labels(), watch.log_dir.as_deref())
+    let sinks = Sinks::new(screen, splitter.labels(), watch.log_dir.as_deref())
         .map_err(|(path, error)| unreadable(diagnostics::unwritable(&path, &error)))?;
 
     let terminal = RawTerminal::enter().map_err(|error| {
@@ -169,14 +169,8 @@ pub fn run(qemu: Command, watch: &Watch<'_>) -> Result<Exit, (Diagnostic, Exit)>
     if terminal.is_some() {
         watch.output.step("Booting", "Ctrl-] ends it");
     }
-    let stopped = supervisor::supervise(
-        qemu,
-        &mut splitter,
-        &mut sinks,
-        watch.timeout,
-        terminal.is_some(),
-    );
-    let outcome = sinks.finish();
+    let outcome = sinks.outcome();
+    let stopped = supervisor::supervise(qemu, splitter, sinks, watch.timeout, terminal.is_some());
     drop(terminal);
 
     let stopped = match stopped {
@@ -187,8 +181,7 @@ pub fn run(qemu: Command, watch: &Watch<'_>) -> Result<Exit, (Diagnostic, Exit)>
             return Err((Diagnostic::error("qemu-missing", message), Exit::QemuFailed));
         }
     };
-    let outcome = outcome.map_err(|error| unreadable(output_failed(&error)))?;
-    let (exit, sentence) = outcome.verdict(stopped, watch.domains);
+    let (exit, sentence) = locked(&outcome).verdict(stopped, watch.domains);
     match sentence {
         Some(sentence) if stopped == Stopped::Interrupted => watch.output.step("Ended", sentence),
         Some(sentence) => return Err((Diagnostic::error("run-ended", sentence), exit)),

@@ -1,11 +1,12 @@
 //! Where console pieces go: the screen, with a name before each line, and one log file per name.
 //!
-//! In plain form one domain has standard output for itself, byte for byte, and everybody else's
-//! lines go to standard error: a shell in a pipe.
+//! In plain form one domain has standard output for itself, byte for byte but for the carriage returns that a serial
+//! line's ends have, and everybody else's lines go to standard error: a shell in a pipe.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::lines::{HYPERVISOR, Piece};
 use super::outcome::Outcome;
@@ -32,7 +33,7 @@ pub struct Sinks<W: Write> {
     open: Option<usize>,
     logs: Vec<BufWriter<File>>,
     hypervisor_line: Vec<u8>,
-    outcome: Outcome,
+    outcome: Arc<Mutex<Outcome>>,
     failure: Option<io::Error>,
 }
 
@@ -61,9 +62,14 @@ impl<W: Write> Sinks<W> {
             open: None,
             logs,
             hypervisor_line: Vec::new(),
-            outcome: Outcome::default(),
+            outcome: Arc::default(),
             failure: None,
         })
+    }
+
+    /// What the hypervisor has said so far.
+    pub fn outcome(&self) -> Arc<Mutex<Outcome>> {
+        self.outcome.clone()
     }
 
     /// Takes one piece. A write that fails is kept for [`Sinks::flush`].
@@ -99,7 +105,7 @@ impl<W: Write> Sinks<W> {
                     .get(owner)
                     .is_some_and(|label| label == HYPERVISOR)
                 {
-                    self.outcome
+                    locked(&self.outcome)
                         .hypervisor_line(&String::from_utf8_lossy(&self.hypervisor_line));
                     self.hypervisor_line.clear();
                 }
@@ -153,18 +159,55 @@ impl<W: Write> Sinks<W> {
         self.logs.iter_mut().try_for_each(BufWriter::flush)
     }
 
-    /// Ends a line that was left open, and gives back what the hypervisor said.
+    /// Ends a line that was left open.
     ///
     /// # Errors
     /// As [`Sinks::flush`].
-    pub fn finish(mut self) -> io::Result<Outcome> {
+    pub fn finish(mut self) -> io::Result<()> {
         if let Some(owner) = self.open
             && !self.screen.is_plain(owner)
         {
             self.screen.of(owner).write_all(b"\n")?;
         }
-        self.flush()?;
-        Ok(self.outcome)
+        self.flush()
+    }
+}
+
+/// The outcome, whatever became of the thread that writes.
+pub fn locked(outcome: &Mutex<Outcome>) -> std::sync::MutexGuard<'_, Outcome> {
+    outcome.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A stream whose reader may go away: the rest is then for nobody, and no failure.
+pub struct Unheard<W>(Option<W>);
+
+impl<W: Write> Unheard<W> {
+    /// A stream that is still read.
+    pub fn new(stream: W) -> Self {
+        Self(Some(stream))
+    }
+
+    fn with<T>(&mut self, unheard: T, act: impl FnOnce(&mut W) -> io::Result<T>) -> io::Result<T> {
+        let Some(stream) = &mut self.0 else {
+            return Ok(unheard);
+        };
+        match act(stream) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                self.0 = None;
+                Ok(unheard)
+            }
+            other => other,
+        }
+    }
+}
+
+impl<W: Write> Write for Unheard<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.with(bytes.len(), |stream| stream.write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.with((), Write::flush)
     }
 }
 

@@ -1,32 +1,36 @@
 //! Runs QEMU and watches it: console to the sinks, keys to the guest, until something ends it.
 //!
-//! QEMU is a child with pipes. Threads only turn what happens into [`Event`]s; one loop decides.
+//! QEMU is a child with pipes. Nobody but [`watch_until`] decides when it ends, and that waits for no pipe: somebody who
+//! doesn't read the output holds up [`show`] and with it QEMU, and neither the deadline nor a signal.
 
 use std::io::{self, Read, Write};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{ChildStdin, Command, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender};
 use std::thread;
 use std::time::{Duration, Instant};
-
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 
 use super::lines::Splitter;
 use super::outcome::Stopped;
 use super::sinks::Sinks;
 use super::terminal::ESCAPE;
+use crate::qemu::process::{GRACE, Group, Interrupts, TICK};
 
 /// After this pause an unfinished line is shown even if it looks like the beginning of a prefix. A loaded machine may
 /// stop QEMU in the middle of one for a while, and the rest would then be taken for the domain's.
 const QUIET: Duration = Duration::from_secs(2);
 
+/// As many pieces of the console wait to be shown before QEMU has to wait, of at most [`PIECE`] bytes.
+const AHEAD: usize = 16;
+
+/// The most that is read of the console at once.
+const PIECE: usize = 4096;
+
 /// Something that the supervisor reacts to.
 enum Event {
-    Console(Vec<u8>),
-    ConsoleClosed,
+    /// All of the console is where it belongs, or can't be written.
+    Shown(io::Result<()>),
     Escape,
-    Signal,
 }
 
 /// QEMU couldn't be started or watched.
@@ -43,67 +47,68 @@ pub enum Failure {
 /// Runs `qemu` until it ends, `timeout` expires or the user ends it. `interactive`: the escape key ends it.
 ///
 /// # Errors
-/// See [`Failure`]. QEMU doesn't outlive this call.
-pub fn supervise<W: Write>(
+/// See [`Failure`]. QEMU doesn't outlive this call, nor does what it started.
+pub fn supervise<W: Write + Send + 'static>(
     mut qemu: Command,
-    splitter: &mut Splitter,
-    sinks: &mut Sinks<W>,
+    splitter: Splitter,
+    sinks: Sinks<W>,
     timeout: Option<Duration>,
     interactive: bool,
 ) -> Result<Stopped, Failure> {
     let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-    let signals = Signals::new([SIGHUP, SIGINT, SIGTERM]).map_err(Failure::Watch)?;
-    let mut child = qemu
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        // A signal to our own group is for us: we then end QEMU and know why it ended.
-        .process_group(0)
-        .spawn()
-        .map_err(Failure::Spawn)?;
-    let events = watch(&mut child, signals, interactive);
+    let mut interrupts = Interrupts::catch().map_err(Failure::Watch)?;
+    qemu.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut group = Group::spawn(&mut qemu).map_err(Failure::Spawn)?;
+    let (sender, events) = mpsc::channel();
+    start(&mut group, (splitter, sinks), &sender, interactive);
 
-    let stopped = watch_until(&events, deadline, splitter, sinks);
-    if !matches!(stopped, Ok(None)) {
-        // It may have ended by itself in the meantime, which is as good.
-        let _ = child.kill();
+    let stopped = watch_until(&events, &mut interrupts, deadline, &group);
+    let status = group.end().map_err(Failure::Watch)?;
+    match stopped? {
+        Some(stopped) => {
+            last_words(&events)?;
+            Ok(stopped)
+        }
+        None => Ok(match status.signal() {
+            Some(signal) => Stopped::QemuCrashed { signal },
+            None => Stopped::QemuEnded {
+                success: status.success(),
+            },
+        }),
     }
-    let status = child.wait().map_err(Failure::Watch)?;
-    splitter.flush(&mut |piece| sinks.piece(piece));
-    Ok(stopped?.unwrap_or(match status.signal() {
-        Some(signal) => Stopped::QemuCrashed { signal },
-        None => Stopped::QemuEnded {
-            success: status.success(),
-        },
-    }))
 }
 
 /// Starts the threads. They end with their pipe; the one that reads standard input ends with the process.
-fn watch(child: &mut Child, mut signals: Signals, interactive: bool) -> Receiver<Event> {
-    let (sender, events) = mpsc::channel();
-    if let Some(stdout) = child.stdout.take() {
-        let sender = sender.clone();
-        thread::spawn(move || read_console(stdout, &sender));
+fn start<W: Write + Send + 'static>(
+    group: &mut Group,
+    (splitter, sinks): (Splitter, Sinks<W>),
+    sender: &Sender<Event>,
+    interactive: bool,
+) {
+    let (console, pieces) = mpsc::sync_channel(AHEAD);
+    if let Some(stdout) = group.child().stdout.take() {
+        thread::spawn(move || read_console(stdout, &console));
     }
-    if let Some(stdin) = child.stdin.take() {
+    let shown = sender.clone();
+    thread::spawn(move || {
+        let end = show(&pieces, splitter, sinks);
+        // The supervisor may have stopped waiting for it.
+        let _ = shown.send(Event::Shown(end));
+    });
+    if let Some(stdin) = group.child().stdin.take() {
         let sender = sender.clone();
         thread::spawn(move || pass_keys(stdin, &sender, interactive));
     }
-    thread::spawn(move || {
-        if signals.forever().next().is_some() {
-            let _ = sender.send(Event::Signal);
-        }
-    });
-    events
 }
 
-fn read_console(mut console: impl Read, sender: &Sender<Event>) {
-    let mut buffer = [0; 4096];
+fn read_console(mut console: impl Read, pieces: &SyncSender<Vec<u8>>) {
+    let mut buffer = [0; PIECE];
     loop {
         match console.read(&mut buffer) {
             Ok(0) => break,
             Ok(count) => {
                 let bytes = buffer.get(..count).unwrap_or_default().to_vec();
-                if sender.send(Event::Console(bytes)).is_err() {
+                if pieces.send(bytes).is_err() {
                     return;
                 }
             }
@@ -111,7 +116,30 @@ fn read_console(mut console: impl Read, sender: &Sender<Event>) {
             Err(_) => break,
         }
     }
-    let _ = sender.send(Event::ConsoleClosed);
+}
+
+/// Puts the console where it belongs, to its end.
+fn show<W: Write>(
+    pieces: &Receiver<Vec<u8>>,
+    mut splitter: Splitter,
+    mut sinks: Sinks<W>,
+) -> io::Result<()> {
+    loop {
+        let piece = if splitter.holds_back() {
+            pieces.recv_timeout(QUIET)
+        } else {
+            pieces.recv().map_err(|_| RecvTimeoutError::Disconnected)
+        };
+        match piece {
+            Ok(bytes) => splitter.feed(&bytes, &mut |piece| sinks.piece(piece)),
+            Err(RecvTimeoutError::Timeout) => splitter.flush(&mut |piece| sinks.piece(piece)),
+            Err(RecvTimeoutError::Disconnected) => {
+                splitter.flush(&mut |piece| sinks.piece(piece));
+                return sinks.finish();
+            }
+        }
+        sinks.flush()?;
+    }
 }
 
 /// Copies standard input to the guest, byte for byte. At its end the guest's line goes silent; nothing else happens.
@@ -135,34 +163,44 @@ fn pass_keys(mut guest: ChildStdin, sender: &Sender<Event>, interactive: bool) {
     }
 }
 
-/// The loop. `None`: QEMU closed its console, so it is ending.
-fn watch_until<W: Write>(
+/// The loop. `None`: QEMU has ended by itself, and all that it wrote is shown.
+fn watch_until(
     events: &Receiver<Event>,
+    interrupts: &mut Interrupts,
     deadline: Option<Instant>,
-    splitter: &mut Splitter,
-    sinks: &mut Sinks<W>,
+    group: &Group,
 ) -> Result<Option<Stopped>, Failure> {
+    let mut shown = false;
     loop {
-        let now = Instant::now();
-        let left = deadline.map(|deadline| deadline.saturating_duration_since(now));
-        if left == Some(Duration::ZERO) {
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             return Ok(Some(Stopped::TimedOut));
         }
-        let pause = if splitter.holds_back() {
-            Some(QUIET)
-        } else {
-            None
-        };
-        let event = match [left, pause].into_iter().flatten().min() {
-            Some(wait) => events.recv_timeout(wait),
-            None => events.recv().map_err(|_| RecvTimeoutError::Disconnected),
-        };
-        match event {
-            Ok(Event::Console(bytes)) => splitter.feed(&bytes, &mut |piece| sinks.piece(piece)),
-            Ok(Event::ConsoleClosed) | Err(RecvTimeoutError::Disconnected) => return Ok(None),
-            Ok(Event::Escape | Event::Signal) => return Ok(Some(Stopped::Interrupted)),
-            Err(RecvTimeoutError::Timeout) => splitter.flush(&mut |piece| sinks.piece(piece)),
+        if interrupts.pending().is_some() {
+            return Ok(Some(Stopped::Interrupted));
         }
-        sinks.flush().map_err(Failure::Output)?;
+        match events.recv_timeout(TICK) {
+            Ok(Event::Escape) => return Ok(Some(Stopped::Interrupted)),
+            Ok(Event::Shown(end)) => {
+                end.map_err(Failure::Output)?;
+                shown = true;
+            }
+            Err(_) => {}
+        }
+        if shown && group.has_ended() {
+            return Ok(None);
+        }
+    }
+}
+
+/// Waits a moment for what QEMU wrote before it was ended. Nobody may be reading it.
+fn last_words(events: &Receiver<Event>) -> Result<(), Failure> {
+    let until = Instant::now() + GRACE;
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        match events.recv_timeout(left) {
+            Ok(Event::Shown(end)) => return end.map_err(Failure::Output),
+            Ok(Event::Escape) => {}
+            Err(_) => return Ok(()),
+        }
     }
 }

@@ -34,12 +34,11 @@ fn refuses(whole: &Value, schema: &Value, value: &Value) -> Option<String> {
             "oneOf" => said(good(part, &|one| with(one, value)) != 1),
             "minimum" => said(value.as_f64() < part.as_f64() && value.is_number()),
             "maximum" => said(value.as_f64() > part.as_f64() && value.is_number()),
-            "minItems" => said(
-                value
-                    .as_array()
-                    .is_some_and(|list| (list.len() as u64) < part.as_u64().unwrap()),
-            ),
             "pattern" => said(value.as_str().is_some_and(|text| !matches(part, text))),
+            "minItems" => {
+                let least = usize::try_from(part.as_u64().unwrap()).unwrap();
+                said(value.as_array().is_some_and(|items| items.len() < least))
+            }
             "items" => value.as_array()?.iter().find_map(|item| with(part, item)),
             "properties" => {
                 let known = part.as_object().unwrap().iter();

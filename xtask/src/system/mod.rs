@@ -20,6 +20,7 @@ mod probe;
 mod qemu;
 mod wrong_input;
 mod xen;
+mod xen_boot;
 mod xen_plan;
 mod xen_trees;
 
@@ -118,6 +119,7 @@ pub fn run(arch: Arch, full: bool, filter: &str) -> Result<Tally> {
     scenarios.extend(wrong_input::scenarios(arch));
     scenarios.extend(xen_trees::scenarios(arch));
     scenarios.extend(xen_plan::scenarios(arch));
+    scenarios.extend(xen_boot::scenarios(arch));
     scenarios.retain(|scenario| scenario.name.contains(filter));
     step(format_args!(
         "{} system tests, {}",

@@ -11,7 +11,6 @@ use anyhow::{Context as _, Result};
 
 use crate::arch::Arch;
 use crate::bench::machine::Running;
-use crate::fetch::guests;
 use crate::install::program;
 use crate::run;
 
@@ -60,14 +59,23 @@ impl Machine {
         Ok(blob)
     }
 
-    /// Starts Xen with this tree and these files at their addresses.
-    pub fn boot(&self, tree: &Path, files: &[(PathBuf, u64)]) -> Result<Running> {
+    /// Starts a hypervisor with this tree and these files at their addresses.
+    pub fn boot(&self, kernel: &Path, tree: &Path, files: &[(PathBuf, u64)]) -> Result<Running> {
         let mut command = self.qemu("");
-        command.args(["-serial", "stdio", "-no-reboot", "-kernel"]);
-        command
-            .arg(guests::xen(Arch::Aarch64)?)
-            .arg("-dtb")
-            .arg(tree);
+        command.arg("-kernel").arg(kernel).arg("-dtb").arg(tree);
+        Self::start(command, files)
+    }
+
+    /// Starts the program that is at this address among these files, with no tree but what is among them.
+    pub fn boot_at(&self, program: u64, files: &[(PathBuf, u64)]) -> Result<Running> {
+        let mut command = self.qemu("");
+        let start = format!("loader,addr={program:#x},cpu-num=0");
+        command.args(["-device", &start]);
+        Self::start(command, files)
+    }
+
+    fn start(mut command: Command, files: &[(PathBuf, u64)]) -> Result<Running> {
+        command.args(["-serial", "stdio", "-no-reboot"]);
         for (file, address) in files {
             let file = file.display();
             let loader = format!("loader,file={file},addr={address:#x},force-raw=on");

@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use super::xen::{self, Machine};
 use super::{Context, Scenario, probe};
 use crate::arch::Arch;
+use crate::fetch::guests;
 use crate::manifest::{Domain, Manifest};
 use crate::run;
 
@@ -63,7 +64,7 @@ fn comes_up(context: &Context, folder: &Path, manifest: &Manifest, hardware: boo
     let text = fs::read_to_string(&source).context("there is no overlay")?;
     let files = modules(&text)?;
     ensure!(files.len() == 2, "{} modules, not 2", files.len());
-    let mut running = machine.boot(&blob, &files)?;
+    let mut running = machine.boot(&guests::xen(context.arch)?, &blob, &files)?;
     let (mut lines, _) = running.until_one_of(&[xen::STARTED, xen::PANIC])?;
     let said = |lines: &[String], word: &str| lines.iter().any(|line| line.contains(word));
     if hardware && !said(&lines, xen::PANIC) && !said(&lines, PROBE) {

@@ -12,6 +12,7 @@ use super::boot::ask;
 use super::xen::{self, Machine};
 use super::{Context, Scenario};
 use crate::arch::Arch;
+use crate::fetch::guests;
 use crate::paths;
 
 /// What comes of a tree.
@@ -300,7 +301,7 @@ impl Case {
         xen::dtc(("dts", &source), ("dtb", &blob))?;
         let places = [0x5000_0000, 0x5020_0000, 0x5040_0000];
         let files: Vec<(PathBuf, u64)> = places.map(|place| (kernel.clone(), place)).into();
-        let mut running = machine.boot(&blob, &files)?;
+        let mut running = machine.boot(&guests::xen(context.arch)?, &blob, &files)?;
         let (lines, _) = running.until_one_of(&[xen::STARTED, xen::PANIC])?;
         fs::write(folder.join("xen.log"), lines.join("\n"))?;
         let stopped = lines.last().is_some_and(|line| line.contains(xen::PANIC));

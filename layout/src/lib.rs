@@ -12,6 +12,7 @@ pub mod address;
 pub mod conflict;
 pub mod diagnose;
 pub mod domain;
+pub mod fixed;
 pub mod host;
 pub mod need;
 pub mod plan;

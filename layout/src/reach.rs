@@ -96,23 +96,24 @@ pub struct Reach {
     pub domains: Vec<DomainReach>,
 }
 
-/// The machine addresses that a device's DMA can touch, by address and apart; none if it does no
-/// DMA. `mask` is the highest bus address, if somebody knows better than the host map.
-pub fn of_device(device: &HostDevice, mask: Option<u64>) -> Vec<MachineRange> {
+/// The machine addresses that a device's DMA can touch, by address and apart; `None` if it does no
+/// DMA, and an empty list if it does some that touches nothing: its mask may end before its bus
+/// shows memory. `mask` is the highest bus address, if somebody knows better than the host map.
+pub fn of_device(device: &HostDevice, mask: Option<u64>) -> Option<Vec<MachineRange>> {
     let mask = match (mask, device.dma) {
         (Some(mask), _) | (None, Dma::Possible { mask }) => mask,
-        (None, Dma::None) => return Vec::new(),
+        (None, Dma::None) => return None,
     };
     if device.dma_windows.is_empty() {
         let all = MachineRange::saturating(MachineAddress::new(0), mask.saturating_add(1));
-        return vec![all];
+        return Some(vec![all]);
     }
     let windows = device.dma_windows.iter().filter_map(|window| {
         let most = mask.checked_sub(window.bus)?.saturating_add(1);
         let size = window.machine.size().min(most);
         Some(MachineRange::saturating(window.machine.start(), size))
     });
-    sets::normalise_bytes(windows.collect())
+    Some(sets::normalise_bytes(windows.collect()))
 }
 
 /// What DMA can touch if the machine runs as planned. `plan` must be of this host and request.
@@ -132,14 +133,10 @@ pub fn of_plan(host: &HostMap, request: &SystemRequest, plan: &Plan) -> Reach {
     for (index, device) in host.devices.iter().enumerate() {
         let domain = drivers[index];
         let driver = domain.and_then(|place| request.domains.get(plan.domains[place].index));
-        let asked = driver.and_then(|domain| {
-            let mut asked = domain.devices.iter();
-            asked.find(|asked| asked.path == device.path)?.dma_mask
-        });
-        let machine = of_device(device, asked);
-        if machine.is_empty() {
+        let asked = driver.and_then(|domain| domain.dma_mask(&device.path));
+        let Some(machine) = of_device(device, asked) else {
             continue;
-        }
+        };
         let known = reach.classes.iter().position(|it| it.machine == machine);
         let class = known.unwrap_or_else(|| {
             reach.classes.push(class(machine, &owners));
@@ -237,6 +234,9 @@ impl DomainReach {
         let mut others: Vec<String> = self.others().map(|one| words(one, plan)).collect();
         let last = others.pop();
         let list = match (others.is_empty(), last) {
+            (_, None) if self.reach.reached.is_empty() => {
+                return String::from("its devices reach no memory");
+            }
             (_, None) => return String::from("its devices reach its own memory alone"),
             (true, Some(last)) => last,
             (false, Some(last)) => format!("{} and {last}", others.join(", ")),
@@ -319,26 +319,29 @@ mod tests {
         }
     }
 
+    /// Of a device that does DMA.
+    fn reach(device: &HostDevice, mask: Option<u64>) -> Vec<MachineRange> {
+        of_device(device, mask).unwrap()
+    }
+
     #[test]
     fn a_mask_counts_bus_addresses() {
         // As the Raspberry Pi 4 has it: the first GiB, seen from 3 GiB on.
         let pi = master(u64::from(u32::MAX), &[(3 << 30, 0, 1 << 30)]);
-        assert_eq!(of_device(&pi, None), [bytes(0, 1 << 30)]);
-        assert_eq!(of_device(&pi, Some((3 << 30) + 0xfff)), [bytes(0, 0x1000)]);
-        assert_eq!(of_device(&pi, Some(0xfff)), []);
+        assert_eq!(reach(&pi, None), [bytes(0, 1 << 30)]);
+        assert_eq!(reach(&pi, Some((3 << 30) + 0xfff)), [bytes(0, 0x1000)]);
+        // It does DMA, though nothing is there.
+        assert_eq!(reach(&pi, Some(0xfff)), []);
     }
 
     #[test]
     fn without_windows_the_mask_is_all() {
         let old = master(0x3fff_ffff, &[]);
-        assert_eq!(of_device(&old, None), [bytes(0, 1 << 30)]);
+        assert_eq!(reach(&old, None), [bytes(0, 1 << 30)]);
+        assert_eq!(reach(&master(u64::MAX, &[]), None), [bytes(0, u64::MAX)]);
+        assert_eq!(of_device(&HostDevice::default(), None), None);
         assert_eq!(
-            of_device(&master(u64::MAX, &[]), None),
-            [bytes(0, u64::MAX)]
-        );
-        assert_eq!(of_device(&HostDevice::default(), None), []);
-        assert_eq!(
-            of_device(&HostDevice::default(), Some(0xffff)),
+            reach(&HostDevice::default(), Some(0xffff)),
             [bytes(0, 1 << 16)]
         );
     }
@@ -346,6 +349,6 @@ mod tests {
     #[test]
     fn windows_that_touch_are_one() {
         let device = master(u64::MAX, &[(0, 0x2000, 0x1000), (0x8000, 0x1000, 0x1000)]);
-        assert_eq!(of_device(&device, None), [bytes(0x1000, 0x2000)]);
+        assert_eq!(reach(&device, None), [bytes(0x1000, 0x2000)]);
     }
 }

@@ -277,6 +277,12 @@ pub struct DomainRequest {
 }
 
 impl DomainRequest {
+    /// The mask that is stated for the device of this path.
+    pub fn dma_mask(&self, path: &str) -> Option<u64> {
+        let mut asked = self.devices.iter();
+        asked.find(|asked| asked.path == path)?.dma_mask
+    }
+
     /// The identity that is asked for, defaults filled in.
     pub fn identity(&self) -> Identity {
         Identity::new(

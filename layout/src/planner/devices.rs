@@ -6,9 +6,10 @@ use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 
+use super::guest;
 use super::report::{Report, host_side, name, side};
 use super::shares;
-use crate::address::{Gfn, GfnRange};
+use crate::address::{GuestAddress, GuestRange};
 use crate::conflict::Code;
 use crate::host::{HostMap, Origin};
 use crate::plan::DomainPlan;
@@ -106,33 +107,56 @@ pub(crate) fn assign(
 }
 
 /// Devices are shown at their machine addresses, where a domain that isn't direct-mapped may have its
-/// RAM.
+/// RAM, or what the hypervisor shows it.
 pub(crate) fn check_seen(
     host: &HostMap,
     request: &SystemRequest,
     plan: &DomainPlan,
     report: &mut Report,
 ) {
-    if plan.identity.is_direct_mapped() {
+    if plan.identity.is_direct_mapped() || plan.devices.is_empty() {
         return;
     }
     let domain = &request.domains[plan.index];
+    let ram = plan.banks.iter().map(|bank| (bank.guest().bytes(), None));
+    let emulated = guest::emulated(host, &plan.identity, plan.vpl011).into_iter();
+    let emulated = emulated.map(|(range, what)| (range, Some(what)));
+    let own: Vec<(GuestRange, Option<&str>)> = ram.chain(emulated).collect();
     for device in plan.devices.iter().map(|at| &host.devices[*at]) {
         let over = device.ranges.iter().find_map(|range| {
-            let frames = range.frames_touched();
-            let seen =
-                GfnRange::between(Gfn::new(frames.start().raw()), Gfn::new(frames.end().raw()));
-            let ram = plan.banks.iter().map(|bank| bank.guest());
-            Some((range, ram.into_iter().find(|ram| ram.overlaps(&seen))?))
+            let bytes = range.frames_touched().bytes();
+            let seen = GuestRange::between(
+                GuestAddress::new(bytes.start().raw()),
+                GuestAddress::new(bytes.end().raw()),
+            );
+            let mut own = own.iter();
+            Some((range, own.find(|(own, _)| own.overlaps(&seen))?))
         });
-        let Some((range, ram)) = over else { continue };
-        let what = format!("{}, its RAM {}", name(plan.index, domain), ram.bytes());
-        let own = side(plan.index, what, domain.memory.origin);
-        let other = host_side(format!("{}, registers {range}", device.path), device.origin);
+        let Some((range, (taken, what))) = over else {
+            continue;
+        };
+        let (what, origin, help) = match what {
+            None => {
+                let help = String::from("less memory, or direct-map = true");
+                ("RAM", domain.memory.origin, help)
+            }
+            Some(what) => {
+                let mut named = domain.devices.iter();
+                let named = named.find(|named| named.path == device.path);
+                let origin = named.map_or(domain.name.origin, |named| named.origin);
+                let path = &device.path;
+                let help = format!("direct-map = true, or leave {path} out of devices");
+                (*what, origin, help)
+            }
+        };
+        let own = format!("{}, its {what} {taken}", name(plan.index, domain));
+        let other = format!("{}, registers {range}", device.path);
+        let sides = vec![
+            side(plan.index, own, origin),
+            host_side(other, device.origin),
+        ];
         let why =
-            String::from("a domain finds its devices at the host's addresses, and has RAM there");
-        let help = String::from("less memory, or direct-map = true");
-        let sides = vec![own, other];
+            format!("a domain finds its devices at the host's addresses, and its {what} there");
         report.error(Code::OverlapDomainMmio, &[plan.index], sides, why, help);
     }
 }

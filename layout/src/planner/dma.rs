@@ -10,10 +10,10 @@ use super::ground::{Ground, as_static, nearest_free};
 use super::modules::Wanted;
 use super::report::{Report, Size, host_side, name, side};
 use super::sets::{self, SUPERPAGE};
-use crate::address::{FRAME_SHIFT, MachineRange, MfnRange};
+use crate::address::{FRAME_SHIFT, FRAME_SIZE, MachineAddress, MachineRange, MfnRange};
 use crate::conflict::{Code, Side};
 use crate::domain::Kind;
-use crate::host::{Dma, HostDevice, HostMap};
+use crate::host::{Dma, DmaWindow, HostDevice, HostMap};
 use crate::plan::{Bank, DomainPlan};
 use crate::reach;
 use crate::request::{DeviceRequest, DomainRequest, MemoryRequest, SystemRequest};
@@ -38,7 +38,7 @@ pub(crate) fn check(
         let devices = assigned[index].iter().map(|at| &host.devices[*at]);
         let (behind, free): (Vec<&HostDevice>, Vec<&HostDevice>) = devices
             // Who gives a mask says that it does DMA.
-            .filter(|device| device.dma != Dma::None || mask(domain, device).is_some())
+            .filter(|device| device.dma != Dma::None || domain.dma_mask(&device.path).is_some())
             .partition(|device| device.behind_iommu);
         let sides = |devices: &[&HostDevice]| {
             let origin = domain
@@ -126,10 +126,9 @@ pub(crate) fn reaches(
         let mut classes: Vec<usize> = Vec::new();
         for device in &assigned[index] {
             let device = &ground.host.devices[*device];
-            let machine = reach::of_device(device, mask(domain, device));
-            if machine.is_empty() {
+            let Some(machine) = reach::of_device(device, domain.dma_mask(&device.path)) else {
                 continue;
-            }
+            };
             let class = known.iter().position(|(other, _)| *other == machine);
             let class = class.unwrap_or_else(|| {
                 let limited = limited(ground, &machine);
@@ -169,12 +168,6 @@ fn limited(ground: &Ground<'_>, machine: &[MachineRange]) -> Option<Vec<MfnRange
     (!reached.is_empty() && reached != *usable).then_some(reached)
 }
 
-/// The mask that a domain's request gives a device.
-fn mask(domain: &DomainRequest, device: &HostDevice) -> Option<u64> {
-    let mut asked = domain.devices.iter();
-    asked.find(|asked| asked.path == device.path)?.dma_mask
-}
-
 /// Checks what a direct-mapped domain's devices can address, once its RAM is known. A named
 /// device that reaches none of it is an error, one that reaches a part is worth a warning. Of the
 /// hardware domain's other devices those are named that reach RAM, but none of its own.
@@ -195,8 +188,11 @@ pub(crate) fn check_reach(
     for at in &plan.devices {
         let device = &ground.host.devices[*at];
         let wanted = domain.devices.iter().find(|it| it.path == device.path);
-        let machine = reach::of_device(device, wanted.and_then(|wanted| wanted.dma_mask));
-        if machine.is_empty() || fine.contains(&machine) {
+        let mask = wanted.and_then(|wanted| wanted.dma_mask);
+        let Some(machine) = reach::of_device(device, mask) else {
+            continue;
+        };
+        if fine.contains(&machine) {
             continue;
         }
         let frames = machine.iter().map(MachineRange::frames_inside);
@@ -212,7 +208,13 @@ pub(crate) fn check_reach(
                 taken: taken(),
                 reach: &frames,
             };
-            place.limited(plan.index, wanted, &machine, !reached.is_empty(), report);
+            let reaches_ram = !sets::intersect(&ground.ram, &frames).is_empty();
+            match smallest_mask(ground, device).filter(|_| !reaches_ram) {
+                Some(least) => below_memory(plan.index, wanted, device, least, report),
+                None => {
+                    place.limited(plan.index, wanted, &machine, !reached.is_empty(), report);
+                }
+            }
         } else if reached.is_empty() && !sets::intersect(&ground.ram, &frames).is_empty() {
             stranded.push(device);
         }
@@ -231,6 +233,64 @@ pub(crate) fn check_reach(
         let help = String::from("leave it RAM where the devices reach it");
         report.warning(Code::DmaMask, sides, why, help);
     }
+}
+
+/// The smallest mask, all ones, with which a device would reach RAM that a domain could have.
+fn smallest_mask(ground: &Ground<'_>, device: &HostDevice) -> Option<u64> {
+    let lowest = |range: &MachineRange| {
+        let usable = sets::intersect(&ground.usable, &[range.frames_inside()]);
+        Some(usable.first()?.bytes())
+    };
+    let everything = DmaWindow {
+        bus: 0,
+        machine: MachineRange::saturating(MachineAddress::new(0), u64::MAX),
+    };
+    let windows: &[DmaWindow] = match device.dma_windows.as_slice() {
+        [] => &[everything],
+        windows => windows,
+    };
+    let buses = windows.iter().filter_map(|window| {
+        let first = lowest(&window.machine)?.start().raw() + (FRAME_SIZE - 1);
+        let ahead = first - window.machine.start().raw();
+        window.bus.checked_add(ahead)
+    });
+    // The last byte of a frame, so never 0.
+    let bus = buses.min()?;
+    Some(u64::MAX >> bus.leading_zeros())
+}
+
+/// A named device whose mask ends before its bus shows any RAM: no place for the domain helps.
+fn below_memory(
+    index: usize,
+    wanted: &DeviceRequest,
+    device: &HostDevice,
+    least: u64,
+    report: &mut Report,
+) {
+    let mask = match (wanted.dma_mask, device.dma) {
+        (Some(mask), _) | (None, Dma::Possible { mask }) => mask,
+        (None, Dma::None) => 0,
+    };
+    let what = format!(
+        "device {}, which puts addresses up to {mask:#x} on its bus",
+        wanted.path
+    );
+    let seen = device.dma_windows.iter().take(MOST_NAMED).map(|window| {
+        let what = format!(
+            "{}, whose bus has memory {} from {:#x} on",
+            device.path, window.machine, window.bus
+        );
+        host_side(what, device.origin)
+    });
+    let own = side(index, what, wanted.origin);
+    let sides = core::iter::once(own).chain(seen).collect();
+    let why = String::from(
+        "the device reaches no memory: a mask counts bus addresses, and none up to it leads to RAM",
+    );
+    let help = format!(
+        "dma-mask = {least:#x}, the smallest that reaches RAM; who has less can't have the device"
+    );
+    report.error(Code::DmaMask, &[index], sides, why, help);
 }
 
 fn ram_side(index: usize, domain: &DomainRequest, own: &[MfnRange]) -> Side {

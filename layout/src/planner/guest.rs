@@ -3,22 +3,27 @@
 use alloc::vec::Vec;
 
 use super::sets::{SUPERPAGE, align_down, align_up};
-use crate::address::{Extent, FRAME_SHIFT, Frame, Gfn, GfnRange, MfnRange};
+use crate::address::{
+    Extent, FRAME_SHIFT, Frame, Gfn, GfnRange, GuestAddress, GuestRange, MfnRange,
+};
 use crate::domain::{DirectMap, Identity};
-use crate::host::Architecture;
+use crate::fixed;
+use crate::host::{Architecture, ControllerKind, HostMap};
 use crate::plan::Bank;
 use crate::sort::sort_by_key;
 
 /// Guest RAM of a domain that doesn't use the host's layout, lowest first, as frame numbers.
 ///
-/// Arm: Xen's fixed layout (public/arch-arm.h, `GUEST_RAM0_BASE`, `GUEST_RAM1_BASE`): 3 GiB
-/// at 1 GiB, 1016 GiB at 8 GiB. x86: up to the hole that Xen's HVM domains leave below 4 GiB
+/// Arm: Xen's fixed layout. x86: up to the hole that Xen's HVM domains leave below 4 GiB
 /// (public/hvm/hvm_info_table.h, `HVM_BELOW_4G_RAM_END`), then from 4 GiB on. RISC-V has no such
 /// layout in Xen's interface: RAM from 2 GiB, where its machines commonly have it.
 const fn fixed_layout(architecture: Architecture) -> &'static [(u64, u64)] {
     const GIB: u64 = 1 << (30 - FRAME_SHIFT);
+    const fn frames((start, bytes): (u64, u64)) -> (u64, u64) {
+        (start >> FRAME_SHIFT, (start + bytes) >> FRAME_SHIFT)
+    }
     match architecture {
-        Architecture::Aarch64 => &[(GIB, 4 * GIB), (8 * GIB, 1024 * GIB)],
+        Architecture::Aarch64 => &const { [frames(fixed::RAM[0]), frames(fixed::RAM[1])] },
         Architecture::X86_64 => &[(0, 15 * GIB / 4), (4 * GIB, 1024 * GIB)],
         Architecture::Riscv64 => &[(2 * GIB, 1024 * GIB)],
     }
@@ -41,6 +46,33 @@ pub(crate) fn places(
     fixed
         .map(|(start, end)| GfnRange::between(Gfn::new(*start), Gfn::new(*end)))
         .collect()
+}
+
+/// What a domain finds in its address space beside RAM and devices, and what it is: its virtual
+/// interrupt controller and UART, where it doesn't use the host's layout.
+pub(crate) fn emulated(
+    host: &HostMap,
+    identity: &Identity,
+    vpl011: bool,
+) -> Vec<(GuestRange, &'static str)> {
+    use fixed::{GICC, GICC_BYTES, GICD, GICD_V2_BYTES, GICD_V3_BYTES, GICR, GICR_BYTES};
+    if host.architecture != Architecture::Aarch64 || identity.uses_host_layout() {
+        return Vec::new();
+    }
+    let controller: &[(u64, u64)] = match host.controller.kind {
+        ControllerKind::GicV2 => &[(GICD, GICD_V2_BYTES), (GICC, GICC_BYTES)],
+        ControllerKind::GicV3 => &[(GICD, GICD_V3_BYTES), (GICR, GICR_BYTES)],
+        _ => &[],
+    };
+    let controller = controller
+        .iter()
+        .map(|it| (*it, "virtual interrupt controller"));
+    let uart = vpl011.then_some(((fixed::VPL011, fixed::VPL011_BYTES), "virtual PL011"));
+    let seen = controller.chain(uart).map(|((start, bytes), what)| {
+        let range = GuestRange::saturating(GuestAddress::new(start), bytes);
+        (range, what)
+    });
+    seen.collect()
 }
 
 /// Banks at the same numbers in both spaces, whatever the domain's other RAM does.

@@ -1,11 +1,12 @@
 //! Devices of different owners that can't be kept apart: they share a page, an interrupt, or what
 //! isolates them.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
+use core::cell::Cell;
 
 use super::devices::Paths;
 use super::ground;
@@ -13,11 +14,15 @@ use super::index::Index;
 use super::report::{Report, host_side, name, side};
 use crate::address::{MachineRange, MfnRange};
 use crate::conflict::{Code, Side};
-use crate::host::HostMap;
+use crate::host::{HostMap, Origin};
 use crate::request::{DeviceRequest, DomainRequest, SystemRequest};
+use crate::sort::sort_by_key;
 
 /// So many other devices are named in one conflict.
 const MOST_NAMED: usize = 8;
+/// For so many conflicts of a domain its whole list is proposed: the list grows with the domain's
+/// devices, and so do its conflicts.
+const MOST_LISTS: usize = 8;
 
 /// Devices of one host that hang together.
 struct Ties<'a> {
@@ -27,6 +32,70 @@ struct Ties<'a> {
     holders: Vec<usize>,
     by_interrupt: BTreeMap<u32, Vec<usize>>,
     by_group: BTreeMap<u32, Vec<usize>>,
+}
+
+/// Devices that go to one domain or to none: whoever shares anything with one of them is among them.
+struct Knots {
+    /// For each device its knot.
+    of: Vec<usize>,
+    /// The devices of each knot.
+    devices: BTreeMap<usize, Vec<usize>>,
+}
+
+impl Knots {
+    /// `theirs` are the devices that somebody has. What nobody has raises no interrupt and does no
+    /// DMA; its registers are there all the same.
+    fn new(ties: &Ties<'_>, theirs: impl Fn(usize) -> bool) -> Self {
+        let mut parents: Vec<usize> = (0..ties.host.devices.len()).collect();
+        let mut order: Vec<(MfnRange, usize)> = pages(ties.host).collect();
+        sort_by_key(&mut order, |(pages, _)| [pages.start().raw(), 0, 0]);
+        // The devices whose registers end last so far: what starts before shares a page with it.
+        let mut last: Option<(MfnRange, usize)> = None;
+        for (pages, device) in order {
+            if let Some((before, other)) = &last
+                && pages.start() < before.end()
+            {
+                join(&mut parents, *other, device);
+            }
+            if last.is_none_or(|(before, _)| before.end() < pages.end()) {
+                last = Some((pages, device));
+            }
+        }
+        for together in ties.by_interrupt.values().chain(ties.by_group.values()) {
+            let mut together = together.iter().copied().filter(|at| theirs(*at));
+            let Some(first) = together.next() else {
+                continue;
+            };
+            together.for_each(|other| join(&mut parents, first, other));
+        }
+        let of: Vec<usize> = (0..parents.len())
+            .map(|at| root(&mut parents, at))
+            .collect();
+        let mut devices: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for (device, knot) in of.iter().enumerate() {
+            devices.entry(*knot).or_default().push(device);
+        }
+        Self { of, devices }
+    }
+
+    fn around(&self, device: usize) -> &[usize] {
+        let knot = self.devices.get(&self.of[device]);
+        knot.map_or(&[], Vec::as_slice)
+    }
+}
+
+/// The first of those that `at` was joined with, and shortens the way there.
+fn root(parents: &mut [usize], mut at: usize) -> usize {
+    while parents[at] != at {
+        parents[at] = parents[parents[at]];
+        at = parents[at];
+    }
+    at
+}
+
+fn join(parents: &mut [usize], one: usize, other: usize) {
+    let (one, other) = (root(parents, one), root(parents, other));
+    parents[one.max(other)] = one.min(other);
 }
 
 /// How two devices hang together.
@@ -60,11 +129,7 @@ impl Tie {
 
 impl<'a> Ties<'a> {
     fn new(host: &'a HostMap) -> Self {
-        let pages = host.devices.iter().enumerate().flat_map(|(at, device)| {
-            let ranges = device.ranges.iter();
-            ranges.map(move |range| (at, range.frames_touched()))
-        });
-        let (holders, pages): (Vec<usize>, Vec<MfnRange>) = pages.unzip();
+        let (pages, holders): (Vec<MfnRange>, Vec<usize>) = pages(host).unzip();
         let mut by_interrupt: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
         let mut by_group: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
         for (at, device) in host.devices.iter().enumerate() {
@@ -109,6 +174,15 @@ impl<'a> Ties<'a> {
     }
 }
 
+/// The pages of all devices' registers, each with its device.
+fn pages(host: &HostMap) -> impl Iterator<Item = (MfnRange, usize)> {
+    host.devices.iter().enumerate().flat_map(|(at, device)| {
+        let pages = device.ranges.iter().map(MachineRange::frames_touched);
+        let pages = pages.filter(|pages| !pages.is_empty());
+        pages.map(move |pages| (pages, at))
+    })
+}
+
 /// Checks each device that a domain names against those that others have, and the hypervisor's
 /// console against all.
 pub(crate) fn check(
@@ -129,13 +203,19 @@ pub(crate) fn check(
             owners[*device] = Some(domain);
         }
     }
+    let ties = Ties::new(host);
+    let knots = Knots::new(&ties, |at| owners[at].is_some() || console == Some(at));
     let check = Check {
-        ties: Ties::new(host),
+        ties,
+        knots,
         request,
+        paths,
         owners,
         console,
+        lists: Cell::new(0),
     };
     for (index, domain) in request.domains.iter().enumerate() {
+        check.lists.set(MOST_LISTS);
         for wanted in &domain.devices {
             let found = paths.get(wanted.path.as_str()).copied();
             let Some(device) = found.filter(|at| check.owners[*at] == Some(index)) else {
@@ -156,10 +236,14 @@ pub(crate) fn check(
 
 struct Check<'a> {
     ties: Ties<'a>,
+    knots: Knots,
     request: &'a SystemRequest,
+    paths: &'a Paths<'a>,
     /// Who has each device.
     owners: Vec<Option<usize>>,
     console: Option<usize>,
+    /// How many more lists are proposed to the domain.
+    lists: Cell<usize>,
 }
 
 impl Check<'_> {
@@ -172,45 +256,90 @@ impl Check<'_> {
         tie: Tie,
         report: &mut Report,
     ) {
-        let others = self.ties.near(device, tie).into_iter().filter(|other| {
+        let near = self.ties.near(device, tie);
+        let others = near.iter().copied().filter(|other| {
             let theirs = self.owners[*other].is_some() || self.console == Some(*other);
             theirs && self.owners[*other] != Some(index)
         });
         let others: Vec<usize> = others.take(MOST_NAMED).collect();
-        if others.is_empty() {
+        if !others.is_empty() {
+            let sides = self.sides(index, wanted, &others);
+            let help = self.help(index, wanted, device);
+            report.error(tie.code(), &[index], sides, String::from(tie.why()), help);
             return;
         }
-        let domain = &self.request.domains[index];
-        let mut sides = vec![self.wanted_side(index, wanted)];
-        sides.extend(others.iter().map(|other| self.holder_side(*other)));
-        let help = if self
-            .console
-            .is_some_and(|console| others.contains(&console))
-        {
-            format!(
-                "leave {} out of devices, or name another console for the hypervisor",
-                wanted.path
-            )
-        } else {
-            let others = others.iter();
-            let paths = others.map(|other| self.ties.host.devices[*other].path.as_str());
-            let own = domain.devices.iter().map(|it| it.path.as_str());
-            let all: Vec<&str> = own.chain(paths).collect();
-            format!("give all of them to one domain: devices = {all:?}")
+        let nobodys = |at: &usize| self.owners[*at].is_none() && self.console != Some(*at);
+        let idle: Vec<usize> = near.into_iter().filter(nobodys).take(MOST_NAMED).collect();
+        if matches!(tie, Tie::Page) && !idle.is_empty() {
+            let sides = self.sides(index, wanted, &idle);
+            let why = String::from(
+                "their registers lie in one page: who has the one device can drive the others, which \
+                 nobody gave it",
+            );
+            let help = self.help(index, wanted, device);
+            report.warning(tie.code(), sides, why, help);
+        }
+    }
+
+    fn sides(&self, index: usize, wanted: &DeviceRequest, others: &[usize]) -> Vec<Side> {
+        let others = others.iter().map(|other| self.holder_side(*other));
+        let own = self.wanted_side(index, wanted);
+        core::iter::once(own).chain(others).collect()
+    }
+
+    /// The list of devices with which the domain shares nothing with anybody, or, if it can't have
+    /// all of what hangs together with this one, that it does without.
+    fn help(&self, index: usize, wanted: &DeviceRequest, device: usize) -> String {
+        let out = format!("leave {} out of devices", wanted.path);
+        let host = self.ties.host;
+        let knot = self.knots.around(device);
+        if let Some(console) = self.console.filter(|console| knot.contains(console)) {
+            return format!(
+                "{out}, or name another console for the hypervisor: what it shares leads to {}",
+                host.devices[console].path
+            );
+        }
+        let Some(left) = self.lists.get().checked_sub(1) else {
+            return String::from("mend the domain's other devices first");
         };
-        report.error(tie.code(), &[index], sides, String::from(tie.why()), help);
+        if let Some((_, what, _)) = knot.iter().find_map(|at| over_own(host, *at)) {
+            return format!("{out}: what it shares leads to {what}, which no domain has");
+        }
+        self.lists.set(left);
+        let named = &self.request.domains[index].devices;
+        let mut items: Vec<String> = named.iter().map(|it| item(&it.path, it.dma_mask)).collect();
+        let own: BTreeSet<usize> = named
+            .iter()
+            .filter_map(|it| self.paths.get(it.path.as_str()).copied())
+            .collect();
+        let knots: BTreeSet<usize> = own.iter().map(|at| self.knots.of[*at]).collect();
+        let knots = knots.iter().filter_map(|knot| self.knots.devices.get(knot));
+        for knot in knots.filter(|knot| self.is_free(knot)) {
+            let more = knot.iter().filter(|at| !own.contains(at));
+            items.extend(more.map(|at| item(&self.ties.host.devices[*at].path, self.mask(*at))));
+        }
+        format!(
+            "give all of them to one domain: devices = [{}]",
+            items.join(", ")
+        )
+    }
+
+    /// Whether one domain can have all of these.
+    fn is_free(&self, knot: &[usize]) -> bool {
+        let console = self.console.is_some_and(|console| knot.contains(&console));
+        let host = self.ties.host;
+        !console && !knot.iter().any(|at| over_own(host, *at).is_some())
+    }
+
+    /// The mask that a device's present owner states.
+    fn mask(&self, device: usize) -> Option<u64> {
+        let owner = &self.request.domains[self.owners[device]?];
+        owner.dma_mask(&self.ties.host.devices[device].path)
     }
 
     /// A device that a domain names against what the hypervisor drives: interrupt controller and IOMMUs.
     fn own_pages(&self, index: usize, wanted: &DeviceRequest, device: usize, report: &mut Report) {
-        let device = &self.ties.host.devices[device];
-        let touches = |range: &MachineRange| {
-            let frames = range.frames_touched();
-            let mut own = device.ranges.iter();
-            own.any(|own| own.frames_touched().overlaps(&frames))
-        };
-        let mut own = ground::own_registers(self.ties.host);
-        let Some((range, what, origin)) = own.find(|(range, ..)| touches(range)) else {
+        let Some((range, what, origin)) = over_own(self.ties.host, device) else {
             return;
         };
         let other = host_side(format!("{what}, registers {range}"), origin);
@@ -259,7 +388,10 @@ impl Check<'_> {
 
     fn holder_side(&self, device: usize) -> Side {
         let holder = self.owners[device].map_or_else(
-            || String::from("the hypervisor"),
+            || match self.console {
+                Some(console) if console == device => String::from("the hypervisor"),
+                _ => String::from("nobody"),
+            },
             |owner| name(owner, &self.request.domains[owner]),
         );
         let device = &self.ties.host.devices[device];
@@ -267,5 +399,23 @@ impl Check<'_> {
             format!("device {}, which {holder} has", device.path),
             device.origin,
         )
+    }
+}
+
+/// What the hypervisor drives itself, or leaves alone, in a page of the device.
+fn over_own(host: &HostMap, device: usize) -> Option<(MachineRange, &str, Origin)> {
+    let device = &host.devices[device];
+    ground::own_registers(host).find(|(range, ..)| {
+        let frames = range.frames_touched();
+        let mut own = device.ranges.iter();
+        own.any(|own| own.frames_touched().overlaps(&frames))
+    })
+}
+
+/// A device as `devices` lists it.
+fn item(path: &str, mask: Option<u64>) -> String {
+    match mask {
+        Some(mask) => format!("{{ path = {path:?}, dma-mask = {mask:#x} }}"),
+        None => format!("{path:?}"),
     }
 }

@@ -73,7 +73,11 @@ pub(crate) fn check(
         helps: Cell::new(MOST_HELPS),
         register_index: Index::new(registers.iter().map(|it| touched(it.0))),
         registers,
-        reserved_index: Index::new(reserved.map(|it| touched(it.range))),
+        reserved_index: Index::new(reserved.clone().map(|it| touched(it.range))),
+        kept: sets::intersect(
+            &ground.ram,
+            &sets::normalise(reserved.map(|it| touched(it.range)).collect()),
+        ),
         module_index: Index::new(modules.iter().map(|it| touched(it.2))),
         modules,
     };
@@ -274,6 +278,8 @@ struct Check<'a> {
     registers: Vec<(MachineRange, &'a str, Origin)>,
     register_index: Index,
     reserved_index: Index,
+    /// Reserved memory that is RAM.
+    kept: Vec<MfnRange>,
     /// Every module, with its domain.
     modules: Vec<(usize, &'static str, MachineRange, Origin)>,
     module_index: Index,
@@ -310,23 +316,7 @@ impl Check<'_> {
     /// RAM, all of it, none of it reserved, and no device in it.
     fn against_host(&self, one: &Named, report: &mut Report) {
         let ground = self.ground;
-        let mut over_devices = Vec::new();
-        for at in self.register_index.touching(&one.range) {
-            let (range, path, origin) = self.registers[at];
-            over_devices.push(range.frames_touched());
-            if over_devices.len() <= MOST_REPEATS {
-                let other = host_side(format!("{path}, registers {range}"), origin);
-                let why = String::from("a device's registers aren't memory");
-                let sides = vec![self.side(one), other];
-                report.error(
-                    Code::OverlapDomainMmio,
-                    &[one.domain],
-                    sides,
-                    why,
-                    self.elsewhere(one),
-                );
-            }
-        }
+        let over_devices = self.against_registers(one, report);
         let missing = sets::subtract(&[one.range], &ground.ram);
         let missing = sets::subtract(&missing, &sets::normalise(over_devices));
         if let Some(first) = missing.first() {
@@ -380,6 +370,42 @@ impl Check<'_> {
                 self.elsewhere(one),
             );
         }
+    }
+
+    /// No device's registers, all in one finding. Gives back the pages of those that are there.
+    fn against_registers(&self, one: &Named, report: &mut Report) -> Vec<MfnRange> {
+        // Firmware describes memory that it keeps for a device as registers of its, too.
+        let is_memory = |pages: &MfnRange| {
+            let part = pages.intersection(&one.range);
+            part.is_some_and(|part| sets::covers(&self.kept, &part))
+        };
+        let touching = self.register_index.touching(&one.range);
+        let touching = touching.into_iter().map(|at| &self.registers[at]);
+        let mut over = touching
+            .filter(|(range, ..)| !is_memory(&range.frames_touched()))
+            .peekable();
+        if over.peek().is_none() {
+            return Vec::new();
+        }
+        let mut sides = vec![self.side(one)];
+        let mut pages = Vec::new();
+        for (range, path, origin) in over {
+            pages.push(range.frames_touched());
+            if pages.len() <= MOST_REPEATS {
+                sides.push(host_side(format!("{path}, registers {range}"), *origin));
+            }
+        }
+        let why = match pages.len() {
+            1 => String::from("a device's registers aren't memory"),
+            several => {
+                format!(
+                    "a device's registers aren't memory, and {several} ranges of them lie there"
+                )
+            }
+        };
+        let help = self.elsewhere(one);
+        report.error(Code::OverlapDomainMmio, &[one.domain], sides, why, help);
+        pages
     }
 
     /// Nothing that the boot loader left there.

@@ -134,6 +134,50 @@ fn a_window_counts_as_a_limit() {
 }
 
 #[test]
+fn a_mask_below_the_window_reaches_nothing() {
+    let mut host = high_and_low();
+    // As the Raspberry Pi 4 has it: memory from 3 GiB of the bus on.
+    host.devices[2].dma_windows = vec![DmaWindow {
+        bus: 3 * GIB,
+        machine: bytes(GIB, GIB),
+    }];
+    let guest = |mask| system(vec![driver(256 * MIB, mask)]);
+    let found = outcome(&host, &guest(0x3fff_ffff));
+    assert_eq!(codes(&found), ["dma-mask"]);
+    assert!(found.has_errors() && found.plan.domains.is_empty());
+    let found = &found.conflicts[0];
+    assert!(found.why.contains("bus addresses"), "{found:?}");
+    assert!(found.sides[1].what.contains("0xc0000000"), "{found:?}");
+    assert!(
+        found.help.starts_with("dma-mask = 0xffffffff,"),
+        "{found:?}"
+    );
+    // The mend.
+    assert_eq!(codes(&outcome(&host, &guest(0xffff_ffff))), [""; 0]);
+}
+
+#[test]
+fn who_reaches_nothing_is_counted_all_the_same() {
+    let mut host = virt(2 * GIB, 2);
+    host.devices[2].dma_windows = vec![DmaWindow {
+        bus: 8 * GIB,
+        machine: bytes(GIB, GIB),
+    }];
+    host.devices[2].dma = Dma::Possible { mask: 0xffff_ffff };
+    host.devices[3].dma = Dma::None;
+    let request = system(vec![domain("control", MemoryRequest::Rest, 0, true)]);
+    let plan = outcome(&host, &request).plan;
+    let reach = reach::of_plan(&host, &request, &plan);
+    let devices: Vec<_> = reach.devices.iter().map(|it| it.device).collect();
+    assert_eq!(devices, [2]);
+    assert_eq!(
+        reach.domains[0].statement(&plan),
+        "its devices reach no memory"
+    );
+    assert!(reach.statement(&plan).starts_with("no domain drives"));
+}
+
+#[test]
 fn the_rest_keeps_what_its_devices_reach() {
     let mut host = high_and_low();
     host.devices[3].dma = Dma::Possible {

@@ -292,3 +292,172 @@ fn memory_that_is_proposed_holds_the_kernel() {
     let help = &enough.conflicts[0].help;
     assert!(help.starts_with("memory = "), "{help}");
 }
+
+/// A device with these registers, which raises this interrupt and does no DMA.
+fn plain(path: &str, start: u64, interrupt: u32) -> HostDevice {
+    HostDevice {
+        path: path.into(),
+        ranges: vec![bytes(start, 0x100)],
+        interrupts: vec![interrupt],
+        origin: Origin(100),
+        ..HostDevice::default()
+    }
+}
+
+/// A chain of devices: each shares a page with the next or raises its interrupt.
+fn chain(host: &mut HostMap, length: u64) -> Vec<String> {
+    let mut paths = Vec::new();
+    for at in 0..length {
+        let path = format!("/chain@{at}");
+        let start = 0xb00_0000 + at / 2 * 0x1000 + at % 2 * 0x100;
+        let interrupt = 100 + u32::try_from(at.div_ceil(2)).unwrap();
+        host.devices.push(plain(&path, start, interrupt));
+        paths.push(path);
+    }
+    paths
+}
+
+#[test]
+fn what_hangs_together_is_proposed_at_once() {
+    let mut host = virt(2 * GIB, 2);
+    let paths = chain(&mut host, 20);
+    let mut request = beside_control(&paths[0]);
+    request.domains[0].devices.push(DeviceRequest {
+        path: "/virtio_mmio@a000000".into(),
+        dma_mask: Some(0xffff_ffff),
+        origin: Origin(81),
+    });
+    let found = conflict(&host, &request);
+    assert_eq!(found.code, Code::DeviceSharesPage);
+    // The mask stays.
+    let rest: Vec<String> = paths[1..]
+        .iter()
+        .map(|path| format!("\"{path}\""))
+        .collect();
+    let list = format!(
+        "devices = [\"/chain@0\", {{ path = \"/virtio_mmio@a000000\", dma-mask = 0xffffffff }}, {}]",
+        rest.join(", ")
+    );
+    assert!(found.help.ends_with(&list), "{}", found.help);
+    // The mend.
+    let more = paths[1..].iter().map(|path| DeviceRequest {
+        path: path.clone(),
+        dma_mask: None,
+        origin: Origin(82),
+    });
+    request.domains[0].devices.extend(more);
+    assert_eq!(codes(&plan(&host, &request)), [""; 0]);
+}
+
+#[test]
+fn the_other_owners_mask_goes_along() {
+    let mut host = virt(2 * GIB, 2);
+    host.devices[3].interrupts = vec![48];
+    let mut request = beside_control("/virtio_mmio@a000000");
+    request.domains[1].devices = vec![DeviceRequest {
+        path: "/pcie@10000000".into(),
+        dma_mask: Some(0xffff_ffff),
+        origin: Origin(81),
+    }];
+    let found = plan(&host, &request).conflicts;
+    let item = "{ path = \"/pcie@10000000\", dma-mask = 0xffffffff }";
+    assert_eq!(found.len(), 2);
+    assert!(
+        found.iter().all(|one| one.help.contains(item)),
+        "{found:#?}"
+    );
+}
+
+#[test]
+fn who_hangs_on_the_console_is_left_out() {
+    let mut host = virt(2 * GIB, 2);
+    // By way of another: its page is the console's.
+    host.devices.push(plain("/near@9000800", 0x900_0800, 48));
+    host.devices[0].ranges = vec![bytes(0x900_0000, 0x800)];
+    let found = plan(&host, &beside_control("/virtio_mmio@a000000")).conflicts;
+    assert_eq!(found[0].code, Code::DeviceSharesInterrupt);
+    assert_eq!(
+        found[0].help,
+        "leave /virtio_mmio@a000000 out of devices, or name another console for the hypervisor: \
+         what it shares leads to /pl011@9000000"
+    );
+    // Likewise with what the hypervisor drives itself.
+    host.devices[4].ranges = vec![bytes(0x800_0800, 0x100)];
+    let found = plan(&host, &beside_control("/virtio_mmio@a000000")).conflicts;
+    assert_eq!(
+        found[0].help,
+        "leave /virtio_mmio@a000000 out of devices: what it shares leads to the interrupt \
+         controller, which no domain has"
+    );
+}
+
+#[test]
+fn a_page_with_a_device_that_nobody_has() {
+    let mut host = virt(2 * GIB, 2);
+    let idle = plain("/idle@a000800", 0xa00_0800, 90);
+    host.devices.push(idle);
+    let mut request = beside_control("/virtio_mmio@a000000");
+    request.domains.truncate(1);
+    let found = conflict(&host, &request);
+    assert_eq!(
+        (found.code, found.severity),
+        (Code::DeviceSharesPage, Severity::Warning)
+    );
+    assert!(
+        found.sides[1].what.contains("which nobody has"),
+        "{found:?}"
+    );
+    assert!(
+        found
+            .help
+            .ends_with("devices = [\"/virtio_mmio@a000000\", \"/idle@a000800\"]"),
+        "{}",
+        found.help
+    );
+    // An interrupt that nobody else listens to goes where it belongs.
+    host.devices[4].ranges = vec![bytes(0xa01_0000, 0x100)];
+    host.devices[4].interrupts = vec![48];
+    assert_eq!(codes(&plan(&host, &request)), [""; 0]);
+}
+
+#[test]
+fn devices_over_what_a_domain_is_shown() {
+    let shown = |kind, start, change: &dyn Fn(&mut DomainRequest)| {
+        let mut host = virt(2 * GIB, 2);
+        host.controller.kind = kind;
+        host.devices.push(plain("/there", start, 90));
+        let mut request = beside_control("/there");
+        request.domains[0].direct_map = None;
+        change(&mut request.domains[0]);
+        plan(&host, &request).conflicts
+    };
+    let as_it_is = &|_: &mut DomainRequest| ();
+    let with_uart = &|guest: &mut DomainRequest| guest.vpl011 = true;
+    let (v2, v3) = (ControllerKind::GicV2, ControllerKind::GicV3);
+    for (kind, start) in [
+        (v2, 0x300_1000),
+        (v2, 0x300_3000),
+        (v3, 0x300_f000),
+        (v3, 0x401_f000),
+    ] {
+        let found = shown(kind, start, as_it_is);
+        assert_eq!(found.len(), 1, "{start:#x}: {found:#?}");
+        assert_eq!(found[0].code, Code::OverlapDomainMmio);
+        assert_eq!(found[0].sides[0].origin, Origin(80));
+        assert!(found[0].why.contains("interrupt controller"), "{found:?}");
+    }
+    let found = shown(v3, 0x2200_0000, with_uart);
+    assert_eq!(found[0].code, Code::OverlapDomainMmio);
+    assert!(
+        found[0].sides[0].what.contains("virtual PL011"),
+        "{found:?}"
+    );
+    // Nothing is there.
+    assert!(shown(v2, 0x300_4000, as_it_is).is_empty());
+    assert!(shown(v2, 0x302_0000, as_it_is).is_empty());
+    assert!(shown(v3, 0x402_0000, as_it_is).is_empty());
+    assert!(shown(v3, 0x2200_0000, as_it_is).is_empty());
+    // The mend.
+    let direct = &|guest: &mut DomainRequest| guest.direct_map = Some(true.into());
+    assert!(shown(v3, 0x300_1000, direct).is_empty());
+}

@@ -182,3 +182,40 @@ fn a_channel_is_named_from_both_ends() {
         "{ port = 11, peer = \"a\", peer-port = 10 } in domain \"b\""
     );
 }
+
+#[test]
+fn a_channel_has_two_ends() {
+    let itself = |peer_port| {
+        let more = channel(peer_port, "a", 10);
+        let mut ends = vec![channel(10, "a", peer_port)];
+        ends.extend((peer_port != 10).then_some(more));
+        pair([vec![], vec![]], [ends, vec![]])
+    };
+    let all = found(&itself(10));
+    assert_eq!(all.len(), 1);
+    assert_eq!(all[0].code, Code::EventChannelEnds);
+    assert_eq!(all[0].why, "both ends are one port");
+    // From one port of its own to another is no mistake.
+    assert_eq!(codes_of(&itself(11)), [""; 0]);
+}
+
+/// An item that couldn't be read isn't here, and whoever reads the file has said so.
+#[test]
+fn ends_that_were_not_understood_are_not_missed() {
+    let told = |mut request: SystemRequest, misread| {
+        request.domains[1].misread = misread;
+        let found = plan(&virt(2 * GIB, 2), &request).conflicts;
+        let codes = found.iter().map(|it| it.code.as_str());
+        let codes = codes.filter(|code| *code != "not-built-yet");
+        codes.collect::<Vec<_>>()
+    };
+    let unread = Some(Code::KeyMissing);
+    for role in [ShareRole::Owner, ShareRole::Borrower] {
+        let request = pair([vec![share(role, 0x3000_0000)], vec![]], [vec![], vec![]]);
+        assert!(!told(request.clone(), None).is_empty());
+        assert_eq!(told(request, unread), [""; 0]);
+    }
+    let request = pair([vec![], vec![]], [vec![channel(10, "b", 11)], vec![]]);
+    assert!(!told(request.clone(), None).is_empty());
+    assert_eq!(told(request, unread), [""; 0]);
+}

@@ -226,3 +226,37 @@ fn many_bad_ranges_cost_no_more_each() {
     assert!(bad[0].help.contains("nearest"), "{}", bad[0].help);
     assert_eq!(bad[bad.len() - 1].help, "mend the others first");
 }
+
+#[test]
+fn registers_that_are_reserved_memory_are_told_once() {
+    let mut host = virt(2 * GIB, 2);
+    let kept = bytes(0x7000_0000, MIB);
+    host.reserved.push(Reserved {
+        range: kept,
+        name: "rproc".into(),
+        no_map: true,
+        origin: Origin(90),
+    });
+    host.devices[1].ranges.push(kept);
+    let found = |host: &HostMap| conflict(host, &system(vec![direct(&[(0x7000_0000, 256 * MIB)])]));
+    assert_eq!(found(&host).code, Code::OverlapDomainReserved);
+    // Registers in RAM that nobody reserves are a device's.
+    host.reserved.clear();
+    assert_eq!(found(&host).code, Code::OverlapDomainMmio);
+}
+
+#[test]
+fn many_registers_are_one_finding() {
+    let mut host = virt(2 * GIB, 2);
+    for at in 0..20 {
+        host.devices.push(HostDevice {
+            path: format!("/there@{at}"),
+            ranges: vec![bytes(0xc000_0000 + at * MIB, MIB)],
+            ..HostDevice::default()
+        });
+    }
+    let found = conflict(&host, &system(vec![direct(&[(0xb000_0000, 276 * MIB)])]));
+    assert_eq!(found.code, Code::OverlapDomainMmio);
+    assert_eq!(found.sides.len(), 9);
+    assert!(found.why.contains("20 ranges of them"), "{found:?}");
+}

@@ -6,7 +6,7 @@
 
 use alloc::vec::Vec;
 
-use layout::{Architecture, Dma, HostDevice, Iommu};
+use layout::{Architecture, Dma, HostDevice, Iommu, MachineRange};
 
 use super::controller::Found;
 use super::{Reader, V2mFrame, address, dma, interrupts};
@@ -38,6 +38,12 @@ const WITHOUT_DMA: [&str; 23] = [
     "syscon-reboot",
     "simple-mfd",
 ];
+
+/// Buses that need no driver, or only one for clocks and power.
+const BUSES: [&str; 2] = ["simple-bus", "simple-pm-bus"];
+
+/// The most entries of a bus's `reg` that are told apart. Real ones have one.
+const MOST_OF_BUS: usize = 8;
 
 /// Parts of the tree that describe no device.
 const NO_DEVICES: [&str; 7] = [
@@ -136,6 +142,7 @@ fn device(
     controller: &Found,
 ) -> Option<HostDevice> {
     let mut ranges = reader.registers(node);
+    leave_to_children(node, &mut ranges);
     if is_bridge {
         let windows = address::pci_windows(node);
         ranges.extend(reader.reached(node, windows, "a PCI host bridge without windows"));
@@ -173,7 +180,37 @@ fn device(
     Some(device)
 }
 
-fn does_dma(node: Node<'_, '_>, ranges: &[layout::MachineRange]) -> bool {
+/// Takes out of a bus's registers the entries of `reg` that only tell where its children's are, as those of i.MX8M's AIPS
+/// and Amlogic's buses do: no driver maps them. A child's first entry counts, since further ones may go through another
+/// window, and most children do, since trees have slips (i.MX8MP lists a mailbox on the wrong bus). A bus whose children
+/// lie elsewhere has registers of its own.
+fn leave_to_children(node: Node<'_, '_>, ranges: &mut Vec<MachineRange>) {
+    let is_bus = node.has("ranges") && node.strings("compatible").any(|name| BUSES.contains(&name));
+    if !is_bus || ranges.len() > MOST_OF_BUS {
+        return;
+    }
+    let (mut holds, mut inside, mut outside) = ([false; MOST_OF_BUS], 0_usize, 0_usize);
+    for child in node.children() {
+        let reached = address::registers(child).unwrap_or_default();
+        let Some(first) = reached.ranges.first().filter(|range| !range.is_empty()) else {
+            continue;
+        };
+        let place = ranges.iter().position(|range| range.covers(first));
+        match place.and_then(|place| holds.get_mut(place)) {
+            Some(holds) => {
+                *holds = true;
+                inside += 1;
+            }
+            None => outside += 1,
+        }
+    }
+    if inside > outside {
+        let mut holds = holds.into_iter();
+        ranges.retain(|_| holds.next() != Some(true));
+    }
+}
+
+fn does_dma(node: Node<'_, '_>, ranges: &[MachineRange]) -> bool {
     // What has no registers (keys, regulators, a bus of them) can't be told an address.
     !ranges.is_empty()
         && !node

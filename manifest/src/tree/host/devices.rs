@@ -13,7 +13,7 @@ use super::{Reader, V2mFrame, address, dma, interrupts};
 use crate::tree::blob::Node;
 
 /// Devices that only answer their registers. Each of them has no bus-master port in its reference manual.
-const WITHOUT_DMA: [&str; 23] = [
+const WITHOUT_DMA: [&str; 21] = [
     "arm,pl010",
     "arm,pl011",
     "arm,pl031",
@@ -33,11 +33,33 @@ const WITHOUT_DMA: [&str; 23] = [
     "snps,dw-apb-gpio",
     "snps,dw-wdt",
     "sifive,uart0",
-    "syscon",
     "syscon-poweroff",
     "syscon-reboot",
-    "simple-mfd",
 ];
+
+/// What a tree says beside a node's own name of registers that other drivers write too. Bus masters have them as well
+/// (MediaTek's Wi-Fi offload, "mediatek,mt7986-wed", "syscon"), so the name beside them decides.
+const SHARED_REGISTERS: [&str; 2] = ["syscon", "simple-mfd"];
+
+/// How names of blocks end that are registers only: makers' words for system control, configuration, fuses and clocks.
+const CONTROL_BLOCKS: [&str; 13] = [
+    "syscon",
+    "sysctrl",
+    "sysreg",
+    "grf",
+    "cfg",
+    "-qos",
+    "-tcsr",
+    "-gpr",
+    "-efuse",
+    "-ocotp",
+    "-blk-ctrl",
+    "-topckgen",
+    "-apmixedsys",
+];
+
+/// What only a bus master has.
+const OF_MASTERS: [&str; 4] = ["dma-coherent", "iommu-map", "iommus", "memory-region"];
 
 /// Buses that need no driver, or only one for clocks and power.
 const BUSES: [&str; 2] = ["simple-bus", "simple-pm-bus"];
@@ -212,8 +234,22 @@ fn leave_to_children(node: Node<'_, '_>, ranges: &mut Vec<MachineRange>) {
 
 fn does_dma(node: Node<'_, '_>, ranges: &[MachineRange]) -> bool {
     // What has no registers (keys, regulators, a bus of them) can't be told an address.
-    !ranges.is_empty()
-        && !node
-            .strings("compatible")
-            .any(|name| WITHOUT_DMA.contains(&name))
+    !ranges.is_empty() && (OF_MASTERS.iter().any(|name| node.has(name)) || !is_harmless(node))
+}
+
+/// Whether a node's names are those of something that does no DMA.
+fn is_harmless(node: Node<'_, '_>) -> bool {
+    let names = || node.strings("compatible");
+    let is_shared = |name: &str| SHARED_REGISTERS.contains(&name);
+    names().any(|name| WITHOUT_DMA.contains(&name))
+        || names().any(is_shared) && names().all(|name| is_shared(name) || is_control_block(name))
+}
+
+fn is_control_block(name: &str) -> bool {
+    // MediaTek tells the always-on half of a block apart, Qualcomm's older trees have the word in front.
+    let mut halves = ["_ao", "-ao", "-nao"].iter();
+    let name = halves
+        .find_map(|half| name.strip_suffix(half))
+        .unwrap_or(name);
+    name.starts_with("qcom,tcsr-") || CONTROL_BLOCKS.iter().any(|end| name.ends_with(end))
 }

@@ -83,3 +83,67 @@ fn a_pci_window_ends_where_the_window_above_does() {
     assert_eq!(host.map.devices[0].ranges, ranges);
     assert_eq!(cuts(&host), 1);
 }
+
+fn simple(writer: &mut Writer, name: &str, compatible: &[&str], reg: &[u64], children: &[&[u64]]) {
+    writer.node(name, |bus| {
+        bus.strings("compatible", compatible);
+        bus.cells("#address-cells", &[2]);
+        bus.cells("#size-cells", &[2]);
+        bus.numbers("reg", reg);
+        bus.flag("ranges");
+        for (at, reg) in children.iter().enumerate() {
+            bus.node(&format!("device{at}"), |device| {
+                device.string("compatible", "x,device");
+                device.numbers("reg", reg);
+            });
+        }
+    });
+}
+
+#[test]
+fn a_bus_whose_reg_only_holds_its_children_is_no_device() {
+    // The second goes through another window too, the third is listed on the wrong bus.
+    let children: [&[u64]; 3] = [
+        &[0x1000, 0x1000],
+        &[0xf000, 0x1000, 0x10_0000, 0x1000],
+        &[0x6_0000, 0x1000],
+    ];
+    let host = read(&tree(|root| {
+        // As i.MX8M's AIPS: one in the other.
+        root.node("bus@0", |outer| {
+            outer.strings("compatible", &["fsl,aips-bus", "simple-bus"]);
+            outer.cells("#address-cells", &[2]);
+            outer.cells("#size-cells", &[2]);
+            outer.numbers("reg", &[0, 0x4_0000]);
+            outer.flag("ranges");
+            let names = ["fsl,spba-bus", "simple-bus"];
+            simple(outer, "spba-bus@0", &names, &[0, 0x1_0000], &children);
+        });
+        // The first holds the children, the second is its own.
+        let reg = [0, 0x1_0000, 0x20_0000, 0x1000];
+        simple(root, "two@0", &["simple-pm-bus"], &reg, &children);
+        // Registers of its own, whatever its first child.
+        let apart: [&[u64]; 2] = [&[0x1800, 0x100], &[0x3000, 0x1000]];
+        simple(
+            root,
+            "apart@1000",
+            &["x,bsc", "simple-pm-bus"],
+            &[0x1000, 0x1000],
+            &apart,
+        );
+        simple(root, "empty@4000", &["simple-bus"], &[0x4000, 0x1000], &[]);
+        simple(root, "glue@0", &["x,glue"], &[0, 0x1_0000], &children);
+    }));
+    let devices = host.map.devices.iter();
+    let own: Vec<(&str, &[MachineRange])> = devices
+        .filter(|device| !device.path.contains("/device"))
+        .map(|device| (device.path.as_str(), &device.ranges[..]))
+        .collect();
+    let expected: [(&str, &[MachineRange]); 4] = [
+        ("/two@0", &[range(0x20_0000, 0x1000)]),
+        ("/apart@1000", &[range(0x1000, 0x1000)]),
+        ("/empty@4000", &[range(0x4000, 0x1000)]),
+        ("/glue@0", &[range(0, 0x1_0000)]),
+    ];
+    assert_eq!(own, expected);
+}

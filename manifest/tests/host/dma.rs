@@ -298,3 +298,55 @@ proptest! {
         prop_assert_eq!(expected, by_hand(&levels, address));
     }
 }
+
+#[test]
+fn shared_registers_are_harmless_by_the_name_beside_them_only() {
+    let harmless: [&[&str]; 9] = [
+        &["syscon"],
+        &["syscon", "simple-mfd"],
+        &["x,soc-syscon", "syscon"],
+        &["rockchip,rk3399-pmugrf", "syscon", "simple-mfd"],
+        &["fsl,ls1043a-scfg", "syscon"],
+        &["mediatek,mt8195-pericfg_ao", "syscon"],
+        &["qcom,tcsr-msm8916", "syscon"],
+        &[
+            "samsung,exynos850-peri-sysreg",
+            "samsung,exynos850-sysreg",
+            "syscon",
+        ],
+        &["arm,pl011", "arm,primecell"],
+    ];
+    let masters: [&[&str]; 5] = [
+        &["mediatek,mt7622-wed", "syscon"],
+        &["x,offload", "simple-mfd"],
+        // Whichever is first.
+        &["syscon", "x,offload"],
+        &["x,soc-syscon", "x,offload", "syscon"],
+        // Nothing says that others write it too.
+        &["x,dma-cfg"],
+    ];
+    let named = |root: &mut Writer, at: usize, names: &[&str], flag: Option<&str>| {
+        root.node(&format!("node{at}@1000"), |node| {
+            node.strings("compatible", names);
+            node.numbers("reg", &[0x1000, 0x1000]);
+            if let Some(flag) = flag {
+                node.cells(flag, &[1]);
+            }
+        });
+    };
+    let found = |names: &[&[&str]], flag: Option<&str>| -> Vec<bool> {
+        let host = read(&tree(|root| {
+            for (at, names) in names.iter().enumerate() {
+                named(root, at, names, flag);
+            }
+        }));
+        let devices = host.map.devices.iter();
+        devices.map(|device| device.dma != Dma::None).collect()
+    };
+    assert_eq!(found(&harmless, None), [false; 9]);
+    assert_eq!(found(&masters, None), [true; 5]);
+    // Whatever its name, it has what only masters have.
+    for flag in ["memory-region", "iommus", "dma-coherent", "iommu-map"] {
+        assert_eq!(found(&harmless, Some(flag)), [true; 9], "{flag}");
+    }
+}

@@ -172,3 +172,105 @@ fn circles_end() {
     let mut devices = host.map.devices.iter();
     assert!(devices.all(|device| device.interrupts.is_empty()));
 }
+
+/// A controller that is no GIC and has no children.
+fn second(root: &mut Writer, compatible: &[&str], phandle: u32, above: u32, cells: u32) {
+    root.node(&format!("second@{phandle:x}000000"), |node| {
+        node.strings("compatible", compatible);
+        node.flag("interrupt-controller");
+        node.cells("#interrupt-cells", &[cells]);
+        node.cells("phandle", &[phandle]);
+        node.cells("interrupt-parent", &[above]);
+    });
+}
+
+fn extended(root: &mut Writer, name: &str, interrupts: &[u32]) {
+    root.node(name, |node| {
+        node.string("compatible", "x,device");
+        node.cells("interrupts-extended", interrupts);
+    });
+}
+
+#[test]
+fn a_controller_before_the_gic_passes_its_specifiers_on() {
+    let host = read(&tree(|root| {
+        gic(root, 0);
+        second(root, &["nvidia,tegra210-ictlr"], 2, 1, 3);
+        // Over another one; i.MX's has an interrupt of its own.
+        root.node("gpc@3000000", |node| {
+            node.string("compatible", "fsl,imx8mq-gpc");
+            node.flag("interrupt-controller");
+            node.cells("#interrupt-cells", &[3]);
+            node.cells("phandle", &[3]);
+            node.cells("interrupt-parent", &[2]);
+            node.cells("interrupts", &[0, 87, 4]);
+        });
+        let sysirq = ["mediatek,mt8183-sysirq", "mediatek,mt6577-sysirq"];
+        second(root, &sysirq, 4, 1, 3);
+        second(root, &["allwinner,sun50i-h6-r-intc"], 5, 1, 3);
+        // Three cells of another meaning, and the older binding's two.
+        second(root, &["ti,irq-crossbar"], 6, 1, 3);
+        second(root, &["allwinner,sun50i-a64-r-intc"], 7, 1, 2);
+        // In a circle, and to nobody.
+        second(root, &["nvidia,tegra210-ictlr"], 8, 9, 3);
+        second(root, &["nvidia,tegra210-ictlr"], 9, 8, 3);
+        second(root, &["nvidia,tegra210-ictlr"], 10, 77, 3);
+        bus(root, "soc", |soc| {
+            soc.cells("interrupt-parent", &[2]);
+            // The second is a CPU's own, which the controller hasn't.
+            device(soc, 0x400_0000, &[0, 39, 4, 1, 3, 4, 0, 40, 4]);
+        });
+        extended(root, "gpc", &[3, 0, 5, 4]);
+        extended(root, "sysirq", &[4, 0, 6, 4, 1, 0, 7, 4]);
+        extended(root, "r-intc", &[5, 0, 8, 4]);
+        for controller in [6, 8, 10] {
+            let interrupts = [controller, 0, 9, 4, 1, 0, 10, 4];
+            extended(root, &format!("other{controller}"), &interrupts);
+        }
+        extended(root, "old", &[7, 0, 9, 1, 0, 10, 4]);
+    }));
+    let expected: [(&str, &[u32]); 9] = [
+        ("/gpc@3000000", &[119]),
+        ("/soc/device@4000000", &[71, 72]),
+        ("/gpc", &[37]),
+        ("/sysirq", &[38, 39]),
+        ("/r-intc", &[40]),
+        ("/other6", &[42]),
+        ("/other8", &[42]),
+        ("/other10", &[42]),
+        ("/old", &[42]),
+    ];
+    assert_eq!(lines(&host), expected);
+}
+
+#[test]
+fn a_pdc_goes_by_its_ranges() {
+    let pdc = |root: &mut Writer, phandle: u32, above: u32, ranges: &[u32]| {
+        root.node(&format!("pdc@{phandle}"), |node| {
+            node.strings("compatible", &["qcom,sdm845-pdc", "qcom,pdc"]);
+            node.flag("interrupt-controller");
+            node.cells("#interrupt-cells", &[2]);
+            node.cells("phandle", &[phandle]);
+            node.cells("interrupt-parent", &[above]);
+            node.cells("qcom,pdc-ranges", ranges);
+        });
+    };
+    let host = read(&tree(|root| {
+        gic(root, 0);
+        pdc(
+            root,
+            2,
+            1,
+            &[0, 480, 94, 94, 609, 15, 115, u32::MAX, 2, 118],
+        );
+        pdc(root, 3, 2, &[0, 480, 94]);
+        let pins = [
+            2, 26, 4, 2, 94, 1, 2, 108, 1, 2, 109, 1, 2, 116, 1, 2, 118, 1,
+        ];
+        extended(root, "device", &[&pins[..], &[1, 0, 5, 4]].concat());
+        // Not before the GIC.
+        extended(root, "other", &[3, 0, 4, 1, 0, 6, 4]);
+    }));
+    let expected: [(&str, &[u32]); 2] = [("/device", &[37, 538, 641, 655]), ("/other", &[38])];
+    assert_eq!(lines(&host), expected);
+}

@@ -6,14 +6,14 @@
 
 use alloc::vec::Vec;
 
-use layout::{Architecture, Dma, HostDevice, Iommu};
+use layout::{Architecture, Dma, HostDevice, Iommu, MachineRange};
 
 use super::controller::Found;
 use super::{Reader, V2mFrame, address, dma, interrupts};
 use crate::tree::blob::Node;
 
 /// Devices that only answer their registers. Each of them has no bus-master port in its reference manual.
-const WITHOUT_DMA: [&str; 23] = [
+const WITHOUT_DMA: [&str; 21] = [
     "arm,pl010",
     "arm,pl011",
     "arm,pl031",
@@ -33,11 +33,39 @@ const WITHOUT_DMA: [&str; 23] = [
     "snps,dw-apb-gpio",
     "snps,dw-wdt",
     "sifive,uart0",
-    "syscon",
     "syscon-poweroff",
     "syscon-reboot",
-    "simple-mfd",
 ];
+
+/// What a tree says beside a node's own name of registers that other drivers write too. Bus masters have them as well
+/// (MediaTek's Wi-Fi offload, "mediatek,mt7986-wed", "syscon"), so the name beside them decides.
+const SHARED_REGISTERS: [&str; 2] = ["syscon", "simple-mfd"];
+
+/// How names of blocks end that are registers only: makers' words for system control, configuration, fuses and clocks.
+const CONTROL_BLOCKS: [&str; 13] = [
+    "syscon",
+    "sysctrl",
+    "sysreg",
+    "grf",
+    "cfg",
+    "-qos",
+    "-tcsr",
+    "-gpr",
+    "-efuse",
+    "-ocotp",
+    "-blk-ctrl",
+    "-topckgen",
+    "-apmixedsys",
+];
+
+/// What only a bus master has.
+const OF_MASTERS: [&str; 4] = ["dma-coherent", "iommu-map", "iommus", "memory-region"];
+
+/// Buses that need no driver, or only one for clocks and power.
+const BUSES: [&str; 2] = ["simple-bus", "simple-pm-bus"];
+
+/// The most entries of a bus's `reg` that are told apart. Real ones have one.
+const MOST_OF_BUS: usize = 8;
 
 /// Parts of the tree that describe no device.
 const NO_DEVICES: [&str; 7] = [
@@ -136,6 +164,7 @@ fn device(
     controller: &Found,
 ) -> Option<HostDevice> {
     let mut ranges = reader.registers(node);
+    leave_to_children(node, &mut ranges);
     if is_bridge {
         let windows = address::pci_windows(node);
         ranges.extend(reader.reached(node, windows, "a PCI host bridge without windows"));
@@ -173,10 +202,54 @@ fn device(
     Some(device)
 }
 
-fn does_dma(node: Node<'_, '_>, ranges: &[layout::MachineRange]) -> bool {
+/// Takes out of a bus's registers the entries of `reg` that only tell where its children's are, as those of i.MX8M's AIPS
+/// and Amlogic's buses do: no driver maps them. A child's first entry counts, since further ones may go through another
+/// window, and most children do, since trees have slips (i.MX8MP lists a mailbox on the wrong bus). A bus whose children
+/// lie elsewhere has registers of its own.
+fn leave_to_children(node: Node<'_, '_>, ranges: &mut Vec<MachineRange>) {
+    let is_bus = node.has("ranges") && node.strings("compatible").any(|name| BUSES.contains(&name));
+    if !is_bus || ranges.len() > MOST_OF_BUS {
+        return;
+    }
+    let (mut holds, mut inside, mut outside) = ([false; MOST_OF_BUS], 0_usize, 0_usize);
+    for child in node.children() {
+        let reached = address::registers(child).unwrap_or_default();
+        let Some(first) = reached.ranges.first().filter(|range| !range.is_empty()) else {
+            continue;
+        };
+        let place = ranges.iter().position(|range| range.covers(first));
+        match place.and_then(|place| holds.get_mut(place)) {
+            Some(holds) => {
+                *holds = true;
+                inside += 1;
+            }
+            None => outside += 1,
+        }
+    }
+    if inside > outside {
+        let mut holds = holds.into_iter();
+        ranges.retain(|_| holds.next() != Some(true));
+    }
+}
+
+fn does_dma(node: Node<'_, '_>, ranges: &[MachineRange]) -> bool {
     // What has no registers (keys, regulators, a bus of them) can't be told an address.
-    !ranges.is_empty()
-        && !node
-            .strings("compatible")
-            .any(|name| WITHOUT_DMA.contains(&name))
+    !ranges.is_empty() && (OF_MASTERS.iter().any(|name| node.has(name)) || !is_harmless(node))
+}
+
+/// Whether a node's names are those of something that does no DMA.
+fn is_harmless(node: Node<'_, '_>) -> bool {
+    let names = || node.strings("compatible");
+    let is_shared = |name: &str| SHARED_REGISTERS.contains(&name);
+    names().any(|name| WITHOUT_DMA.contains(&name))
+        || names().any(is_shared) && names().all(|name| is_shared(name) || is_control_block(name))
+}
+
+fn is_control_block(name: &str) -> bool {
+    // MediaTek tells the always-on half of a block apart, Qualcomm's older trees have the word in front.
+    let mut halves = ["_ao", "-ao", "-nao"].iter();
+    let name = halves
+        .find_map(|half| name.strip_suffix(half))
+        .unwrap_or(name);
+    name.starts_with("qcom,tcsr-") || CONTROL_BLOCKS.iter().any(|end| name.ends_with(end))
 }

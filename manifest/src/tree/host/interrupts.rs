@@ -42,10 +42,13 @@ impl Numbering {
     }
 }
 
+/// The type of a GIC's specifiers that all CPUs share.
+const SPI: u32 = 0;
+
 /// A GIC specifier (type, number, flags) as INTID. Types: 0 SPI, 1 PPI, 2 extended SPI, 3 extended PPI.
 fn intid(kind: u32, number: u32) -> Option<u32> {
     let (first, count) = match kind {
-        0 => (FIRST_SHARED, 988),
+        SPI => (FIRST_SHARED, 988),
         1 => (16, 16),
         2 => (4096, 1024),
         3 => (1056, 64),
@@ -173,8 +176,62 @@ fn from_extended(node: Node<'_, '_>, value: &[u8], lines: Lines, found: &mut Vec
     }
 }
 
-/// The number of an interrupt that goes to `parent`, if it ends at the controller: through the map of every nexus on the
-/// way. What has cells but is neither nexus nor controller passes it on as it is, as Linux has it.
+/// Controllers before a GIC that take its specifiers and raise the line of the same number, by how their `compatible`
+/// begins and ends: they only wake the machine, or turn polarities. Cells alone don't tell: `ti,irq-crossbar` and
+/// `qcom,ipcc` have three too, of another meaning. Some have an interrupt of their own besides.
+///
+/// Sources: Linux, Documentation/devicetree/bindings/interrupt-controller/: nvidia,tegra20-ictlr.txt,
+/// mediatek,mtk-sysirq.txt, allwinner,sun6i-a31-r-intc.yaml; power/fsl,imx-gpcv2.yaml; and their drivers.
+const PASSING: [(&str, &str); 4] = [
+    ("nvidia,tegra", "-ictlr"),
+    ("mediatek,", "-sysirq"),
+    ("allwinner,", "-r-intc"),
+    ("fsl,imx", "-gpc"),
+];
+
+/// The cells of a specifier of [`PASSING`]. Allwinner's older binding has two, for another interrupt.
+const PASSED_CELLS: usize = 3;
+
+/// Whether the node is one of [`PASSING`].
+fn passes_on(node: Node<'_, '_>) -> bool {
+    let is_passing = |name: &str| {
+        let mut known = PASSING.iter();
+        known.any(|(start, end)| name.starts_with(start) && name.ends_with(end))
+    };
+    cells_of(node) == Some(PASSED_CELLS) && names(node).any(is_passing)
+}
+
+/// The names of a controller that count. They are looked through for each of a device's interrupts, and a tree could have
+/// any number of either.
+fn names<'a>(node: Node<'_, 'a>) -> impl Iterator<Item = &'a str> {
+    node.strings("compatible").take(8)
+}
+
+/// Qualcomm's wake-up controller. Its specifiers (pin, flags) go to the GIC's SPIs by `qcom,pdc-ranges`: first pin, first
+/// SPI, count.
+///
+/// Source: Linux, Documentation/devicetree/bindings/interrupt-controller/qcom,pdc.yaml; drivers/irqchip/qcom-pdc.c.
+const PDC: &str = "qcom,pdc";
+
+/// The most ranges of a PDC that are looked through. Real ones have up to 57.
+const MOST_PDC_RANGES: usize = 128;
+
+/// The INTID of the SPI that a PDC raises for a specifier.
+fn pdc_line(pdc: Node<'_, '_>, specifier: &[u8]) -> Option<u32> {
+    let pin = Cells::new(specifier).next_u32()?;
+    let mut ranges = Cells::new(pdc.value("qcom,pdc-ranges")?);
+    for _ in 0..MOST_PDC_RANGES {
+        let (first, spi) = (ranges.next_u32()?, ranges.next_u32()?);
+        let count = ranges.next_u32()?;
+        if let Some(place) = pin.checked_sub(first).filter(|&place| place < count) {
+            return intid(SPI, spi.checked_add(place)?);
+        }
+    }
+    None
+}
+
+/// The number of an interrupt that goes to `parent`, if it ends at the controller: through the map of every nexus and the
+/// controllers that pass lines on, on the way. What has cells but is neither nexus nor controller passes it on as it is, as Linux has it.
 fn resolve<'a>(
     mut parent: Node<'_, 'a>,
     mut unit: &'a [u8],
@@ -185,6 +242,19 @@ fn resolve<'a>(
     for _ in 0..MAX_DEPTH {
         if parent.index() == lines.node {
             return number(specifier, lines.numbering);
+        }
+        if passes_on(parent) {
+            // Their drivers refuse whatever is no SPI.
+            Cells::new(specifier)
+                .next_u32()
+                .filter(|&kind| kind == SPI)?;
+            parent = interrupt_parent(parent)?;
+            continue;
+        }
+        if names(parent).any(|name| name == PDC) {
+            let is_above = |above: &Node<'_, '_>| above.index() == lines.node;
+            interrupt_parent(parent).filter(is_above)?;
+            return pdc_line(parent, specifier).filter(|_| lines.numbering == Numbering::Gic);
         }
         if keeps_lines(parent) {
             return None;

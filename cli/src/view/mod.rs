@@ -161,10 +161,10 @@ impl View {
     /// The same with the registers of one owner's neighbouring devices as one region: for a
     /// picture.
     pub fn grouped(mut self) -> Self {
-        self.host = flat::grouped(self.host);
         for guest in &mut self.guests {
-            guest.regions = flat::grouped(std::mem::take(&mut guest.regions));
+            guest.regions = flat::grouped(std::mem::take(&mut guest.regions), &self.host);
         }
+        self.host = flat::grouped(self.host, &[]);
         self
     }
 

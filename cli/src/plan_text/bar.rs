@@ -67,7 +67,7 @@ fn banks(place: usize, guest: &Guest) -> Vec<Region> {
             } else {
                 format!("{:#x}", bank.machine)
             },
-            machine: bank.machine,
+            machine: Some(bank.machine),
             why: String::new(),
             parts: Vec::new(),
         })

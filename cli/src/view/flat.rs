@@ -51,7 +51,9 @@ fn extend(flat: &mut Vec<(usize, Region)>, index: usize, region: &Region, from: 
             Region {
                 start: from,
                 end: to,
-                machine: region.machine + (from - region.start),
+                machine: region
+                    .machine
+                    .map(|machine| machine + (from - region.start)),
                 ..region.clone()
             },
         )),
@@ -112,7 +114,7 @@ mod tests {
             kind: Kind::Device,
             owner: None,
             label: label.to_owned(),
-            machine: start,
+            machine: Some(start),
             why: String::new(),
             parts: vec![Part {
                 name: label.to_owned(),

@@ -109,15 +109,30 @@ pub fn vcpu_affinities(host: &Host, domain: &DomainPlan) -> Vec<u64> {
 }
 
 /// Addresses of the fixed layout (Xen, public/arch-arm.h, `GUEST_*`), in bytes.
-mod fixed {
+pub mod fixed {
+    /// The interrupt controller's distributor.
     pub const GICD: u64 = 0x0300_1000;
+    /// GICv2's distributor.
+    pub const GICD_V2_BYTES: u64 = 0x1000;
+    /// GICv3's distributor.
+    pub const GICD_V3_BYTES: u64 = 0x1_0000;
+    /// GICv2's CPU interface.
     pub const GICC: u64 = 0x0300_2000;
+    /// GICv2's CPU interface.
+    pub const GICC_BYTES: u64 = 0x2000;
+    /// GICv3's redistributors.
     pub const GICR: u64 = 0x0302_0000;
     /// 128 redistributors.
     pub const GICR_BYTES: u64 = 0x0100_0000;
+    /// The virtual UART.
     pub const VPL011: u64 = 0x2200_0000;
+    /// The virtual UART, at whichever address.
+    pub const VPL011_BYTES: u64 = 0x1000;
+    /// The virtual UART's interrupt.
     pub const VPL011_INTID: u32 = 32;
+    /// Room for the grant table.
     pub const GRANT_TABLE: u64 = 0x3800_0000;
+    /// Room for the grant table.
     pub const GRANT_TABLE_BYTES: u64 = 0x0100_0000;
     /// From here on there is RAM, in two stretches.
     pub const RAM: [(u64, u64); 2] = [(0x4000_0000, 0xc000_0000), (0x2_0000_0000, 0xfe_0000_0000)];
@@ -160,8 +175,8 @@ pub fn gic(host: &Host, domain: &DomainPlan) -> Option<GuestGic> {
             frames: GuestFrames::CpuInterface(same(cpu_interface)),
         },
         GicVersion::V2 { .. } => GuestGic {
-            distributor: parts::guest_range(fixed::GICD, 0x1000),
-            frames: GuestFrames::CpuInterface(parts::guest_range(fixed::GICC, 0x2000)),
+            distributor: parts::guest_range(fixed::GICD, fixed::GICD_V2_BYTES),
+            frames: GuestFrames::CpuInterface(parts::guest_range(fixed::GICC, fixed::GICC_BYTES)),
         },
         GicVersion::V3 {
             redistributors,
@@ -175,7 +190,7 @@ pub fn gic(host: &Host, domain: &DomainPlan) -> Option<GuestGic> {
             },
         },
         GicVersion::V3 { .. } => GuestGic {
-            distributor: parts::guest_range(fixed::GICD, 0x1_0000),
+            distributor: parts::guest_range(fixed::GICD, fixed::GICD_V3_BYTES),
             frames: GuestFrames::Redistributors {
                 regions: alloc::vec![parts::guest_range(fixed::GICR, fixed::GICR_BYTES)],
                 stride: 0x2_0000,
@@ -197,5 +212,5 @@ pub fn vpl011(host: &Host, domain: &DomainPlan) -> Option<(GuestRange, u32)> {
         .filter(|_| domain.identity.uses_host_layout());
     let at_host = of_host.and_then(|uart| Some((uart.registers.start().raw(), uart.interrupt?)));
     let (address, interrupt) = at_host.unwrap_or((fixed::VPL011, fixed::VPL011_INTID));
-    Some((parts::guest_range(address, 0x1000), interrupt))
+    Some((parts::guest_range(address, fixed::VPL011_BYTES), interrupt))
 }

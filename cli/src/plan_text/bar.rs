@@ -235,7 +235,7 @@ mod tests {
                 kind: Kind::Ram,
                 owner: Some(Owner::Domain(place)),
                 label: format!("domain-{number}"),
-                machine,
+                machine: Some(machine),
                 why: String::new(),
                 parts: Vec::new(),
             });

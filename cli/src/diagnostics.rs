@@ -386,8 +386,9 @@ error[overlap-domain-domain]: a frame has one owner
         diagnostic.help = diagnostic.help.as_deref().map(order);
         for side in &mut diagnostic.sides {
             side.what = order(&side.what);
-            let place = side.place.as_mut();
-            place.map(|place| place.file = order(&place.file));
+            if let Some(place) = &mut side.place {
+                place.file = order(&place.file);
+            }
         }
         for sources in [
             Sources::new(),

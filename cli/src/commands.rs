@@ -6,8 +6,6 @@
 use std::io;
 use std::path::Path;
 
-use layout::OnConflict;
-
 use crate::args::{CheckArgs, ExplainArgs, ImageArgs, ManifestArgs, PlanArgs, PlanFormat, RunArgs};
 use crate::diagnostics::Diagnostic;
 use crate::exit::Exit;
@@ -49,12 +47,8 @@ pub fn plan(args: &PlanArgs) -> io::Result<Exit> {
         _ => Purpose::Look,
     };
     let system = System::plan(&args.manifest, purpose, &[], &mut findings);
-    // With conflicts there is a plan only if the hypervisor would go on.
-    let good = verdict(&system, &findings) == Exit::Good;
-    let goes_on = |system: &&System| {
-        good || system.outcome.plan.hypervisor.on_conflict == OnConflict::SkipDomain
-    };
-    let planned = system.as_ref().ok().filter(goes_on);
+    let planned = system.as_ref().ok();
+    let planned = planned.filter(|system| system.goes_on(&findings));
     let view = |system: &System| View::of(system.view_source()).grouped();
     let text = planned.and_then(|system| match args.format {
         PlanFormat::Text => Some(plan_as_text(system, args.output.is_none())),

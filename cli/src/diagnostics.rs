@@ -12,6 +12,7 @@ use manifest::origin::LineColumn;
 use serde::Serialize;
 
 use crate::stream::Stream;
+use crate::view::shown as spelled;
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -151,7 +152,7 @@ fn render(diagnostic: &Diagnostic, sources: &Sources) -> String {
     };
     let mut group = Group::with_title(
         level
-            .primary_title(diagnostic.message.as_str())
+            .primary_title(spelled(&diagnostic.message))
             .id(diagnostic.code.as_str()),
     );
     for snippet in snippets(diagnostic, sources) {
@@ -159,11 +160,11 @@ fn render(diagnostic: &Diagnostic, sources: &Sources) -> String {
     }
     for side in &diagnostic.sides {
         if let Some(note) = note(side, sources) {
-            group = group.element(Level::NOTE.message(note));
+            group = group.element(Level::NOTE.message(spelled(&note)));
         }
     }
     if let Some(help) = &diagnostic.help {
-        group = group.element(Level::HELP.message(help.as_str()));
+        group = group.element(Level::HELP.message(spelled(help)));
     }
     Renderer::styled().render(&[group])
 }
@@ -183,7 +184,7 @@ fn snippets<'a>(
         } else {
             AnnotationKind::Context
         };
-        let annotation = kind.span(span).label(side.what.as_str());
+        let annotation = kind.span(span).label(spelled(&side.what));
         match files.iter_mut().find(|(file, _)| *file == place.file) {
             Some((_, annotations)) => annotations.push(annotation),
             None => files.push((&place.file, vec![annotation])),
@@ -195,7 +196,7 @@ fn snippets<'a>(
             let source = sources.get(file)?;
             Some(
                 Snippet::source(source.as_str())
-                    .path(file)
+                    .path(spelled(file))
                     .annotations(annotations),
             )
         })
@@ -250,7 +251,7 @@ fn tally(diagnostics: &[Diagnostic]) -> String {
     }
 }
 
-/// The JSON form: version 1 of the schema in docs/command.md.
+/// The JSON form: version 1 of the schema in docs/json.md.
 #[derive(Serialize)]
 struct JsonDiagnostic<'a> {
     version: u32,
@@ -375,6 +376,29 @@ error[overlap-domain-domain]: a frame has one owner
             text.contains("= note: `disk` wants 2 (m.toml:3:3)"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn names_give_a_terminal_no_orders() {
+        let order = |text: &str| format!("{text}\u{1b}]0;pwned\u{7}");
+        let mut diagnostic = sample();
+        diagnostic.message = order("message");
+        diagnostic.help = diagnostic.help.as_deref().map(order);
+        for side in &mut diagnostic.sides {
+            side.what = order(&side.what);
+            if let Some(place) = &mut side.place {
+                place.file = order(&place.file);
+            }
+        }
+        for sources in [
+            Sources::new(),
+            Sources::from([(order("m.toml"), TEXT.to_owned())]),
+        ] {
+            let text = render(&diagnostic, &sources);
+            assert!(!text.contains("\u{1b}]"), "{text:?}");
+            assert!(!text.contains('\u{7}'), "{text:?}");
+            assert!(text.contains("\\u{1b}]0;pwned\\u{7}"), "{text:?}");
+        }
     }
 
     #[test]

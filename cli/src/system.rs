@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
-use layout::{Code, Conflict, HostMap, Outcome, SystemRequest};
+use layout::{Code, Conflict, HostMap, OnConflict, Outcome, SystemRequest};
 use manifest::files;
 use manifest::origin::Origins;
 use manifest::plan_json::{digest, plan_json};
@@ -95,7 +95,34 @@ impl System {
             findings.speak_of_a_tree();
             return Self::plan_tree(&tree, args, purpose, findings);
         }
-        let manifest = load(&args.manifest, findings)?;
+        let read = toml::load(&args.manifest);
+        let manifest = loaded(&args.manifest, read, findings)?;
+        Self::plan_manifest(manifest, args, purpose, more, findings)
+    }
+
+    /// Plans the system of a manifest whose text was read already: a pipe has it once.
+    ///
+    /// # Errors
+    /// As [`Self::plan`].
+    pub fn plan_text(
+        text: String,
+        args: &ManifestArgs,
+        findings: &mut Findings,
+    ) -> Result<Self, Exit> {
+        let path = &args.manifest;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let read = toml::parse(&path.display().to_string(), text, folder);
+        let manifest = loaded(path, read, findings)?;
+        Self::plan_manifest(manifest, args, Purpose::Look, &[], findings)
+    }
+
+    fn plan_manifest(
+        manifest: Manifest,
+        args: &ManifestArgs,
+        purpose: Purpose,
+        more: &[String],
+        findings: &mut Findings,
+    ) -> Result<Self, Exit> {
         if !args.modules.is_empty() {
             let message = "--module is for a device tree: a TOML manifest names its files itself";
             let found = Diagnostic::error("module-unknown", message);
@@ -306,9 +333,15 @@ impl System {
         }
     }
 
+    /// Whether the machine would start domains by this plan: with errors only if the manifest says so.
+    pub fn goes_on(&self, findings: &Findings) -> bool {
+        let on_conflict = self.outcome.plan.hypervisor.on_conflict;
+        !findings.has_errors() || on_conflict == OnConflict::SkipDomain
+    }
+
     /// The plan as one line of JSON.
     pub fn json(&self) -> String {
-        plan_json(&self.outcome.plan, &self.map)
+        plan_json(&self.outcome.plan, &self.map, &self.request)
     }
 
     /// The container, with the plan's digest.
@@ -391,9 +424,14 @@ fn problems_without_host(manifest: &Manifest) -> Vec<Conflict> {
     known.cloned().collect()
 }
 
-fn load(path: &Path, findings: &mut Findings) -> Result<Manifest, Exit> {
+/// What was read, with the text for whoever shows its lines.
+fn loaded(
+    path: &Path,
+    read: Result<Manifest, LoadError>,
+    findings: &mut Findings,
+) -> Result<Manifest, Exit> {
     let name = path.display().to_string();
-    match toml::load(path) {
+    match read {
         Ok(manifest) => {
             findings.add_source(name, manifest.text.clone());
             Ok(manifest)

@@ -12,12 +12,16 @@ pub fn in_tree_words(help: &str) -> String {
         if let Some((property, length)) = is_start.then(|| property(rest)).flatten() {
             out += &property;
             rest = rest.get(length..).unwrap_or_default();
+            // A property's end takes the sentence's comma's place.
+            if property.ends_with(';') {
+                rest = rest.strip_prefix(',').unwrap_or(rest);
+            }
         } else {
             out.push(letter);
             rest = rest.get(letter.len_utf8()..).unwrap_or_default();
         }
     }
-    out.replace(";,", ";")
+    out
 }
 
 fn is_word(letter: char) -> bool {
@@ -52,6 +56,10 @@ fn property(text: &str) -> Option<(String, usize)> {
         "direct-map" if value == "true" => "direct-map;".to_owned(),
         "direct-map" => "terrane,direct-map = \"no\";".to_owned(),
         "name" | "kind" => format!("terrane,{key} = {value};"),
+        "devices" => devices(value)?,
+        "allow-dma-without-iommu" if value == "true" => {
+            "terrane,allow-dma-without-iommu;".to_owned()
+        }
         "memory-below" => format!("terrane,memory-below = <{}>;", cells(number(value)?)),
         "max-grant-frames" => format!("max_grant_frames = <{value}>;"),
         "kernel" => "a module compatible with \"multiboot,kernel\"".to_owned(),
@@ -98,6 +106,19 @@ fn range(table: &str) -> Option<String> {
         cells(start),
         cells(size)
     ))
+}
+
+/// Devices are children of the domain's node, which name one each.
+fn devices(list: &str) -> Option<String> {
+    let named = items(list)?.into_iter();
+    let nodes: Vec<String> = named
+        .map(|path| format!("terrane,device = {path};"))
+        .collect();
+    match nodes.as_slice() {
+        [] => None,
+        [one] => Some(format!("a node in it with {one}")),
+        _ => Some(format!("nodes in it, one each with {}", nodes.join(" "))),
+    }
 }
 
 fn items(list: &str) -> Option<Vec<&str>> {
@@ -154,6 +175,15 @@ mod tests {
             (
                 "memory-below = 0x80000000, or leave it out",
                 "terrane,memory-below = <0x0 0x80000000>; or leave it out",
+            ),
+            (
+                "give all of them to one domain: devices = [\"/soc/a@1\", \"/soc/b@2\"]",
+                "give all of them to one domain: nodes in it, one each with terrane,device = \
+                 \"/soc/a@1\"; terrane,device = \"/soc/b@2\";",
+            ),
+            (
+                "allow-dma-without-iommu = true, if it does none;, so to say",
+                "terrane,allow-dma-without-iommu; if it does none;, so to say",
             ),
             (
                 "name = \"net1\" for the second",

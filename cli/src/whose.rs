@@ -89,28 +89,17 @@ pub fn explain(address: u64, view: &View) -> Answer {
 }
 
 fn machine(address: u64, view: &View) -> Machine {
+    let seen_by = view.guests.iter().flat_map(|guest| seen_by(address, guest));
     let Some(region) = at(&view.host, address) else {
         return Machine {
             what: "nothing that the host's description names".to_owned(),
             owner: None,
             range: None,
             why: None,
-            seen_by: Vec::new(),
+            seen_by: seen_by.collect(),
             dma: Vec::new(),
         };
     };
-    let seen_by = view.guests.iter().flat_map(|guest| {
-        let whole = guest.regions.iter();
-        let here = whole.filter(move |seen| {
-            (seen.machine..seen.machine.saturating_add(seen.size())).contains(&address)
-        });
-        here.map(move |seen| SeenBy {
-            domain: guest.name.clone(),
-            address: seen.start + (address - seen.machine),
-            what: what_is_seen(seen),
-            why: seen.why.clone(),
-        })
-    });
     let reaching = view.reach.touching(address, address.saturating_add(1));
     let dma = reaching.filter(|_| region.is_ram()).map(|group| Masters {
         driver: group
@@ -132,14 +121,58 @@ fn machine(address: u64, view: &View) -> Machine {
     }
 }
 
+/// Where a domain sees a machine address; nothing lies behind registers that are emulated.
+fn seen_by(address: u64, guest: &Guest) -> Vec<SeenBy> {
+    let exact = guest.regions.iter().filter_map(|seen| {
+        let into = address.checked_sub(seen.machine?)?;
+        (into < seen.size()).then(|| (seen.start + into, seen, what_is_seen(seen)))
+    });
+    let mut found: Vec<(u64, &Region, String)> = exact.collect();
+    if found.is_empty() {
+        let near = beside(address, guest).into_iter();
+        found.extend(near.map(|(region, what)| (address, region, what)));
+    }
+    let found = found.into_iter().map(|(address, region, what)| SeenBy {
+        domain: guest.name.clone(),
+        address,
+        what,
+        why: region.why.clone(),
+    });
+    found.collect()
+}
+
 fn seen(address: u64, guest: &Guest) -> Seen {
     let region = at(&guest.regions, address);
+    let exact = region.map(|region| {
+        let machine = region.machine;
+        let machine = machine.map(|machine| machine + (address - region.start));
+        (region, what_is_seen(region), machine)
+    });
+    let found = exact.or_else(|| {
+        let (region, what) = beside(address, guest)?;
+        Some((region, what, Some(address)))
+    });
+    let (region, what, machine) = match found {
+        Some((region, what, machine)) => (Some(region), Some(what), machine),
+        None => (None, None, None),
+    };
     Seen {
         domain: guest.name.clone(),
-        what: region.map(what_is_seen),
-        machine: region.map(|region| region.machine + (address - region.start)),
+        what,
+        machine,
         why: region.map(|region| region.why.clone()),
     }
+}
+
+/// The device that the domain has in this page: pages are mapped whole, at the host's addresses.
+fn beside(address: u64, guest: &Guest) -> Option<(&Region, String)> {
+    let region = guest.regions.iter().find(|region| region.maps(address))?;
+    let what = format!(
+        "in the same page as {}, which `{}` has",
+        device(region),
+        guest.name
+    );
+    Some((region, what))
 }
 
 fn at(regions: &[Region], address: u64) -> Option<&Region> {
@@ -223,17 +256,19 @@ impl fmt::Display for Answer {
         for seen in &self.domains {
             let domain = &seen.domain;
             write!(f, "`{domain}` at its own address {address:#x}: ")?;
-            match (&seen.what, seen.machine, &seen.why) {
-                (Some(what), Some(machine), why) => {
-                    let place = if machine == address {
-                        "the same machine address".to_owned()
-                    } else {
-                        format!("machine address {machine:#x}")
+            match &seen.what {
+                Some(what) => {
+                    let place = match seen.machine {
+                        Some(machine) if machine == address => {
+                            "at the same machine address".to_owned()
+                        }
+                        Some(machine) => format!("at machine address {machine:#x}"),
+                        None => "emulated: no machine address".to_owned(),
                     };
-                    let why = why.as_deref().unwrap_or_default();
-                    writeln!(f, "{what}, at {place}. Why: {why}.")?;
+                    let why = seen.why.as_deref().unwrap_or_default();
+                    writeln!(f, "{what}, {place}. Why: {why}.")?;
                 }
-                _ => writeln!(f, "none of its RAM or devices.")?,
+                None => writeln!(f, "none of its RAM or devices.")?,
             }
         }
         Ok(())

@@ -9,7 +9,8 @@ use alloc::string::String;
 use core::fmt::Write as _;
 
 use layout::{
-    Bank, Capabilities, Dma, DomainPlan, HostDevice, HostMap, HypervisorPlan, Item, Placement, Plan,
+    Bank, Capabilities, Dma, DomainPlan, HostDevice, HostMap, HypervisorPlan, Item, Placement,
+    Plan, SystemRequest,
 };
 use sha2::{Digest as _, Sha256};
 
@@ -19,9 +20,9 @@ use crate::tree::system::words::Word as _;
 /// The version of the schema.
 pub const VERSION: u32 = 1;
 
-/// The plan as JSON, without a line feed. `host` is the map that it was made from.
+/// The plan as JSON, without a line feed. `host` and `request` are what it was made from.
 #[must_use]
-pub fn plan_json(plan: &Plan, host: &HostMap) -> String {
+pub fn plan_json(plan: &Plan, host: &HostMap, request: &SystemRequest) -> String {
     let mut json = Json::default();
     json.object(|json| {
         json.number("version", VERSION.into());
@@ -29,7 +30,7 @@ pub fn plan_json(plan: &Plan, host: &HostMap) -> String {
         json.key("hypervisor");
         json.object(|json| hypervisor(json, &plan.hypervisor));
         json.list("domains", &plan.domains, |json, domain| {
-            json.object(|json| self::domain(json, domain, host));
+            json.object(|json| self::domain(json, domain, host, request));
         });
         json.list("copies", &plan.copies, |json, copy| {
             json.object(|json| {
@@ -76,7 +77,21 @@ fn hypervisor(json: &mut Json, plan: &HypervisorPlan) {
     json.string("scrub", plan.scrub.word());
 }
 
-fn domain(json: &mut Json, domain: &DomainPlan, host: &HostMap) {
+/// The highest address that a device's DMA reaches where this domain drives it: what the manifest says, else
+/// the host's description. `None` if it does none.
+#[must_use]
+pub fn dma_mask(device: &HostDevice, domain: &DomainPlan, request: &SystemRequest) -> Option<u64> {
+    let asked = request.domains.get(domain.index).and_then(|domain| {
+        let mut named = domain.devices.iter();
+        named.find(|named| named.path == device.path)?.dma_mask
+    });
+    match (asked, device.dma) {
+        (Some(mask), _) | (None, Dma::Possible { mask }) => Some(mask),
+        (None, Dma::None) => None,
+    }
+}
+
+fn domain(json: &mut Json, domain: &DomainPlan, host: &HostMap, request: &SystemRequest) {
     json.number("id", domain.id.into());
     json.string("name", &domain.name);
     json.string("kind", domain.identity.kind.word());
@@ -109,7 +124,9 @@ fn domain(json: &mut Json, domain: &DomainPlan, host: &HostMap) {
         .devices
         .iter()
         .filter_map(|index| host.devices.get(*index));
-    json.list("devices", devices, device);
+    json.list("devices", devices, |json, one| {
+        device(json, one, dma_mask(one, domain, request));
+    });
     json.string("cmdline", &domain.command_line);
     json.flag("vpl011", domain.vpl011);
     json.number(
@@ -149,7 +166,7 @@ fn placement(json: &mut Json, key: &str, placement: Option<&Placement>) {
     });
 }
 
-fn device(json: &mut Json, device: &HostDevice) {
+fn device(json: &mut Json, device: &HostDevice, dma: Option<u64>) {
     json.object(|json| {
         json.string("path", &device.path);
         json.list("ranges", &device.ranges, Json::range);
@@ -157,9 +174,9 @@ fn device(json: &mut Json, device: &HostDevice) {
             json.plain((*number).into())
         });
         // The highest address that its DMA reaches; null if it does none.
-        match device.dma {
-            Dma::None => json.null("dma"),
-            Dma::Possible { mask } => json.address("dma", mask),
+        match dma {
+            None => json.null("dma"),
+            Some(mask) => json.address("dma", mask),
         }
     });
 }
@@ -258,10 +275,31 @@ mod tests {
         )
     }
 
+    fn request() -> SystemRequest {
+        SystemRequest {
+            domains: vec![layout::DomainRequest::default()],
+            ..SystemRequest::default()
+        }
+    }
+
+    #[test]
+    fn the_manifests_mask_goes_before_the_hosts() {
+        let (plan, host) = sample();
+        let mut request = request();
+        request.domains[0].devices = vec![layout::DeviceRequest {
+            path: "/disk@1000".into(),
+            dma_mask: Some(0xfff_ffff),
+            origin: layout::Origin::NONE,
+        }];
+        let text = plan_json(&plan, &host, &request);
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(value["domains"][0]["devices"][0]["dma"], "0xfffffff");
+    }
+
     #[test]
     fn it_is_json_on_one_line_with_the_documented_keys() {
         let (plan, host) = sample();
-        let text = plan_json(&plan, &host);
+        let text = plan_json(&plan, &host, &request());
         assert!(!text.contains('\n'));
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(value["version"], 1);
@@ -284,14 +322,14 @@ mod tests {
     #[test]
     fn the_digest_follows_the_plan() {
         let (plan, host) = sample();
-        let first = digest(&plan_json(&plan, &host));
+        let first = digest(&plan_json(&plan, &host, &request()));
         assert_eq!(first.len(), 64);
-        assert_eq!(digest(&plan_json(&plan, &host)), first);
+        assert_eq!(digest(&plan_json(&plan, &host, &request())), first);
         let other = Plan {
             kept: vec![frames(9, 1)],
             ..plan
         };
-        assert_ne!(digest(&plan_json(&other, &host)), first);
+        assert_ne!(digest(&plan_json(&other, &host, &request())), first);
         // FIPS 180-2, appendix B.1.
         assert!(digest("abc").starts_with("ba7816bf8f01cfea"));
     }

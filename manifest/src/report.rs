@@ -45,7 +45,7 @@ impl Report<'_> {
         }
         let needs_text = request.print_plan || system.digest.is_some();
         let text = if needs_text {
-            plan_json(&outcome.plan, self.host)
+            plan_json(&outcome.plan, self.host, &system.request)
         } else {
             String::new()
         };

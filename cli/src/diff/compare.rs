@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::document::{Bank, Document, Domain, Placement, Range};
+use super::document::{Bank, Device, Document, Domain, Placement, Range};
 use crate::view::{shown, size, span};
 
 /// What became of a thing.
@@ -70,7 +70,11 @@ pub fn changes(before: &Document, after: &Document) -> Vec<Change> {
     found.range("hypervisor", one.region, other.region);
     found.value(None, "on-conflict", &one.on_conflict, &other.on_conflict);
     found.value(None, "scrub", &one.scrub, &other.scrub);
+    let prints = |plan: &Document| plan.hypervisor.print_plan.to_string();
+    found.value(None, "print-plan", &prints(before), &prints(after));
     found.owners("device", &devices(before), &devices(after));
+    found.lines("registers", &registers(before), &registers(after));
+    found.lines("interrupts", &interrupts(before), &interrupts(after));
     found.owners("CPU", &cpus(before), &cpus(after));
     for domain in &before.domains {
         match find(after, &domain.name) {
@@ -237,6 +241,15 @@ impl Found {
         self.push(Some(domain), "RAM", how, before, after);
     }
 
+    /// What the machine has of a device that both plans give to a domain.
+    fn lines(&mut self, what: &str, before: &Owners, after: &Owners) {
+        for (path, one) in before {
+            if let Some(other) = after.get(path) {
+                self.value(None, &format!("{what} of {}", shown(path)), one, other);
+            }
+        }
+    }
+
     fn owners(&mut self, what: &str, before: &Owners, after: &Owners) {
         let keys: std::collections::BTreeSet<&String> = before.keys().chain(after.keys()).collect();
         for key in keys {
@@ -284,7 +297,7 @@ fn piece(bank: &Bank) -> String {
     format!("{machine}, {}, {seen}", size(bank.size))
 }
 
-/// What each thing's driver is, by the thing's name.
+/// What is said of each thing, most of all who drives it, by the thing's name.
 type Owners = BTreeMap<String, String>;
 
 fn devices(plan: &Document) -> Owners {
@@ -304,6 +317,28 @@ fn devices(plan: &Document) -> Owners {
                 )
             })
         })
+        .collect()
+}
+
+fn registers(plan: &Document) -> Owners {
+    of_devices(plan, |device| {
+        let ranges = device.ranges.iter();
+        let spans = ranges.map(|range| span(range.start, range.end()));
+        spans.collect::<Vec<_>>().join(", ")
+    })
+}
+
+fn interrupts(plan: &Document) -> Owners {
+    of_devices(plan, |device| {
+        let numbers = device.interrupts.iter().map(u32::to_string);
+        numbers.collect::<Vec<_>>().join(", ")
+    })
+}
+
+fn of_devices(plan: &Document, what: impl Fn(&Device) -> String) -> Owners {
+    let devices = plan.domains.iter().flat_map(|domain| &domain.devices);
+    devices
+        .map(|device| (device.path.clone(), what(device)))
         .collect()
 }
 

@@ -31,6 +31,8 @@ pub struct Hypervisor {
     pub region: Range,
     /// What a conflict at boot leads to.
     pub on_conflict: String,
+    /// Whether the machine prints its plan.
+    pub print_plan: bool,
     /// Which frames are cleared.
     pub scrub: String,
 }
@@ -113,6 +115,10 @@ pub struct Placement {
 pub struct Device {
     /// Its path.
     pub path: String,
+    /// Its registers.
+    pub ranges: Vec<Range>,
+    /// Its interrupts.
+    pub interrupts: Vec<u32>,
     /// The highest address that its DMA reaches.
     pub dma: Option<String>,
 }

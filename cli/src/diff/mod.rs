@@ -7,6 +7,7 @@ mod compare;
 mod document;
 
 use std::fmt::Write as _;
+use std::fs;
 use std::io;
 use std::path::Path;
 
@@ -84,6 +85,7 @@ pub fn run(args: &DiffArgs) -> io::Result<Exit> {
 /// A side; `None` if it can't be read, which is then said.
 fn read(args: &DiffArgs, path: &Path) -> io::Result<Option<Side>> {
     let bytes = files::read_piped(path, files::MAX_TEXT).unwrap_or_default();
+    let is_file = fs::metadata(path).is_ok_and(|data| data.is_file());
     if bytes.trim_ascii_start().first() == Some(&b'{') {
         return match document(&bytes) {
             Ok(plan) => Ok(Some(Side {
@@ -106,11 +108,21 @@ fn read(args: &DiffArgs, path: &Path) -> io::Result<Option<Side>> {
         json: args.json,
     };
     let mut findings = Findings::default();
-    let system = System::plan(&manifest, Purpose::Look, &[], &mut findings);
+    let system = match String::from_utf8(bytes) {
+        // A pipe is empty the second time.
+        Ok(text) if !text.is_empty() && !is_file => {
+            System::plan_text(text, &manifest, &mut findings)
+        }
+        _ => System::plan(&manifest, Purpose::Look, &[], &mut findings),
+    };
     let conflicts = Some(findings.errors());
+    let goes_on = |system: &System| system.goes_on(&findings);
+    let carried_out = system.as_ref().is_ok_and(goes_on);
     findings.emit(args.json, Stream::Stderr)?;
     let plan = match system {
-        Ok(system) => document(system.json().as_bytes()).ok(),
+        Ok(system) if carried_out => document(system.json().as_bytes()).ok(),
+        // What the machine wouldn't do is none of its plans.
+        Ok(_) => None,
         Err(Exit::Conflicts) => None,
         Err(_) => return Ok(None),
     };

@@ -47,14 +47,13 @@ fn details(view: &View, space: Space, region: &Region) -> String {
             size(bytes)
         ),
     });
-    if space != Space::Machine && region.is_ram() {
-        lines.push(if region.machine == region.start {
-            "the same address on the machine".to_owned()
-        } else {
-            format!(
-                "on the machine {}",
-                span(region.machine, region.machine + bytes)
-            )
+    if space != Space::Machine && region.kind != Kind::Device {
+        lines.push(match region.machine {
+            None => "emulated: no machine address".to_owned(),
+            Some(machine) if machine == region.start => {
+                "the same address on the machine".to_owned()
+            }
+            Some(machine) => format!("on the machine {}", span(machine, machine + bytes)),
         });
     }
     if region.is_ram() || region.kind == Kind::Device {
@@ -86,7 +85,7 @@ fn what(view: &View, space: Space, region: &Region) -> String {
 
 /// Whose devices may touch this RAM.
 fn dma(view: &View, region: &Region) -> String {
-    let machine = region.machine;
+    let machine = region.machine.unwrap_or(region.start);
     let mut drivers: Vec<(Option<usize>, usize)> = Vec::new();
     for group in view.reach.touching(machine, machine + region.size()) {
         match drivers

@@ -145,8 +145,11 @@ fn regions(view: &View, space: Space, regions: &[Region], caption: &str) -> Mark
                 }
                 td { (view.owner(region.owner)) }
                 @if guest { td class="mono" {
-                    @if region.machine == region.start { "same" }
-                    @else { (span(region.machine, region.machine + region.size())) }
+                    @match region.machine {
+                        None => { "emulated" }
+                        Some(machine) if machine == region.start => { "same" }
+                        Some(machine) => { (span(machine, machine + region.size())) }
+                    }
                 } }
                 td { (region.why) }
             } } }

@@ -139,12 +139,15 @@ fn lines(space: Space, region: &Region, room: u32) -> Vec<String> {
     let bytes = about(region.size());
     let width = COLUMN - STRIP - 10;
     let both = format!("{} {bytes}", region.label);
-    let moved = space != Space::Machine && region.is_ram() && region.machine != region.start;
+    let elsewhere = region.machine.filter(|machine| *machine != region.start);
+    let moved = elsewhere.filter(|_| space != Space::Machine && region.is_ram());
     let lines = match room {
         0 | 1 if fitted(&both, width) == both => vec![both],
         0 | 1 => vec![region.label.clone()],
-        _ if moved => vec![both, format!("= {:#x}", region.machine)],
-        _ => vec![region.label.clone(), bytes],
+        _ => match moved {
+            Some(machine) => vec![both, format!("= {machine:#x}")],
+            None => vec![region.label.clone(), bytes],
+        },
     };
     lines.iter().map(|line| fitted(line, width)).collect()
 }
@@ -155,10 +158,12 @@ fn links(guest: &Guest) -> impl Iterator<Item = (Link, bool)> {
         .regions
         .iter()
         .filter(|region| region.kind == Kind::Device);
-    let registers = registers.map(|region| Link {
-        guest: region.start,
-        machine: region.machine,
-        size: region.size(),
+    let registers = registers.filter_map(|region| {
+        Some(Link {
+            guest: region.start,
+            machine: region.machine?,
+            size: region.size(),
+        })
     });
     let banks = guest.banks.iter().map(|bank| (*bank, false));
     banks.chain(registers.map(|link| (link, true)))

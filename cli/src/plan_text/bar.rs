@@ -67,7 +67,7 @@ fn banks(place: usize, guest: &Guest) -> Vec<Region> {
             } else {
                 format!("{:#x}", bank.machine)
             },
-            machine: bank.machine,
+            machine: Some(bank.machine),
             why: String::new(),
             parts: Vec::new(),
         })
@@ -235,7 +235,7 @@ mod tests {
                 kind: Kind::Ram,
                 owner: Some(Owner::Domain(place)),
                 label: format!("domain-{number}"),
-                machine,
+                machine: Some(machine),
                 why: String::new(),
                 parts: Vec::new(),
             });

@@ -8,7 +8,8 @@ mod table;
 use std::fmt::Write as _;
 
 use anstyle::Style;
-use layout::{Capabilities, Dma, HostMap, Kind, MachineRange, MfnRange, Placement, Plan};
+use layout::{Capabilities, Kind, MachineRange, MfnRange, Placement, Plan};
+use manifest::plan_json::dma_mask;
 
 pub use reach::sentence;
 
@@ -21,7 +22,7 @@ const WIDTH: usize = 80;
 
 /// The whole plan as text, with colours; tables are cut to `width` if there is such a limit.
 pub fn render(source: Source<'_>, view: &View, width: Option<usize>) -> String {
-    let Source { plan, host, .. } = source;
+    let plan = source.plan;
     let mut text = String::new();
     let _ = writeln!(text, "Machine: {}\n", view.machine);
     let bold = Style::new().bold();
@@ -36,7 +37,7 @@ pub fn render(source: Source<'_>, view: &View, width: Option<usize>) -> String {
             "Memory, and each domain's own view of it, on one scale",
             bar::render(view, width.unwrap_or(WIDTH)),
         ),
-        ("Devices", devices(plan, host, width)),
+        ("Devices", devices(source, width)),
     ] {
         let _ = writeln!(
             text,
@@ -184,7 +185,13 @@ fn placements(plan: &Plan, width: Option<usize>) -> String {
     table.text()
 }
 
-fn devices(plan: &Plan, host: &HostMap, width: Option<usize>) -> String {
+fn devices(source: Source<'_>, width: Option<usize>) -> String {
+    let Source {
+        plan,
+        host,
+        request,
+        ..
+    } = source;
     let mut table = Columns::new(
         ["DOMAIN", "DEVICE", "ADDRESSES", "INTERRUPTS", "DMA"],
         width,
@@ -197,10 +204,10 @@ fn devices(plan: &Plan, host: &HostMap, width: Option<usize>) -> String {
         {
             let ranges: Vec<String> = device.ranges.iter().map(span_of).collect();
             let interrupts: Vec<String> = device.interrupts.iter().map(u32::to_string).collect();
-            let dma = match device.dma {
-                Dma::None => "none".to_owned(),
-                Dma::Possible { mask: u64::MAX } => "possible".to_owned(),
-                Dma::Possible { mask } => format!("up to {mask:#x}"),
+            let dma = match dma_mask(device, domain, request) {
+                None => "none".to_owned(),
+                Some(u64::MAX) => "possible".to_owned(),
+                Some(mask) => format!("up to {mask:#x}"),
             };
             table.row([
                 &shown(&domain.name),

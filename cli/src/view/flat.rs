@@ -51,19 +51,22 @@ fn extend(flat: &mut Vec<(usize, Region)>, index: usize, region: &Region, from: 
             Region {
                 start: from,
                 end: to,
-                machine: region.machine + (from - region.start),
+                machine: region
+                    .machine
+                    .map(|machine| machine + (from - region.start)),
                 ..region.clone()
             },
         )),
     }
 }
 
-/// Registers of one owner's neighbouring devices as one region each.
-pub fn grouped(regions: Vec<Region>) -> Vec<Region> {
+/// Registers of one owner's neighbouring devices as one region each. `machine` has, by address,
+/// what a gap may hide: what lies there and is somebody else's keeps its neighbours apart.
+pub fn grouped(regions: Vec<Region>, machine: &[Region]) -> Vec<Region> {
     let mut groups: Vec<Region> = Vec::with_capacity(regions.len());
     for region in regions {
         match groups.last_mut() {
-            Some(last) if joins(last, &region) => {
+            Some(last) if joins(last, &region, machine) => {
                 last.end = region.end;
                 let known = |part| !last.parts.contains(part);
                 let new: Vec<_> = region
@@ -88,13 +91,19 @@ pub fn grouped(regions: Vec<Region>) -> Vec<Region> {
     groups
 }
 
-fn joins(last: &Region, next: &Region) -> bool {
+fn joins(last: &Region, next: &Region, machine: &[Region]) -> bool {
     let both = |kind| last.kind == kind && next.kind == kind;
-    both(Kind::Device) && last.owner == next.owner && next.start - last.end < NEAR
+    let near = both(Kind::Device) && last.owner == next.owner && next.start - last.end < NEAR;
+    let behind = machine.partition_point(|region| region.end <= last.end);
+    let between = machine.get(behind..).unwrap_or_default().iter();
+    let mut between = between.take_while(|region| region.start < next.start);
+    near && between.all(|region| region.owner == last.owner && !region.is_ram())
 }
 
 #[cfg(test)]
 mod tests {
+    use layout::Owner;
+
     use super::*;
     use crate::view::Part;
 
@@ -105,7 +114,7 @@ mod tests {
             kind: Kind::Device,
             owner: None,
             label: label.to_owned(),
-            machine: start,
+            machine: Some(start),
             why: String::new(),
             parts: vec![Part {
                 name: label.to_owned(),
@@ -145,12 +154,34 @@ mod tests {
     #[test]
     fn neighbours_are_one_and_others_stay_apart() {
         let far = 40 + NEAR;
-        let groups = grouped(vec![
+        let apart = vec![
             region(0, 10, "a"),
             region(30, 40, "b"),
             region(far, far + 1, "c"),
-        ]);
+        ];
+        let groups = grouped(apart, &[]);
         assert_eq!(spans(&groups), [(0, 40, "2 devices"), (far, far + 1, "c")]);
+    }
+
+    #[test]
+    fn what_is_anothers_keeps_neighbours_apart() {
+        let own = || vec![region(0, 10, "a"), region(30, 40, "b")];
+        let between = |other: Region| {
+            let [a, b] = [region(0, 10, "a"), region(30, 40, "b")];
+            spans(&grouped(own(), &[a, other, b])).len()
+        };
+        let owned = |owner| Region {
+            owner,
+            ..region(10, 30, "between")
+        };
+        assert_eq!(between(owned(None)), 1);
+        assert_eq!(between(owned(Some(Owner::Domain(1)))), 2);
+        assert_eq!(between(owned(Some(Owner::Hypervisor))), 2);
+        let ram = Region {
+            kind: Kind::Ram,
+            ..owned(None)
+        };
+        assert_eq!(between(ram), 2);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use layout::{DomainPlan, Owner};
 
-use super::{Guest, Kind, Link, Region, Source, flat, host, shown, why};
+use super::{Guest, Kind, Link, Region, Source, controller, flat, host, shown, why};
 use crate::arch::Arch;
 
 /// What a domain sees.
@@ -25,21 +25,8 @@ pub fn of(source: Source<'_>, domain: &DomainPlan) -> Guest {
     for index in &domain.devices {
         regions.extend(host::device(source, *index));
     }
-    if domain.identity.uses_host_layout() {
-        let ranges = source.host.controller.ranges.iter();
-        regions.extend(ranges.map(|range| {
-            Region {
-                why: "with the host's layout a domain finds its controller where the host has it"
-                    .to_owned(),
-                ..host::region(
-                    range,
-                    Kind::Controller,
-                    owner,
-                    "interrupt controller".to_owned(),
-                )
-            }
-        }));
-    }
+    let emulated = controller::seen(source, domain).into_iter();
+    regions.extend(emulated.map(|region| Region { owner, ..region }));
     Guest {
         name: shown(&domain.name),
         direct: domain.identity.is_direct_mapped(),
@@ -62,7 +49,7 @@ fn of_bank<'a>(
         kind,
         owner: None,
         label: label.to_owned(),
-        machine: bank.machine + (start - bank.guest),
+        machine: Some(bank.machine + (start - bank.guest)),
         why,
         parts: Vec::new(),
     };

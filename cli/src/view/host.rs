@@ -121,7 +121,7 @@ pub fn region(range: &MachineRange, kind: Kind, owner: Option<Owner>, label: Str
         kind,
         owner,
         label,
-        machine: range.start().raw(),
+        machine: Some(range.start().raw()),
         why: String::new(),
         parts: Vec::new(),
     }

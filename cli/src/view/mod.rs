@@ -4,6 +4,7 @@
 //! Everything that shows a plan to people (tables, the bar, pictures, `explain ADDRESS`) reads
 //! these lists. Knows no form of output; decides nothing.
 
+mod controller;
 mod flat;
 pub mod guest;
 mod host;
@@ -42,7 +43,7 @@ pub enum Kind {
     Description,
     /// Registers of devices.
     Device,
-    /// Registers of the interrupt controller.
+    /// Registers of the interrupt controller; a domain's are of the hypervisor's making.
     Controller,
     /// Registers of an IOMMU.
     Iommu,
@@ -74,8 +75,9 @@ pub struct Region {
     pub owner: Option<Owner>,
     /// A few words for it.
     pub label: String,
-    /// Where the addresses lie on the machine; the machine's own regions lie at `start`.
-    pub machine: u64,
+    /// Where the addresses lie on the machine, whose own regions lie at `start`; `None` if nothing
+    /// lies behind them: the hypervisor emulates these registers.
+    pub machine: Option<u64>,
     /// Why it is there: a rule, or a line of the manifest.
     pub why: String,
     /// The devices whose registers these are.
@@ -91,6 +93,13 @@ impl Region {
     /// Whether the address lies in it.
     pub fn contains(&self, address: u64) -> bool {
         (self.start..self.end).contains(&address)
+    }
+
+    /// Whether the hypervisor maps the address with it: devices are mapped in whole pages.
+    pub fn maps(&self, address: u64) -> bool {
+        let page = |address: u64| address >> layout::FRAME_SHIFT;
+        let pages = page(self.start)..=page(self.end.saturating_sub(1));
+        self.kind == Kind::Device && pages.contains(&page(address))
     }
 
     /// Whether it is RAM.
@@ -161,10 +170,10 @@ impl View {
     /// The same with the registers of one owner's neighbouring devices as one region: for a
     /// picture.
     pub fn grouped(mut self) -> Self {
-        self.host = flat::grouped(self.host);
         for guest in &mut self.guests {
-            guest.regions = flat::grouped(std::mem::take(&mut guest.regions));
+            guest.regions = flat::grouped(std::mem::take(&mut guest.regions), &self.host);
         }
+        self.host = flat::grouped(self.host, &[]);
         self
     }
 
@@ -223,9 +232,11 @@ fn machine(source: Source<'_>) -> String {
 /// out.
 pub fn shown(name: &str) -> String {
     let spelled = |letter: char| {
-        // Marks that turn the direction of what follows are invisible and no control characters.
-        let turns = matches!(letter, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        letter.is_control() || turns
+        // Marks that turn the direction of what follows, or join and part letters, are invisible
+        // and no control characters; the last two are none of XML's characters.
+        let unseen = matches!(letter, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
+            | '\u{2060}' | '\u{2066}'..='\u{2069}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}');
+        letter.is_control() || unseen
     };
     let mut text = String::with_capacity(name.len());
     for letter in name.chars() {
@@ -298,5 +309,14 @@ mod tests {
         assert_eq!(shown("net<b>"), "net<b>");
         assert_eq!(shown("a\u{1b}[2Jb\n"), "a\\u{1b}[2Jb\\u{a}");
         assert_eq!(shown("a\u{202e}b"), "a\\u{202e}b");
+        for unseen in ["61c", "200b", "200d", "2060", "feff", "fffe", "ffff"] {
+            let letter = u32::from_str_radix(unseen, 16)
+                .ok()
+                .and_then(char::from_u32);
+            assert_eq!(
+                shown(&letter.unwrap().to_string()),
+                format!("\\u{{{unseen}}}")
+            );
+        }
     }
 }

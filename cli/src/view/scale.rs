@@ -104,7 +104,7 @@ mod tests {
             kind: Kind::Ram,
             owner: None,
             label: String::new(),
-            machine: start,
+            machine: Some(start),
             why: String::new(),
             parts: Vec::new(),
         }

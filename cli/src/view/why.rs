@@ -30,8 +30,31 @@ pub fn ram(source: Source<'_>, owned: Owned) -> String {
         },
         Owner::Kept => kept(source, &bytes),
         Owner::Reserved => reserved(source, &bytes),
-        Owner::Nobody => "no domain asked for it".to_owned(),
+        Owner::Nobody => nobody(source),
     }
+}
+
+fn nobody(source: Source<'_>) -> String {
+    let refused: Vec<String> = refused(source).map(name).collect();
+    if refused.is_empty() {
+        return "no domain asked for it".to_owned();
+    }
+    let names = refused.join(", ");
+    format!("no domain that starts asked for it; refused: {names}")
+}
+
+/// The domains that were asked for and that conflicts keep out of the plan.
+fn refused<'a>(source: Source<'a>) -> impl Iterator<Item = &'a DomainRequest> {
+    let domains = source.request.domains.iter().enumerate();
+    let refused = domains.filter(move |(index, _)| {
+        let mut planned = source.plan.domains.iter();
+        planned.all(|domain| domain.index != *index)
+    });
+    refused.map(|(_, domain)| domain)
+}
+
+fn name(domain: &DomainRequest) -> String {
+    format!("`{}`", shown(&domain.name.value))
 }
 
 fn asked<'a>(source: Source<'a>, domain: &DomainPlan) -> Option<&'a DomainRequest> {
@@ -156,6 +179,27 @@ pub fn device(source: Source<'_>, index: usize, owner: Option<Owner>) -> String 
                 None => "the hardware domain has what no other domain is given".to_owned(),
             }
         }
-        _ => "no domain is given it, and there is no hardware domain".to_owned(),
+        _ => without_driver(source, path.map_or("", String::as_str)),
+    }
+}
+
+fn without_driver(source: Source<'_>, path: &str) -> String {
+    for domain in refused(source) {
+        let mut named = domain.devices.iter();
+        if let Some(device) = named.find(|device| device.path == path) {
+            let reason = format!("{} asks for it, and is refused", name(domain));
+            return described(source, &reason, device.origin);
+        }
+    }
+    let mut planned = source.plan.domains.iter();
+    if planned.any(|domain| domain.identity.is_hardware()) {
+        return "no domain is given it".to_owned();
+    }
+    match refused(source).find(|domain| domain.identity().is_hardware()) {
+        Some(domain) => format!(
+            "no domain is given it, and the hardware domain {} is refused",
+            name(domain)
+        ),
+        None => "no domain is given it, and there is no hardware domain".to_owned(),
     }
 }

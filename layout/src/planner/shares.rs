@@ -1,12 +1,12 @@
 //! Devices of different owners that can't be kept apart: they share a page, an interrupt, or what
 //! isolates them.
 
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
-use core::cell::Cell;
+use core::cell::{Cell, OnceCell};
 
 use super::devices::Paths;
 use super::ground;
@@ -36,10 +36,8 @@ struct Ties<'a> {
 
 /// Devices that go to one domain or to none: whoever shares anything with one of them is among them.
 struct Knots {
-    /// For each device its knot.
+    /// For each device its knot, which is the first device in it.
     of: Vec<usize>,
-    /// The devices of each knot.
-    devices: BTreeMap<usize, Vec<usize>>,
 }
 
 impl Knots {
@@ -71,16 +69,13 @@ impl Knots {
         let of: Vec<usize> = (0..parents.len())
             .map(|at| root(&mut parents, at))
             .collect();
-        let mut devices: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-        for (device, knot) in of.iter().enumerate() {
-            devices.entry(*knot).or_default().push(device);
-        }
-        Self { of, devices }
+        Self { of }
     }
 
-    fn around(&self, device: usize) -> &[usize] {
-        let knot = self.devices.get(&self.of[device]);
-        knot.map_or(&[], Vec::as_slice)
+    /// The devices of a knot.
+    fn devices(&self, knot: usize) -> Vec<usize> {
+        let all = 0..self.of.len();
+        all.filter(|device| self.of[*device] == knot).collect()
     }
 }
 
@@ -204,10 +199,9 @@ pub(crate) fn check(
         }
     }
     let ties = Ties::new(host);
-    let knots = Knots::new(&ties, |at| owners[at].is_some() || console == Some(at));
     let check = Check {
         ties,
-        knots,
+        knots: OnceCell::new(),
         request,
         paths,
         owners,
@@ -236,7 +230,8 @@ pub(crate) fn check(
 
 struct Check<'a> {
     ties: Ties<'a>,
-    knots: Knots,
+    /// For what is proposed, and so seldom asked for.
+    knots: OnceCell<Knots>,
     request: &'a SystemRequest,
     paths: &'a Paths<'a>,
     /// Who has each device.
@@ -247,6 +242,13 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
+    fn knots(&self) -> &Knots {
+        self.knots.get_or_init(|| {
+            let theirs = |at: usize| self.owners[at].is_some() || self.console == Some(at);
+            Knots::new(&self.ties, theirs)
+        })
+    }
+
     /// A device that a domain names against those of others.
     fn named(
         &self,
@@ -292,7 +294,8 @@ impl Check<'_> {
     fn help(&self, index: usize, wanted: &DeviceRequest, device: usize) -> String {
         let out = format!("leave {} out of devices", wanted.path);
         let host = self.ties.host;
-        let knot = self.knots.around(device);
+        let knots = self.knots();
+        let knot = knots.devices(knots.of[device]);
         if let Some(console) = self.console.filter(|console| knot.contains(console)) {
             return format!(
                 "{out}, or name another console for the hypervisor: what it shares leads to {}",
@@ -308,15 +311,18 @@ impl Check<'_> {
         self.lists.set(left);
         let named = &self.request.domains[index].devices;
         let mut items: Vec<String> = named.iter().map(|it| item(&it.path, it.dma_mask)).collect();
-        let own: BTreeSet<usize> = named
-            .iter()
-            .filter_map(|it| self.paths.get(it.path.as_str()).copied())
-            .collect();
-        let knots: BTreeSet<usize> = own.iter().map(|at| self.knots.of[*at]).collect();
-        let knots = knots.iter().filter_map(|knot| self.knots.devices.get(knot));
-        for knot in knots.filter(|knot| self.is_free(knot)) {
+        let own = named.iter();
+        let own = own.filter_map(|it| self.paths.get(it.path.as_str()).copied());
+        let own: Vec<usize> = own.collect();
+        let mut theirs: Vec<usize> = own.iter().map(|at| knots.of[*at]).collect();
+        theirs.sort_unstable();
+        theirs.dedup();
+        for knot in theirs.into_iter().map(|knot| knots.devices(knot)) {
+            if !self.is_free(&knot) {
+                continue;
+            }
             let more = knot.iter().filter(|at| !own.contains(at));
-            items.extend(more.map(|at| item(&self.ties.host.devices[*at].path, self.mask(*at))));
+            items.extend(more.map(|at| item(&host.devices[*at].path, self.mask(*at))));
         }
         format!(
             "give all of them to one domain: devices = [{}]",

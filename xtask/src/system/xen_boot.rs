@@ -75,9 +75,9 @@ fn prepare(context: &Context, folder: &Path, more: &str) -> Result<Prepared> {
     let domain = |name: &str, at: u64, more: &str| -> Result<String> {
         let bytes = size(&kernel).context("there is no probe")?;
         Ok(format!(
-            "{name} {{ compatible = \"xen,domain\"; #address-cells = <2>; #size-cells = <2>; memory = <0 0x10000>; cpus = <1>;\n\
+            "{name} {{ compatible = \"xen,domain\"; #address-cells = <2>; #size-cells = <2>; memory = <0 0x10000>; cpus = <1>; {more}\n\
              module@{at:x} {{ compatible = \"multiboot,kernel\", \"multiboot,module\"; reg = <0 {at:#x} 0 {bytes:#x}>; \
-             bootargs = \"end=stray stray={REGISTER}\"; }};\n{more} }};\n"
+             bootargs = \"end=stray stray={REGISTER}\"; }}; }};\n"
         ))
     };
     let module = format!(

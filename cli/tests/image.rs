@@ -212,7 +212,7 @@ fn what_it_is_made_from_is_not_written_over() {
         ("kernel", "container.bin"),
         ("kernel", "hypervisor.bin"),
         ("ramdisk", "boot.scr"),
-        // Not of this image: it would be removed.
+        // Not of this image: it would be removed where there is one.
         ("ramdisk", "qemu.sh"),
     ] {
         let folder = tempfile::tempdir().unwrap();
@@ -228,6 +228,9 @@ fn what_it_is_made_from_is_not_written_over() {
         }
         let text = ITS_OWN.replace(&format!("\"{word}\""), &format!("\"{name}\""));
         std::fs::write(&manifest, text).unwrap();
+        if name == "qemu.sh" {
+            std::fs::write(folder.path().join("container.bin"), "an image's").unwrap();
+        }
         let before = contents(folder.path());
         // By another path to the same folder.
         let output = folder.path().join(".");
@@ -317,6 +320,18 @@ fn nothing_stays_of_another_image() {
         "notes",
     ];
     assert_eq!(left, expected);
+}
+
+#[test]
+fn what_was_there_without_an_image_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = folder.path().join("image");
+    std::fs::create_dir(&directory).unwrap();
+    std::fs::write(directory.join("grub.cfg"), "the user's").unwrap();
+    let (status, made) = image(&Path::new(TESTS).join("good/two.toml"), folder.path(), &[]);
+    assert_eq!((status, made), (Some(0), directory.clone()));
+    let left = std::fs::read_to_string(directory.join("grub.cfg")).unwrap();
+    assert_eq!(left, "the user's");
 }
 
 #[test]

@@ -81,10 +81,8 @@ fn hypervisor(json: &mut Json, plan: &HypervisorPlan) {
 /// the host's description. `None` if it does none.
 #[must_use]
 pub fn dma_mask(device: &HostDevice, domain: &DomainPlan, request: &SystemRequest) -> Option<u64> {
-    let asked = request.domains.get(domain.index).and_then(|domain| {
-        let mut named = domain.devices.iter();
-        named.find(|named| named.path == device.path)?.dma_mask
-    });
+    let asked = request.domains.get(domain.index);
+    let asked = asked.and_then(|asked| asked.dma_mask(&device.path));
     match (asked, device.dma) {
         (Some(mask), _) | (None, Dma::Possible { mask }) => Some(mask),
         (None, Dma::None) => None,

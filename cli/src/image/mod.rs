@@ -29,8 +29,9 @@ const SCRIPT: [&str; 2] = ["boot.scr", "boot.cmd"];
 /// Starts QEMU.
 const QEMU: &str = "qemu.sh";
 
-/// Writes the files of an image into `directory`, where nothing stays of another image: what has a name of theirs and
-/// isn't among `files` is removed, and returned. `inputs` are the files that they were made from.
+/// Writes the files of an image into `directory`, where nothing stays of another image: if there is one, which its container
+/// tells, what has a name of theirs and isn't among `files` is removed, and returned. In any other folder a `grub.cfg` is
+/// its owner's. `inputs` are the files that they were made from.
 ///
 /// # Errors
 /// A file can't be written, or would be written over an input.
@@ -39,7 +40,9 @@ pub fn write(
     directory: &Path,
     inputs: &[PathBuf],
 ) -> Result<Vec<PathBuf>, Diagnostic> {
+    let is_image = directory.join(CONTAINER).is_file();
     let stale: Vec<PathBuf> = names()
+        .filter(|_| is_image)
         .filter(|name| files.iter().all(|file| file.path != Path::new(name)))
         .map(|name| directory.join(name))
         .collect();

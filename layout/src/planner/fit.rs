@@ -137,15 +137,20 @@ fn spread_over(free: &mut FreeList, count: u64) -> Option<Vec<MfnRange>> {
     Some(sets::normalise(pieces))
 }
 
-/// As many of the extents as a domain can have, the largest, and before them those with a part of
-/// `needed`; at most `most` frames.
-pub(crate) fn largest(mut extents: Vec<MfnRange>, most: u64, needed: &[MfnRange]) -> Vec<MfnRange> {
-    if extents.len() > MOST_EXTENTS {
+/// The `pieces` largest of the extents, and before them those with a part of `needed`; at most
+/// `most` frames.
+pub(crate) fn largest(
+    mut extents: Vec<MfnRange>,
+    pieces: usize,
+    most: u64,
+    needed: &[MfnRange],
+) -> Vec<MfnRange> {
+    if extents.len() > pieces {
         sort_by_key(&mut extents, |extent| {
             let needed = needed.iter().any(|needed| needed.overlaps(extent));
             [u64::from(!needed), !extent.frames(), extent.start().raw()]
         });
-        extents.truncate(MOST_EXTENTS);
+        extents.truncate(pieces);
     }
     let mut left = most;
     for extent in &mut extents {

@@ -228,6 +228,30 @@ fn a_guest_starts_above_its_first_mib_too() {
 }
 
 #[test]
+fn a_limited_master_gets_what_it_reaches_of_a_pc() {
+    let host = q35(6 * GIB, 2);
+    let mut driver = pc_domain(
+        "driver",
+        MemoryRequest::Size(3 * GIB),
+        movable(16 * MIB),
+        false,
+    );
+    driver.direct_map = Some(true.into());
+    driver.devices = vec![DeviceRequest {
+        path: "pci:0000:00:02.0".into(),
+        dma_mask: Some(u64::from(u32::MAX)),
+        origin: Origin(80),
+    }];
+    let outcome = planned(&host, &pc_system(vec![driver]));
+    assert_eq!(codes(&outcome), ["no-low-memory", "dma-mask"]);
+    let banks = outcome.plan.domains[0].banks.iter();
+    let low = banks.filter(|bank| bank.machine().end().address().raw() <= 4 * GIB);
+    let low: u64 = low.map(Bank::bytes).sum();
+    // Of 2 GiB the first MiB, the firmware's part and the hypervisor's are missing.
+    assert!(low > 2 * GIB - 64 * MIB, "{low:#x}");
+}
+
+#[test]
 fn what_a_domain_starts_from_lies_below_four_gib() {
     let host = q35(8 * GIB, 1);
     let mut high = pc_domain("high", MemoryRequest::SumOfStatic, movable(16 * MIB), true);

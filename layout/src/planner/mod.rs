@@ -7,8 +7,8 @@ mod attempt;
 mod capacity;
 mod copies;
 mod cpus;
-mod devices;
-mod dma;
+pub(crate) mod devices;
+pub(crate) mod dma;
 mod exact;
 mod fit;
 mod free;
@@ -37,7 +37,7 @@ use crate::conflict::Code;
 use crate::domain::Identity;
 use crate::host::{HostMap, Origin};
 use crate::need;
-use crate::plan::{self, DomainPlan, HypervisorPlan, Outcome, Placement, Plan};
+use crate::plan::{DomainPlan, HypervisorPlan, Outcome, Placement, Plan};
 use crate::request::{DomainRequest, StaticRange, SystemRequest};
 use ground::Ground;
 use home::{Home, Place};
@@ -112,14 +112,9 @@ impl<'a> Planner<'a> {
         self.place_static(&wanted, &statics, &sources, &mut shares);
 
         let mut domains = self.domain_plans(shares, cpus, devices, &kept);
-        let taken = || {
-            let banks = domains.iter().flat_map(|domain| &domain.banks);
-            let taken = banks.map(plan::Bank::machine).chain([place.region]);
-            sets::normalise(taken.collect())
-        };
         for domain in &domains {
             devices::check_seen(host, request, domain, &mut self.report);
-            dma::check_reach(&self.ground, request, domain, &taken, &mut self.report);
+            dma::check_reach(&self.ground, request, domain, &mut self.report);
         }
         domains.retain(|domain| !self.report.is_refused(domain.index));
         let copies = self.order_copies(&mut domains, place, &kept, &sources);

@@ -317,9 +317,11 @@ fn who_cannot_be_reached_is_told_where_it_could() {
     let mut guest = driver(256 * MIB, u64::from(u32::MAX));
     guest.memory.value = MemoryRequest::SumOfStatic;
     guest.static_mem = vec![fixed(9 * GIB, 256 * MIB)];
-    let found = outcome(&host, &system(vec![guest.clone()]));
+    let request = system(vec![guest.clone()]);
+    let mut found = outcome(&host, &request);
     assert_eq!(codes(&found), ["dma-mask"]);
     assert!(found.has_errors());
+    diagnose(&host, &request, &mut found);
     let help = &found.conflicts[0].help;
     assert_eq!(
         help,

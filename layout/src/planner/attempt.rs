@@ -6,7 +6,6 @@
 //! who can do without. Whoever finds nothing so is served last, from whatever there is.
 
 use alloc::rc::Rc;
-use alloc::vec;
 use alloc::vec::Vec;
 
 use super::fit::{Within, around, largest, spread, whole, with_kernel};
@@ -77,9 +76,13 @@ pub(crate) fn owned(
             bouncing.push((at, high));
             continue;
         }
-        owned[at] = pieces(&mut free, want, high, None);
-        if owned[at].is_none() && prefer {
-            again.push((at, high));
+        if prefer {
+            owned[at] = pieces(&mut free, want, high, None);
+            if owned[at].is_none() {
+                again.push((at, high));
+            }
+        } else {
+            owned[at] = anyhow(&mut free, want, high, None);
         }
     }
     free.raise(Mfn::MAX);
@@ -96,7 +99,7 @@ pub(crate) fn owned(
     let aside: Vec<Option<MfnRange>> = aside.collect();
     for (at, high) in again {
         let want = &task.wants[at];
-        owned[at] = pieces(&mut free, want, high, Some(&below(want)));
+        owned[at] = anyhow(&mut free, want, high, Some(&below(want)));
     }
     let scarce = scarce.frames();
     for ((at, high), aside) in bouncing.into_iter().zip(aside) {
@@ -148,17 +151,15 @@ fn below(want: &Want<'_>) -> [MfnRange; 1] {
 /// Where a domain would rather have its RAM, the best first. What those who take the rest reach is
 /// left to them by whoever reaches more.
 fn preferences(want: &Want<'_>, rests: Option<&[MfnRange]>) -> Vec<Rc<[MfnRange]>> {
-    let mut preferences = match (&want.reach, &want.node) {
-        (None, None) => Vec::new(),
-        (Some(only), None) | (None, Some(only)) => vec![Rc::clone(only)],
-        (Some(reach), Some(node)) => {
-            vec![sets::intersect(reach, node).into(), Rc::clone(reach)]
-        }
+    let Some(reach) = &want.reach else {
+        return want.nodes.clone();
     };
-    if let (Some(reach), Some(rests)) = (&want.reach, rests) {
-        let beyond = sets::subtract(reach, rests);
-        preferences.insert(0, beyond.into());
-    }
+    let nodes = want.nodes.iter();
+    let mut preferences: Vec<Rc<[MfnRange]>> = nodes
+        .map(|node| sets::intersect(reach, node).into())
+        .collect();
+    preferences.extend(rests.map(|rests| sets::subtract(reach, rests).into()));
+    preferences.push(Rc::clone(reach));
     preferences
 }
 
@@ -170,11 +171,24 @@ fn pieces(
     within: Within<'_>,
 ) -> Option<Vec<MfnRange>> {
     let count = want.frames?;
-    let found = match want.bounded_kernel() {
+    match want.bounded_kernel() {
         Some(kernel) => with_kernel(free, count, high, want.core(), kernel, within),
-        None => whole(free, count, high, within),
-    };
-    found.or_else(|| spread(free, count, within))
+        None => {
+            let one = whole(free, count, high, within);
+            one.or_else(|| spread(free, count, within))
+        }
+    }
+}
+
+/// The same for who finds nothing else: its kernel may happen to fit into pieces that don't hold
+/// everything beside it.
+fn anyhow(
+    free: &mut FreeList,
+    want: &Want<'_>,
+    high: bool,
+    within: Within<'_>,
+) -> Option<Vec<MfnRange>> {
+    pieces(free, want, high, within).or_else(|| spread(free, want.frames?, within))
 }
 
 /// For who doesn't fit where its devices reach: as much as is left there, the rest anywhere below
@@ -217,7 +231,7 @@ fn in_part(
         return Some(all);
     }
     all.into_iter().for_each(|piece| free.give(piece));
-    pieces(free, want, high, Some(&below))
+    anyhow(free, want, high, Some(&below))
 }
 
 /// The whole superpages in `ranges`, or, if there is none, what there is.

@@ -320,7 +320,7 @@ fn short_reach(
         ram_side(index, domain, own),
     ];
     let help = format!(
-        "leave it RAM that the device reaches, or leave {} out of devices",
+        "leave {} out of devices, or RAM to the domain that the device reaches",
         wanted.path
     );
     if partly {

@@ -42,6 +42,7 @@ use crate::request::{DomainRequest, StaticRange, SystemRequest};
 use ground::Ground;
 use home::{Home, Place};
 use modules::Wanted;
+use nodes::Nodes;
 use place::{Share, Sharing, Task, Want};
 use report::{Report, host_side, name, side};
 
@@ -75,8 +76,7 @@ impl<'a> Planner<'a> {
         let devices = devices::assign(host, request, &mut self.report);
         dma::check(host, request, &devices, &mut self.report);
         let reach = dma::reaches(&self.ground, request, &devices);
-        let nodes = nodes::choose(&self.ground, request, &reach, &self.report);
-        let cpus = cpus::assign(host, request, &nodes, &mut self.report);
+        let cpus = cpus::check(host, request, &mut self.report);
         let wanted = wants::check(&self.ground, request, &mut self.report);
         let statics = statics::check(&self.ground, request, &mut self.report);
         links::check(&self.ground, request, &statics, &mut self.report);
@@ -85,8 +85,10 @@ impl<'a> Planner<'a> {
         let home = Home::new(&self.ground, request);
         let free = self.unclaimed(&statics, &kept);
         let sources = self.module_sources();
-        let wants = wants::collect(&self.ground, request, &wanted, &self.report);
-        let wants = wants::prefer(wants, &reach, &nodes);
+        let mut wants = wants::collect(&self.ground, request, &wanted, &reach, &self.report);
+        let nodes = Nodes::new(&self.ground);
+        let (ground, report) = (&self.ground, &self.report);
+        nodes.choose(ground, request, &free, &home, report, &mut wants);
         let wants = capacity::admit(
             &self.ground,
             request,
@@ -111,6 +113,9 @@ impl<'a> Planner<'a> {
         let mut shares = self.shares_of_sized(&wants, sharing);
         self.place_static(&wanted, &statics, &sources, &mut shares);
 
+        let near = |share: &Option<Share>| Some(nodes.near(&share.as_ref()?.banks));
+        let places: Vec<_> = shares.iter().map(near).collect();
+        let cpus = cpus::assign(host, request, cpus, &places);
         let mut domains = self.domain_plans(shares, cpus, devices, &kept);
         for domain in &domains {
             devices::check_seen(host, request, domain, &mut self.report);

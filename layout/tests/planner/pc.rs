@@ -228,6 +228,24 @@ fn a_guest_starts_above_its_first_mib_too() {
 }
 
 #[test]
+fn a_kernels_place_decides_on_the_node() {
+    let mut host = q35(3 * GIB, 4);
+    // The node above 4 GiB would be filled better.
+    let nodes = [0, 0, 1];
+    for (bank, node) in host.ram.iter_mut().zip(nodes) {
+        bank.node = Some(node);
+    }
+    for (cpu, node) in host.cpus.iter_mut().zip([1, 1, 0, 0]) {
+        cpu.node = Some(node);
+    }
+    let size = MemoryRequest::Size(512 * MIB);
+    let request = pc_system(vec![pc_domain("control", size, movable(16 * MIB), true)]);
+    let outcome = planned(&host, &request);
+    assert_eq!(codes(&outcome), [""; 0]);
+    assert_eq!(outcome.plan.domains[0].cpus, [2]);
+}
+
+#[test]
 fn a_limited_master_gets_what_it_reaches_of_a_pc() {
     let host = q35(6 * GIB, 2);
     let mut driver = pc_domain(
@@ -429,14 +447,12 @@ fn a_device_that_does_not_reach_the_domain() {
         dma_mask: Some(0xfff_ffff),
         origin: Origin(22),
     }];
-    let outcome = planned(&host, &pc_system(vec![control]));
+    let request = pc_system(vec![control]);
+    let mut outcome = planned(&host, &request);
     assert_eq!(codes(&outcome), ["dma-mask"]);
     assert!(!outcome.has_errors());
-    assert!(
-        outcome.conflicts[0]
-            .help
-            .contains("memory-below = 0x10000000")
-    );
+    diagnose(&host, &request, &mut outcome);
+    assert_eq!(outcome.conflicts[0].help, "memory-below = 0x10000000");
 }
 
 fn any_kernel() -> impl Strategy<Value = KernelRequest> {

@@ -8,7 +8,7 @@
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 
-use super::fit::{Within, around, largest, spread, whole, with_kernel};
+use super::fit::{Within, around, largest, part_around, spread, whole, with_kernel};
 use super::free::FreeList;
 use super::home::Place;
 use super::place::{MOST_EXTENTS, Task, Want};
@@ -204,9 +204,8 @@ fn in_part(
     let reach = sets::intersect(want.reach.as_deref()?, &below);
     let mut owned = Vec::new();
     if let Some(kernel) = want.bounded_kernel() {
-        let core = want.core().min(count);
-        let first = around(free, core, false, kernel, Some(&reach));
-        owned.push(first.or_else(|| around(free, core, false, kernel, Some(&below)))?);
+        let mut first = |within| part_around(free, count, false, want.core(), kernel, within);
+        owned.push(first(Some(&reach)).or_else(|| first(Some(&below)))?);
     }
     let available: Vec<MfnRange> = free.extents().collect();
     let reached = superpages(&sets::intersect(&available, &reach));

@@ -228,6 +228,32 @@ fn a_guest_starts_above_its_first_mib_too() {
 }
 
 #[test]
+fn pieces_meet_at_superpages() {
+    let plain = || {
+        let size = MemoryRequest::Size(2560 * MIB);
+        let mut guest = pc_domain("guest", size, movable(16 * MIB), false);
+        guest.kernel.as_mut().unwrap().bounds = None;
+        guest
+    };
+    let mut direct = plain();
+    direct.direct_map = Some(true.into());
+    let size = MemoryRequest::Size(2560 * MIB);
+    let hardware = pc_domain("control", size, movable(16 * MIB), true);
+    for domain in [plain(), direct, hardware] {
+        for memory in [3 * GIB, 4 * GIB] {
+            let outcome = planned(&q35(memory, 1), &pc_system(vec![domain.clone()]));
+            assert!(!outcome.has_errors());
+            let banks = &outcome.plan.domains[0].banks;
+            let above = banks.iter().filter(|bank| bank.mfn.raw() >= 256);
+            for bank in above {
+                let ends = [bank.mfn.raw(), bank.gfn.raw(), bank.frames];
+                assert!(ends.iter().all(|end| end % 512 == 0), "{banks:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_kernels_place_decides_on_the_node() {
     let mut host = q35(3 * GIB, 4);
     // The node above 4 GiB would be filled better.

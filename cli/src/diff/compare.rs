@@ -275,7 +275,8 @@ fn moved(before: (u64, u64), after: (u64, u64)) -> Option<How> {
 }
 
 fn total(domain: &Domain) -> String {
-    size(domain.memory.iter().map(|bank| bank.size).sum())
+    let banks = domain.memory.iter().map(|bank| bank.size);
+    size(banks.fold(0, u64::saturating_add))
 }
 
 fn summary(domain: &Domain) -> String {

@@ -75,10 +75,7 @@ fn details(view: &View, space: Space, region: &Region) -> String {
 fn what(view: &View, space: Space, region: &Region) -> String {
     match (region.kind, space) {
         (Kind::Ram, Space::Machine) => view.ram_words(region),
-        (Kind::Device, _) => match region.parts.as_slice() {
-            [part] => format!("registers of {}", part.name),
-            _ => format!("registers of {}", region.label),
-        },
+        (Kind::Device, _) => region.of_device(),
         _ => region.label.clone(),
     }
 }

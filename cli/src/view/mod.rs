@@ -102,6 +102,23 @@ impl Region {
         self.kind == Kind::Device && pages.contains(&page(address))
     }
 
+    /// The device's name; of several their number.
+    pub fn device(&self) -> &str {
+        match self.parts.as_slice() {
+            [part] => &part.name,
+            _ => &self.label,
+        }
+    }
+
+    /// What it is of a device: reserved memory that a driver asks for counts as one.
+    pub fn of_device(&self) -> String {
+        let what = match self.device().starts_with("/reserved-memory/") {
+            true => "memory",
+            false => "registers",
+        };
+        format!("{what} of {}", self.device())
+    }
+
     /// Whether it is RAM.
     pub fn is_ram(&self) -> bool {
         matches!(

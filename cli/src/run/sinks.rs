@@ -164,11 +164,7 @@ impl<W: Write> Sinks<W> {
 ///
 /// # Errors
 /// The folder or a file in it can't be written, or is an input.
-pub fn logs(
-    folder: &Path,
-    labels: &[String],
-    inputs: &[PathBuf],
-) -> Result<Vec<File>, Diagnostic> {
+pub fn logs(folder: &Path, labels: &[String], inputs: &[PathBuf]) -> Result<Vec<File>, Diagnostic> {
     let path = |label: &String| folder.join(format!("{}.log", file_name(label)));
     let paths: Vec<PathBuf> = labels.iter().map(path).collect();
     writing::spare(&paths, inputs)?;
@@ -326,7 +322,10 @@ mod tests {
         assert!(logs(folder.path(), &labels, &[path("terrane.log")]).is_err());
         assert_eq!(read("terrane.log"), "before");
         assert_eq!(logs(folder.path(), &labels, &[]).unwrap().len(), 2);
-        assert_eq!((read("terrane.log").as_str(), read("kept").as_str()), ("", "before"));
+        assert_eq!(
+            (read("terrane.log").as_str(), read("kept").as_str()),
+            ("", "before")
+        );
     }
 
     #[test]

@@ -5,10 +5,10 @@
 
 use std::fmt;
 
-use layout::Owner;
+use layout::{Owner, Size};
 use serde::Serialize;
 
-use crate::view::{Guest, Kind, Region, View, size, span};
+use crate::view::{Guest, Kind, Region, View, span};
 
 /// The version of the answer's schema.
 const VERSION: u32 = 1;
@@ -218,7 +218,7 @@ impl fmt::Display for Answer {
         if let Some(range) = &machine.range {
             let (start, bytes) = (range.start, range.size);
             let span = span(start, start.saturating_add(bytes));
-            writeln!(f, "  Part of {span}, {}.", size(bytes))?;
+            writeln!(f, "  Part of {span}, {}.", Size(bytes))?;
         }
         if let Some(why) = &machine.why {
             writeln!(f, "  Why: {why}.")?;

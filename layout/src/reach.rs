@@ -15,9 +15,9 @@ use crate::address::{FRAME_SHIFT, MachineAddress, MachineRange, MfnRange};
 use crate::fixed;
 use crate::host::{Architecture, Dma, HostDevice, HostMap};
 use crate::plan::{Owned, Owner, Plan};
-use crate::planner::report::Size;
 use crate::planner::sets;
 use crate::request::SystemRequest;
+use crate::size::Size;
 
 /// What stands between a device and memory.
 #[derive(Clone, core::marker::Copy, PartialEq, Eq, Debug, Hash)]

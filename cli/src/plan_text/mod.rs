@@ -8,13 +8,13 @@ mod table;
 use std::fmt::Write as _;
 
 use anstyle::Style;
-use layout::{Capabilities, Kind, MachineRange, MfnRange, Placement, Plan};
+use layout::{Capabilities, Kind, MachineRange, MfnRange, Placement, Plan, Size};
 use manifest::plan_json::dma_mask;
 
 pub use reach::sentence;
 
 use crate::arch::Arch;
-use crate::view::{Source, View, shown, size, span};
+use crate::view::{Source, View, shown, span};
 use table::Columns;
 
 /// Cells in a line where nobody says how many there are.
@@ -118,7 +118,13 @@ fn memory(source: Source<'_>, width: Option<usize>) -> String {
     );
     for (range, owner, seen, what) in rows.iter().filter(|(range, ..)| !range.is_empty()) {
         let bytes = range.bytes();
-        table.row([&span_of(&bytes), &size(bytes.size()), owner, seen, what]);
+        table.row([
+            &span_of(&bytes),
+            &Size(bytes.size()).to_string(),
+            owner,
+            seen,
+            what,
+        ]);
     }
     table.align_right(1);
     table.keep_whole(&[0, 1, 3]);
@@ -182,7 +188,7 @@ fn domains(plan: &Plan, width: Option<usize>) -> String {
             kind(domain.identity.kind),
             &capabilities(domain.identity.capabilities),
             direct,
-            &size(domain.frames() << layout::FRAME_SHIFT),
+            &Size(domain.frames() << layout::FRAME_SHIFT).to_string(),
             &cpus.join(","),
         ]);
     }
@@ -195,7 +201,8 @@ fn placements(plan: &Plan, width: Option<usize>) -> String {
     for domain in &plan.domains {
         let mut row = |what: &str, start: u64, bytes: u64, how: &str| {
             let addresses = span(start, start.saturating_add(bytes));
-            table.row([&shown(&domain.name), what, &addresses, &size(bytes), how]);
+            let size = Size(bytes).to_string();
+            table.row([&shown(&domain.name), what, &addresses, &size, how]);
         };
         let mut module = |what: &str, placement: &Placement| {
             let how = if placement.in_place {

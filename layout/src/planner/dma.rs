@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 
 use super::ground::{Ground, as_static, nearest_free};
 use super::modules::Wanted;
-use super::report::{Report, Size, host_side, name, side};
+use super::report::{Report, host_side, name, side};
 use super::sets::{self, SUPERPAGE};
 use crate::address::{FRAME_SHIFT, FRAME_SIZE, MachineAddress, MachineRange, MfnRange};
 use crate::conflict::{Code, Side};
@@ -17,6 +17,7 @@ use crate::host::{Dma, DmaWindow, HostDevice, HostMap};
 use crate::plan::{Bank, DomainPlan};
 use crate::reach;
 use crate::request::{DeviceRequest, DomainRequest, MemoryRequest, SystemRequest};
+use crate::size::Size;
 
 /// So many devices are named in one conflict.
 const MOST_NAMED: usize = 4;
@@ -376,7 +377,7 @@ impl Place<'_> {
                         "leave it out of devices: no free RAM that it reaches holds kernel, ramdisk and tree",
                     );
                 }
-                return format!("memory = \"{}\" or less", Size(bytes));
+                return format!("memory = \"{:#}\" or less", Size(bytes));
             }
             _ => {}
         }

@@ -1,7 +1,9 @@
 //! The files that a manifest names, and the container that they make.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use layout::{
     Architecture, Code, Conflict, DomainRequest, KernelRequest, Located, MachineAddress,
@@ -49,7 +51,7 @@ impl fmt::Display for BuildError {
 impl std::error::Error for BuildError {}
 
 /// What a file is to its domain.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Role {
     Kernel,
     Ramdisk,
@@ -61,10 +63,8 @@ enum Role {
 struct Payload {
     domain: usize,
     role: Role,
-    bytes: Vec<u8>,
-    shape: Shape,
-    /// What a kernel asks of its place.
-    kernel: Option<KernelRequest>,
+    /// Several domains may name one file.
+    file: Rc<File>,
     origin: Origin,
 }
 
@@ -76,6 +76,7 @@ impl Manifest {
     /// The files don't fit into a container.
     pub fn load_files(mut self, architecture: Architecture) -> Result<Loaded, BuildError> {
         let mut payloads = Vec::new();
+        let mut files_read = FilesRead::new();
         for domain in 0..self.files.len() {
             let Some(files) = self.files.get(domain).cloned() else {
                 continue;
@@ -87,13 +88,15 @@ impl Manifest {
             ];
             for (role, path) in named {
                 let Some(path) = path else { continue };
-                match read(role, &path.value, architecture) {
+                let known = files_read.entry((role, path.value.clone()));
+                let file = known.or_insert_with_key(|(role, path)| {
+                    read(*role, path, architecture).map(Rc::new)
+                });
+                match file.clone() {
                     Ok(file) => payloads.push(Payload {
                         domain,
                         role,
-                        bytes: file.bytes,
-                        shape: file.shape,
-                        kernel: file.kernel,
+                        file,
                         origin: path.origin,
                     }),
                     Err((code, why)) => {
@@ -125,7 +128,7 @@ impl Manifest {
                 continue;
             };
             let address = MachineAddress::new(start.saturating_add(*offset));
-            let module = MachineRange::saturating(address, payload.shape.file_size);
+            let module = MachineRange::saturating(address, payload.file.shape.file_size);
             let origin = payload.origin;
             match payload.role {
                 Role::Kernel => domain.kernel = payload.kernel_request(module),
@@ -161,7 +164,7 @@ fn arrange(
     payloads: &[Payload],
     base: u64,
 ) -> Result<Arrangement, BuildError> {
-    let shapes: Vec<Shape> = payloads.iter().map(|payload| payload.shape).collect();
+    let shapes: Vec<Shape> = payloads.iter().map(|payload| payload.file.shape).collect();
     let mut room = 0;
     loop {
         let arrangement = container::arrange(room, &shapes, base).map_err(BuildError::Container)?;
@@ -178,11 +181,11 @@ fn arrange(
 
 impl Payload {
     fn header(&self) -> Option<[u8; HEADER_BYTES]> {
-        self.bytes.first_chunk().copied()
+        self.file.bytes.first_chunk().copied()
     }
 
     fn kernel_request(&self, module: MachineRange) -> Option<KernelRequest> {
-        self.kernel.as_ref().map(|kernel| KernelRequest {
+        self.file.kernel.as_ref().map(|kernel| KernelRequest {
             module,
             origin: self.origin,
             ..kernel.clone()
@@ -191,11 +194,16 @@ impl Payload {
 }
 
 /// A file as it goes into the container.
+#[derive(Debug)]
 struct File {
     bytes: Vec<u8>,
     shape: Shape,
+    /// What a kernel asks of its place.
     kernel: Option<KernelRequest>,
 }
+
+/// What each file holds, or why it can't be used: unwrapping a kernel takes half a second, and many domains may name it.
+type FilesRead = BTreeMap<(Role, PathBuf), Result<Rc<File>, (Code, String)>>;
 
 fn read(role: Role, path: &Path, architecture: Architecture) -> Result<File, (Code, String)> {
     // What is larger fits into no container.
@@ -376,7 +384,7 @@ impl Loaded {
         let payloads: Vec<&[u8]> = self
             .payloads
             .iter()
-            .map(|payload| payload.bytes.as_slice())
+            .map(|payload| payload.file.bytes.as_slice())
             .collect();
         container::assemble(&tree, &payloads, &self.arrangement).map_err(BuildError::Container)
     }
@@ -481,5 +489,42 @@ fn domain_origins(read: &mut DomainRequest, said: &DomainRequest) {
     }
     for (read, said) in read.event_channels.iter_mut().zip(&said.event_channels) {
         read.origin = said.origin;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_several_domains_name_is_read_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let put = |name: &str, bytes: &[u8]| std::fs::write(folder.path().join(name), bytes);
+        let mut kernel = vec![0; HEADER_BYTES];
+        kernel[56..60].copy_from_slice(b"ARM\x64");
+        kernel[16..24].copy_from_slice(&0x1_0000u64.to_le_bytes());
+        put("kernel", &kernel).unwrap();
+        put("ramdisk", b"files").unwrap();
+        let domain = |name: &str, more: &str| {
+            format!(
+                "[[domain]]\nname = \"{name}\"\nmemory = \"64MiB\"\nkernel = \"kernel\"\n{more}\n"
+            )
+        };
+        let text = [
+            "manifest-version = 1\n[host]\ndescription = \"board.dtb\"\n".to_owned(),
+            domain("a", "ramdisk = \"ramdisk\""),
+            domain("b", "ramdisk = \"ramdisk\""),
+            // What a kernel's file is as a ramdisk is another thing.
+            domain("c", "ramdisk = \"kernel\""),
+        ];
+        let manifest = super::super::parse("m.toml", text.concat(), folder.path()).unwrap();
+        let loaded = manifest.load_files(Architecture::Aarch64).unwrap();
+        assert_eq!(loaded.manifest.problems, []);
+        let mut files: Vec<*const File> = Vec::new();
+        files.extend(loaded.payloads.iter().map(|it| Rc::as_ptr(&it.file)));
+        assert_eq!(files.len(), 6);
+        files.sort_unstable();
+        files.dedup();
+        assert_eq!(files.len(), 3);
     }
 }

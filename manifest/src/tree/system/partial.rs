@@ -297,7 +297,7 @@ impl Reader<'_, '_> {
     /// The position of a property in a partial tree.
     fn in_partial(&mut self, at: &Passed<'_>, name: &str) -> Origin {
         let mut path = at.node.path();
-        if self.origins.is_detailed() && at.node.has(name) {
+        if at.node.has(name) {
             path.push(':');
             path.push_str(name);
         }

@@ -6,10 +6,11 @@
 
 use alloc::vec::Vec;
 
-use layout::{Architecture, Dma, HostDevice, Iommu, MachineRange};
+use layout::{Architecture, Dma, HostDevice, Iommu, MachineRange, Severity};
 
 use super::controller::Found;
-use super::{Reader, V2mFrame, address, dma, interrupts};
+use super::interrupts::Ways;
+use super::{Reader, V2mFrame, address, dma};
 use crate::tree::blob::Node;
 
 /// Devices that only answer their registers. Each of them has no bus-master port in its reference manual.
@@ -87,6 +88,7 @@ pub fn read(
 ) -> (Vec<(usize, HostDevice)>, Vec<Iommu>) {
     let (mut devices, mut iommus) = (Vec::new(), Vec::new());
     let mut bridges = Bridges::default();
+    let mut ways = controller.lines.map(Ways::new);
     let mut skipped: Option<Node<'_, '_>> = None;
     for node in reader.tree.nodes() {
         if skipped.is_some_and(|above| above.contains(node)) {
@@ -114,11 +116,17 @@ pub fn read(
             });
         } else {
             let is_bridge = is_host_bridge(node);
-            if let Some(mut device) = device(reader, node, is_bridge, architecture, controller) {
+            let ways = ways.as_mut();
+            if let Some(mut device) = device(reader, node, ways, architecture, controller) {
                 bridges.join(node, is_bridge, &mut device, &mut devices);
                 devices.push((node.index(), device));
             }
         }
+    }
+    if ways.is_some_and(|ways| ways.is_cut()) {
+        let what = "the ways of its devices' interrupts";
+        let why = "they take more steps, through maps and controllers, than any machine's: they aren't known";
+        reader.problem(reader.tree.root(), Severity::Error, what, why);
     }
     (devices, iommus)
 }
@@ -156,13 +164,14 @@ fn is_host_bridge(node: Node<'_, '_>) -> bool {
     address::is_pci(node) && !node.parent().is_some_and(address::is_pci)
 }
 
-fn device(
+fn device<'t, 'a>(
     reader: &mut Reader<'_, '_, '_>,
-    node: Node<'_, '_>,
-    is_bridge: bool,
+    node: Node<'t, 'a>,
+    ways: Option<&mut Ways<'t, 'a>>,
     architecture: Architecture,
     controller: &Found,
 ) -> Option<HostDevice> {
+    let is_bridge = is_host_bridge(node);
     let mut ranges = reader.registers(node);
     leave_to_children(node, &mut ranges);
     if is_bridge {
@@ -170,10 +179,7 @@ fn device(
         ranges.extend(reader.reached(node, windows, "a PCI host bridge without windows"));
     }
     ranges.retain(|range| !range.is_empty());
-    let mut interrupts = controller
-        .lines
-        .map(|lines| interrupts::shared(node, lines))
-        .unwrap_or_default();
+    let mut interrupts = ways.map_or_else(Vec::new, |ways| ways.shared(node));
     if let Some(frame) = controller.gic.as_ref().and_then(|gic| {
         let frame = |frame: &&V2mFrame| ranges.first() == Some(&frame.registers);
         gic.v2m.iter().find(frame)?.interrupts

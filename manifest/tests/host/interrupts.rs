@@ -75,6 +75,38 @@ fn a_controller_above_takes_its_childrens_interrupts() {
     assert_eq!(lines(&host), expected);
 }
 
+#[test]
+fn a_controller_in_between_is_named() {
+    let host = read(&tree(|root| {
+        gic(root, 0);
+        second(root, &["marvell,cp110-icu-nsr"], 2, 1, 2);
+        second(root, &["ti,sci-intr"], 3, 1, 1);
+        bus(root, "soc", |soc| {
+            device(soc, 0x300_0000, &[0, 5, 4]);
+            soc.node("device@4000000", |node| {
+                node.string("compatible", "x,device");
+                node.cells("reg", &[0x400_0000, 0x1000]);
+                node.cells("interrupts-extended", &[1, 0, 6, 4, 3, 1, 2, 8, 4]);
+            });
+            // Its own.
+            soc.node("pcie@5000000", |node| {
+                node.string("compatible", "x,pcie");
+                node.cells("reg", &[0x500_0000, 0x1000]);
+                node.cells("interrupts-extended", &[9, 0]);
+                node.node("intc", |intc| {
+                    intc.flag("interrupt-controller");
+                    intc.cells("#interrupt-cells", &[1]);
+                    intc.cells("phandle", &[9]);
+                });
+            });
+        });
+    }));
+    let devices = host.map.devices.iter();
+    let others: Vec<Option<&str>> = devices.map(|it| it.other_controller.as_deref()).collect();
+    assert_eq!(others, [None, Some("/second@3000000"), None]);
+    assert_eq!(host.map.devices[1].interrupts, [38]);
+}
+
 /// As Arm's Versatile Express: a bus with a map, and one below it without.
 #[test]
 fn lines_of_a_nexus_are_those_of_the_devices_on_it() {

@@ -9,9 +9,9 @@ use alloc::vec::Vec;
 use layout::{Architecture, Dma, HostDevice, Iommu, MachineRange, Severity};
 
 use super::controller::Found;
-use super::interrupts::Ways;
+use super::interrupts::{Ways, shared};
 use super::{Reader, V2mFrame, address, dma};
-use crate::tree::blob::Node;
+use crate::tree::blob::{Cells, Node};
 
 /// Devices that only answer their registers. Each of them has no bus-master port in its reference manual.
 const WITHOUT_DMA: [&str; 21] = [
@@ -85,6 +85,7 @@ pub fn read(
     reader: &mut Reader<'_, '_, '_>,
     architecture: Architecture,
     controller: &Found,
+    regions: &[(usize, HostDevice)],
 ) -> (Vec<(usize, HostDevice)>, Vec<Iommu>) {
     let (mut devices, mut iommus) = (Vec::new(), Vec::new());
     let mut bridges = Bridges::default();
@@ -118,6 +119,9 @@ pub fn read(
             let is_bridge = is_host_bridge(node);
             let ways = ways.as_mut();
             if let Some(mut device) = device(reader, node, ways, architecture, controller) {
+                if !regions.is_empty() {
+                    device.regions = memory_regions(node, regions);
+                }
                 bridges.join(node, is_bridge, &mut device, &mut devices);
                 devices.push((node.index(), device));
             }
@@ -179,7 +183,9 @@ fn device<'t, 'a>(
         ranges.extend(reader.reached(node, windows, "a PCI host bridge without windows"));
     }
     ranges.retain(|range| !range.is_empty());
-    let mut interrupts = ways.map_or_else(Vec::new, |ways| ways.shared(node));
+    let found = ways.map(|ways| ways.all(node)).unwrap_or_default();
+    let numbering = controller.lines.map(|lines| lines.numbering);
+    let mut interrupts = numbering.map_or_else(Vec::new, |it| shared(&found.lines, it));
     if let Some(frame) = controller.gic.as_ref().and_then(|gic| {
         let frame = |frame: &&V2mFrame| ranges.first() == Some(&frame.registers);
         gic.v2m.iter().find(frame)?.interrupts
@@ -193,6 +199,7 @@ fn device<'t, 'a>(
     let mut device = HostDevice {
         path: node.path(),
         interrupts,
+        other_controller: found.other.map(Node::path),
         origin,
         ..HostDevice::default()
     };
@@ -206,6 +213,20 @@ fn device<'t, 'a>(
     }
     device.ranges = ranges;
     Some(device)
+}
+
+/// The numbers of these regions, which are their phandles, that a node's driver uses.
+///
+/// Source: dt-schema, reserved-memory/reserved-memory.yaml, "memory-region".
+fn memory_regions(node: Node<'_, '_>, regions: &[(usize, HostDevice)]) -> Vec<u32> {
+    let mut cells = Cells::new(node.value("memory-region").unwrap_or_default());
+    let named = core::iter::from_fn(|| cells.next_u32());
+    let is_known = |number: &u32| {
+        let region = node.tree().by_phandle(*number).map(Node::index);
+        let place = region.map(|region| regions.binary_search_by_key(&region, |(at, _)| *at));
+        matches!(place, Some(Ok(_)))
+    };
+    named.filter(is_known).collect()
 }
 
 /// Takes out of a bus's registers the entries of `reg` that only tell where its children's are, as those of i.MX8M's AIPS

@@ -140,7 +140,8 @@ pub fn read(
     let (psci, cpus) = (reader.psci(), cpus::read(&mut reader, architecture));
     let gic = controller.gic.as_ref();
     let timer = gic.and_then(|gic| timer(tree, gic));
-    let (mut devices, iommus) = devices::read(&mut reader, architecture, &controller);
+    let (mut devices, iommus) =
+        devices::read(&mut reader, architecture, &controller, &regions.devices);
     devices.extend(regions.devices);
     let (device_nodes, devices) = devices.into_iter().unzip();
     let map = HostMap {

@@ -287,9 +287,9 @@ impl<'t, 'a> Ways<'t, 'a> {
     pub fn all(&mut self, node: Node<'t, 'a>) -> Interrupts<'t, 'a> {
         let mut found = Interrupts::default();
         if let Some(extended) = node.value("interrupts-extended") {
-            self.from_extended(node, extended, &mut found);
+            self.extended(node, extended, &mut found);
         } else if let Some((value, parent)) = node.value("interrupts").zip(interrupt_parent(node)) {
-            self.from_interrupts(node, parent, value, &mut found);
+            self.plain(node, parent, value, &mut found);
         }
         if let Some(map) = node.value("interrupt-map").filter(|_| keeps_lines(node)) {
             let mut entries = Cells::new(map);
@@ -300,7 +300,7 @@ impl<'t, 'a> Ways<'t, 'a> {
         found
     }
 
-    fn from_interrupts(
+    fn plain(
         &mut self,
         node: Node<'t, 'a>,
         parent: Node<'t, 'a>,
@@ -320,12 +320,7 @@ impl<'t, 'a> Ways<'t, 'a> {
         }
     }
 
-    fn from_extended(
-        &mut self,
-        node: Node<'t, 'a>,
-        value: &'a [u8],
-        found: &mut Interrupts<'t, 'a>,
-    ) {
+    fn extended(&mut self, node: Node<'t, 'a>, value: &'a [u8], found: &mut Interrupts<'t, 'a>) {
         let mut cells = Cells::new(value);
         while let Some(parent) = cells.next_u32().and_then(|it| node.tree().by_phandle(it)) {
             let count = self.station(parent).and_then(|station| station.cells);

@@ -116,10 +116,13 @@ impl ModuleFiles {
         self.0.iter().find(|named| named.said.address == address)
     }
 
-    /// Tells the table of positions which file each module is.
-    pub fn name(&self, origins: &mut Origins) {
-        for Named { said, .. } in &self.0 {
-            origins.name_module(said.address, said.file.display().to_string());
+    /// Tells the table of positions which file each of these modules is.
+    pub fn name(&self, modules: &[Module], origins: &mut Origins) {
+        for module in modules {
+            if let Some(named) = self.at(module.range) {
+                let name = named.path().display().to_string();
+                origins.name_module(named.said.address, name, module.origin);
+            }
         }
     }
 

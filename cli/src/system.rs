@@ -263,7 +263,11 @@ impl System {
             .map_err(|error| findings.give_up(container_failed(&error), Exit::Conflicts))?;
         let host = Host::of_board(&path.value, tree.blob().to_vec())
             .map_err(|(found, exit)| findings.give_up(found, exit))?;
-        let told = told::tell(&host, &spec, footprint, &mut loaded, findings)?;
+        let mut told = told::tell(&host, &spec, footprint, &mut loaded, findings)?;
+        // Partial trees were read where the tree has them, and are again in the container.
+        let before = &loaded.manifest().problems;
+        told.problems
+            .retain(|found| !before.iter().any(|first| is_same(first, found)));
         tree.locate(&mut loaded.manifest_mut().origins);
         let manifest = loaded.manifest();
         findings.conflicts(&manifest.problems, &manifest.origins);
@@ -384,6 +388,12 @@ impl System {
             }
         }
     }
+}
+
+/// Whether two findings are one that was found at two places.
+fn is_same(one: &Conflict, other: &Conflict) -> bool {
+    let what = |found: &Conflict| found.sides.first().map(|side| side.what.clone());
+    one.code == other.code && one.why == other.why && what(one) == what(other)
 }
 
 /// What stands where the hypervisor is loaded.

@@ -149,7 +149,7 @@ impl XenTree {
         if !system.modules.iter().all(|module| files.has(module)) {
             return Ok(None);
         }
-        files.name(&mut origins);
+        files.name(&system.modules, &mut origins);
         let mut request = system.request;
         let named = files.of_domains(&request, &system.modules);
         let mut located = origins.clone();
@@ -226,7 +226,7 @@ impl XenTree {
             xen_dts::prepare(&mut host.map, &mut system.request);
         }
         let outcome = layout::plan(&host.map, &system.request);
-        files.name(&mut origins);
+        files.name(&system.modules, &mut origins);
         self.locate(&mut origins);
         let mut problems: Vec<Conflict> = host.problems;
         problems.extend(system.problems);

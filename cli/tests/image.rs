@@ -162,6 +162,30 @@ fn a_tree_for_xen_is_a_boards_once_its_files_are_named() {
 }
 
 #[test]
+fn what_a_partial_tree_says_wrong_is_said_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_terrane"))
+        .arg("image")
+        .arg(Path::new(TESTS).join("trees/files.dts"))
+        .args(
+            modules()
+                .iter()
+                .map(|it| it.replace("partial", "partial-astray")),
+        )
+        .arg("-o")
+        .arg(folder.path().join("image"))
+        .env(
+            "TERRANE_HYPERVISOR",
+            format!("{TESTS}/files/hypervisor.bin"),
+        )
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(said.matches("error[device-mismatch]").count(), 1, "{said}");
+    assert!(said.ends_with("1 error\n"), "{said}");
+}
+
+#[test]
 fn a_tree_with_a_file_too_few_is_not_written() {
     let folder = tempfile::tempdir().unwrap();
     let tree = Path::new(TESTS).join("trees/files.dts");

@@ -289,9 +289,9 @@ fn fault(name: &str) -> Option<String> {
     mended(name, &said).err()
 }
 
-/// Whether a finding names a line and a column of the manifest, or a node of a tree that a module is.
+/// Whether a finding names a line and a column of the manifest.
 fn has_place(finding: &str, name: &str) -> bool {
-    finding.contains(&format!("--> tests/wrong/{name}:")) || finding.contains(".dtb /passthrough/")
+    finding.contains(&format!("--> tests/wrong/{name}:"))
 }
 
 /// Does what it was told, and checks again.

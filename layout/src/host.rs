@@ -153,6 +153,12 @@ pub struct HostDevice {
     pub ranges: Vec<MachineRange>,
     /// Its interrupts by the controller's numbers (INTID on Arm).
     pub interrupts: Vec<u32>,
+    /// The path of the first controller with numbers of its own (a GPIO block, Marvell's ICU) that
+    /// another interrupt of it goes to, which isn't among `interrupts`. `None`: there is none.
+    pub other_controller: Option<String>,
+    /// Reserved regions that it is for or that its driver uses, by numbers that a region and its
+    /// devices have in common (device tree: `memory-region`).
+    pub regions: Vec<u32>,
     /// Whether it does DMA.
     pub dma: Dma,
     /// Through which machine memory its bus addresses reach (device tree: the `dma-ranges` of

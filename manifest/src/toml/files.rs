@@ -16,7 +16,7 @@ use crate::image::{HEADER_BYTES, IMAGE_ALIGNMENT};
 use crate::kernel;
 use crate::origin::Position;
 use crate::tree::blob::{Tree, TreeError};
-use crate::tree::system::{self, HostDescription, Modules, System};
+use crate::tree::system::{self, Contents, HostDescription, Modules, System};
 use crate::tree::writer::TooLarge;
 
 /// A manifest with the files that it names, and their places in the container.
@@ -405,17 +405,18 @@ impl Loaded {
             .tree(&self.payloads, &self.arrangement, None)
             .map_err(BuildError::Tree)?;
         let tree = Tree::read(&blob).map_err(BuildError::Unreadable)?;
-        let (payloads, offsets) = (&self.payloads, &self.arrangement.offsets);
-        let header = |module: MachineRange| {
-            let offset = module.start().raw().checked_sub(start)?;
-            let place = offsets.iter().position(|other| *other == offset)?;
-            payloads.get(place)?.header()
-        };
-        let origins = &mut self.manifest.origins;
-        let mut system = system::read(&tree, Modules::Container(start), host, &header, origins);
         let said = self
             .manifest
             .request_at(&self.payloads, &self.arrangement, start);
+        let contents = InContainer {
+            payloads: &self.payloads,
+            arrangement: &self.arrangement,
+            start,
+        };
+        let origins = &mut self.manifest.origins;
+        let mut system = system::read(&tree, Modules::Container(start), host, &contents, origins);
+        self.name_partial_trees(start);
+        give_partial_tree_origins(&mut system, &said);
         give_origins(&mut system.request, &said);
         if let Some(console) = &said.hypervisor.console {
             give_console_origin(&mut system.problems, console);
@@ -425,6 +426,62 @@ impl Loaded {
             read.origin = said.origin;
         }
         Ok(system)
+    }
+
+    /// Tells the table of positions which file each partial tree of the container at `start` is.
+    fn name_partial_trees(&mut self, start: u64) {
+        for (payload, offset) in self.payloads.iter().zip(&self.arrangement.offsets) {
+            let files = self.manifest.files.get(payload.domain);
+            let file = files.and_then(|files| files.partial_tree.as_ref());
+            if let (Role::PartialTree, Some(file)) = (payload.role, file) {
+                let address = start.saturating_add(*offset);
+                let name = file.value.display().to_string();
+                let origins = &mut self.manifest.origins;
+                origins.name_module(address, name, payload.origin);
+            }
+        }
+    }
+}
+
+/// The payloads where the container at machine address `start` has them.
+struct InContainer<'a> {
+    payloads: &'a [Payload],
+    arrangement: &'a Arrangement,
+    start: u64,
+}
+
+impl InContainer<'_> {
+    fn at(&self, module: MachineRange) -> Option<&Payload> {
+        let offset = module.start().raw().checked_sub(self.start)?;
+        let mut placed = self.payloads.iter().zip(&self.arrangement.offsets);
+        // An empty file lies where the next one does.
+        let (payload, _) = placed.find(|(payload, other)| {
+            **other == offset && payload.shape.file_size == module.size()
+        })?;
+        Some(payload)
+    }
+}
+
+impl Contents for InContainer<'_> {
+    fn header(&self, module: MachineRange) -> Option<[u8; HEADER_BYTES]> {
+        self.at(module)?.header()
+    }
+
+    fn partial_tree(&self, module: MachineRange) -> Option<&[u8]> {
+        Some(&self.at(module)?.bytes)
+    }
+}
+
+/// What was found in a partial tree was brought in by a line of the manifest.
+fn give_partial_tree_origins(system: &mut System, said: &SystemRequest) {
+    for (read, said) in system.request.domains.iter().zip(&said.domains) {
+        let Some((read, said)) = read.partial_tree.as_ref().zip(said.partial_tree.as_ref()) else {
+            continue;
+        };
+        let sides = system.problems.iter_mut().flat_map(|it| &mut it.sides);
+        for side in sides.filter(|side| side.origin == read.origin) {
+            side.origin = said.origin;
+        }
     }
 }
 

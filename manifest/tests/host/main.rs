@@ -39,7 +39,7 @@ fn tree(inside: impl FnOnce(&mut Writer)) -> Vec<u8> {
         root.cells("interrupt-parent", &[1]);
         inside(root);
     });
-    writer.finish(&[], 1 << 16).unwrap()
+    writer.finish(&[], 2 << 20).unwrap()
 }
 
 fn read(bytes: &[u8]) -> Host {

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use layout::{Controller, ControllerKind, MachineRange, Origin, Severity};
 
 use super::Reader;
-use super::interrupts::{self, Lines, Numbering};
+use super::interrupts::{Lines, Numbering, Ways};
 use crate::tree::blob::Node;
 
 /// Bytes of a GICv3 redistributor without `redistributor-stride`: two frames of 64 KiB (GIC architecture
@@ -91,7 +91,7 @@ impl Gic {
 
     /// How it numbers interrupts.
     #[must_use]
-    pub(super) fn lines(&self) -> Lines {
+    pub(crate) fn lines(&self) -> Lines {
         Lines {
             node: self.node,
             numbering: Numbering::Gic,
@@ -183,7 +183,8 @@ pub fn read(reader: &mut Reader<'_, '_, '_>) -> Option<Gic> {
         maintenance: None,
         origin,
     };
-    gic.maintenance = interrupts::all(node, gic.lines()).first().copied();
+    let lines = Ways::new(gic.lines()).all(node).lines;
+    gic.maintenance = lines.first().map(|line| line.number);
     Some(gic)
 }
 

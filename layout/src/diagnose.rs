@@ -17,9 +17,10 @@ use crate::host::HostMap;
 use crate::plan::Outcome;
 use crate::planner::ground::{Ground, as_static};
 use crate::planner::plan;
-use crate::planner::report::{Size, name, side};
+use crate::planner::report::{name, side};
 use crate::planner::sets::{self, SUPERPAGE, align_down, align_up, frames};
 use crate::request::{DomainRequest, MemoryRequest, StaticRange, SystemRequest};
+use crate::size::Size;
 use crate::sort::sort_by_key;
 
 /// So many times a system is planned again for one conflict's set, and as often for its changes.
@@ -266,7 +267,7 @@ impl Case<'_> {
                 bad = middle;
             }
         }
-        Some(format!("memory = \"{}\"", Size(good << 20)))
+        Some(format!("memory = \"{:#}\"", Size(good << 20)))
     }
 
     /// Another place for one of the static ranges: the nearest that helps, at the ends of what is
@@ -370,7 +371,7 @@ fn wish(domain: &DomainRequest) -> String {
             let size = Size(first.size);
             format!("static-mem start {:#x}, size {size}{more}", first.start)
         }
-        (MemoryRequest::Size(size), []) => format!("memory = {}", Size(size)),
+        (MemoryRequest::Size(size), []) => format!("memory of {}", Size(size)),
         (MemoryRequest::Rest, []) => String::from("memory = \"rest\""),
         (MemoryRequest::SumOfStatic, []) => String::from("no memory"),
     };

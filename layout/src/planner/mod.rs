@@ -39,6 +39,7 @@ use crate::host::{HostMap, Origin};
 use crate::need;
 use crate::plan::{DomainPlan, HypervisorPlan, Outcome, Placement, Plan};
 use crate::request::{DomainRequest, StaticRange, SystemRequest};
+use crate::size::Size;
 use ground::Ground;
 use home::{Home, Place};
 use modules::Wanted;
@@ -194,7 +195,7 @@ impl<'a> Planner<'a> {
     /// Without room for itself the hypervisor stays where it is and starts nothing.
     fn no_home(&mut self, home: &Home) -> Place {
         let all: Vec<usize> = (0..self.request.domains.len()).collect();
-        let size = report::Size(home.need << crate::FRAME_SHIFT);
+        let size = Size(home.need << crate::FRAME_SHIFT);
         let own = host_side(format!("the hypervisor, which takes {size}"), Origin::NONE);
         let largest = self.largest_named();
         let stated = |(index, range): (usize, StaticRange)| {
@@ -203,17 +204,17 @@ impl<'a> Planner<'a> {
         let sides: Vec<_> = largest.map(stated).into_iter().collect();
         let sides = [sides, vec![own, self.ground.ram_side(None)]].concat();
         let why = String::from(
-            "no free RAM holds it in one piece, aligned to 2MiB and beside trees and modules",
+            "no free RAM holds it in one piece, aligned to 2 MiB and beside trees and modules",
         );
-        let mut help = format!("leave {size} of RAM at a multiple of 2MiB to no domain");
+        let mut help = format!("leave {size} of RAM at a multiple of 2 MiB to no domain");
         // What is named is unchecked: it may wrap.
         let shorter = |range: StaticRange| {
             let end = range.start.checked_add(range.size)?;
             let end = end.checked_sub(home.need << crate::FRAME_SHIFT)?;
             let bytes = (end - end % (2 << 20)).checked_sub(range.start)?;
             (bytes > 0).then(|| {
-                let size = report::Size(bytes);
-                format!(": {{ start = {:#x}, size = \"{size}\" }}", range.start)
+                let size = Size(bytes);
+                format!(": {{ start = {:#x}, size = \"{size:#}\" }}", range.start)
             })
         };
         let shorter = largest.and_then(|(_, range)| shorter(range));

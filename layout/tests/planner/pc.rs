@@ -53,8 +53,8 @@ pub fn q35(memory: u64, cpus: u32) -> HostMap {
         controller: Controller {
             kind: ControllerKind::IoApic,
             ranges: vec![bytes(0xfec0_0000, 4096), bytes(0xfee0_0000, 4096)],
-            max_cpus: u32::MAX,
             origin: Origin(3),
+            ..Controller::default()
         },
         cpus: (0..cpus)
             .map(|id| HostCpu {
@@ -158,6 +158,46 @@ fn a_hardware_domain_gets_nearly_all_of_two_gib() {
         let tree = control.tree;
         assert!(tree.start().raw() >= MIB && tree.end().raw() <= 4 * GIB);
     }
+}
+
+#[test]
+fn who_reaches_the_local_apic_raises_any_vector() {
+    let statement = |masks: [u64; 2]| {
+        let mut host = q35(2 * GIB, 2);
+        for (device, mask) in [2, 3].into_iter().zip(masks) {
+            host.devices[device].dma = Dma::Possible { mask };
+        }
+        let control = pc_domain("control", MemoryRequest::Rest, movable(16 * MIB), true);
+        let request = pc_system(vec![control]);
+        let plan = planned(&host, &request).plan;
+        let reach = reach::of_plan(&host, &request, &plan);
+        let is_trusted = reach.trusted(&plan) == [0];
+        (reach.domains[0].statement(&plan), is_trusted)
+    };
+    // As an ISA bridge reaches it, and as far as just below the messages.
+    let (line, is_trusted) = statement([0xff_ffff, 0xfedf_ffff]);
+    assert!(!line.contains("interrupt") && is_trusted, "{line}");
+    let (line, _) = statement([0xff_ffff, 0xffff_ffff]);
+    let end = ", and raise any interrupt vector on any CPU";
+    assert!(line.ends_with(end), "{line}");
+    // In its own memory it can do as it likes.
+    let (line, is_trusted) = statement([0xf_ffff, 0xf_ffff]);
+    assert_eq!(line, "its devices reach its own memory alone");
+    assert!(!is_trusted);
+    // Everybody trusts it for the messages alone.
+    let mut host = q35(2 * GIB, 2);
+    host.devices.truncate(3);
+    host.devices[2].dma_windows = vec![DmaWindow {
+        bus: 0,
+        machine: bytes(0xfee0_0000, 0x1000),
+    }];
+    let control = pc_domain("control", MemoryRequest::Rest, movable(16 * MIB), true);
+    let request = pc_system(vec![control]);
+    let plan = planned(&host, &request).plan;
+    let reach = reach::of_plan(&host, &request, &plan);
+    let line = reach.domains[0].statement(&plan);
+    assert_eq!(line, format!("its devices reach no memory{end}"));
+    assert_eq!(reach.trusted(&plan), [0]);
 }
 
 fn frames(start: u64, end: u64) -> MfnRange {

@@ -41,9 +41,9 @@ fn who_drives_a_master_reaches_everything() {
     assert_eq!(all, 2 * GIB);
     let line = control.statement(&plan);
     assert!(line.contains("the hypervisor ("), "{line}");
-    assert!(line.contains("domain \"guest\" (256MiB)"), "{line}");
+    assert!(line.contains("domain \"guest\" (256 MiB)"), "{line}");
     assert!(!line.contains("control"), "{line}");
-    assert_eq!(reach.trusted(), [0]);
+    assert_eq!(reach.trusted(&plan), [0]);
     assert!(reach.statement(&plan).ends_with("trusts \"control\""));
 }
 

@@ -6,11 +6,12 @@
 
 use alloc::vec::Vec;
 
-use layout::{Architecture, Dma, HostDevice, Iommu, MachineRange};
+use layout::{Architecture, Dma, HostDevice, Iommu, MachineRange, Severity};
 
 use super::controller::Found;
-use super::{Reader, V2mFrame, address, dma, interrupts};
-use crate::tree::blob::Node;
+use super::interrupts::{Ways, shared};
+use super::{Reader, V2mFrame, address, dma};
+use crate::tree::blob::{Cells, Node};
 
 /// Devices that only answer their registers. Each of them has no bus-master port in its reference manual.
 const WITHOUT_DMA: [&str; 21] = [
@@ -84,9 +85,11 @@ pub fn read(
     reader: &mut Reader<'_, '_, '_>,
     architecture: Architecture,
     controller: &Found,
+    regions: &[(usize, HostDevice)],
 ) -> (Vec<(usize, HostDevice)>, Vec<Iommu>) {
     let (mut devices, mut iommus) = (Vec::new(), Vec::new());
     let mut bridges = Bridges::default();
+    let mut ways = controller.lines.map(Ways::new);
     let mut skipped: Option<Node<'_, '_>> = None;
     for node in reader.tree.nodes() {
         if skipped.is_some_and(|above| above.contains(node)) {
@@ -114,11 +117,20 @@ pub fn read(
             });
         } else {
             let is_bridge = is_host_bridge(node);
-            if let Some(mut device) = device(reader, node, is_bridge, architecture, controller) {
+            let ways = ways.as_mut();
+            if let Some(mut device) = device(reader, node, ways, architecture, controller) {
+                if !regions.is_empty() {
+                    device.regions = memory_regions(node, regions);
+                }
                 bridges.join(node, is_bridge, &mut device, &mut devices);
                 devices.push((node.index(), device));
             }
         }
+    }
+    if ways.is_some_and(|ways| ways.is_cut()) {
+        let what = "the ways of its devices' interrupts";
+        let why = "they take more steps, through maps and controllers, than any machine's: they aren't known";
+        reader.problem(reader.tree.root(), Severity::Error, what, why);
     }
     (devices, iommus)
 }
@@ -156,13 +168,14 @@ fn is_host_bridge(node: Node<'_, '_>) -> bool {
     address::is_pci(node) && !node.parent().is_some_and(address::is_pci)
 }
 
-fn device(
+fn device<'t, 'a>(
     reader: &mut Reader<'_, '_, '_>,
-    node: Node<'_, '_>,
-    is_bridge: bool,
+    node: Node<'t, 'a>,
+    ways: Option<&mut Ways<'t, 'a>>,
     architecture: Architecture,
     controller: &Found,
 ) -> Option<HostDevice> {
+    let is_bridge = is_host_bridge(node);
     let mut ranges = reader.registers(node);
     leave_to_children(node, &mut ranges);
     if is_bridge {
@@ -170,10 +183,9 @@ fn device(
         ranges.extend(reader.reached(node, windows, "a PCI host bridge without windows"));
     }
     ranges.retain(|range| !range.is_empty());
-    let mut interrupts = controller
-        .lines
-        .map(|lines| interrupts::shared(node, lines))
-        .unwrap_or_default();
+    let found = ways.map(|ways| ways.all(node)).unwrap_or_default();
+    let numbering = controller.lines.map(|lines| lines.numbering);
+    let mut interrupts = numbering.map_or_else(Vec::new, |it| shared(&found.lines, it));
     if let Some(frame) = controller.gic.as_ref().and_then(|gic| {
         let frame = |frame: &&V2mFrame| ranges.first() == Some(&frame.registers);
         gic.v2m.iter().find(frame)?.interrupts
@@ -187,6 +199,7 @@ fn device(
     let mut device = HostDevice {
         path: node.path(),
         interrupts,
+        other_controller: found.other.map(Node::path),
         origin,
         ..HostDevice::default()
     };
@@ -200,6 +213,20 @@ fn device(
     }
     device.ranges = ranges;
     Some(device)
+}
+
+/// The numbers of these regions, which are their phandles, that a node's driver uses.
+///
+/// Source: dt-schema, reserved-memory/reserved-memory.yaml, "memory-region".
+fn memory_regions(node: Node<'_, '_>, regions: &[(usize, HostDevice)]) -> Vec<u32> {
+    let mut cells = Cells::new(node.value("memory-region").unwrap_or_default());
+    let named = core::iter::from_fn(|| cells.next_u32());
+    let is_known = |number: &u32| {
+        let region = node.tree().by_phandle(*number).map(Node::index);
+        let place = region.map(|region| regions.binary_search_by_key(&region, |(at, _)| *at));
+        matches!(place, Some(Ok(_)))
+    };
+    named.filter(is_known).collect()
 }
 
 /// Takes out of a bus's registers the entries of `reg` that only tell where its children's are, as those of i.MX8M's AIPS

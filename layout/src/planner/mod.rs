@@ -7,8 +7,8 @@ mod attempt;
 mod capacity;
 mod copies;
 mod cpus;
-mod devices;
-mod dma;
+pub(crate) mod devices;
+pub(crate) mod dma;
 mod exact;
 mod fit;
 mod free;
@@ -37,12 +37,13 @@ use crate::conflict::Code;
 use crate::domain::Identity;
 use crate::host::{HostMap, Origin};
 use crate::need;
-use crate::plan::{self, DomainPlan, HypervisorPlan, Outcome, Placement, Plan};
+use crate::plan::{DomainPlan, HypervisorPlan, Outcome, Placement, Plan};
 use crate::request::{DomainRequest, StaticRange, SystemRequest};
 use crate::size::Size;
 use ground::Ground;
 use home::{Home, Place};
 use modules::Wanted;
+use nodes::Nodes;
 use place::{Share, Sharing, Task, Want};
 use report::{Report, host_side, name, side};
 
@@ -76,8 +77,7 @@ impl<'a> Planner<'a> {
         let devices = devices::assign(host, request, &mut self.report);
         dma::check(host, request, &devices, &mut self.report);
         let reach = dma::reaches(&self.ground, request, &devices);
-        let nodes = nodes::choose(&self.ground, request, &reach, &self.report);
-        let cpus = cpus::assign(host, request, &nodes, &mut self.report);
+        let cpus = cpus::check(host, request, &mut self.report);
         let wanted = wants::check(&self.ground, request, &mut self.report);
         let statics = statics::check(&self.ground, request, &mut self.report);
         links::check(&self.ground, request, &statics, &mut self.report);
@@ -86,8 +86,10 @@ impl<'a> Planner<'a> {
         let home = Home::new(&self.ground, request);
         let free = self.unclaimed(&statics, &kept);
         let sources = self.module_sources();
-        let wants = wants::collect(&self.ground, request, &wanted, &self.report);
-        let wants = wants::prefer(wants, &reach, &nodes);
+        let mut wants = wants::collect(&self.ground, request, &wanted, &reach, &self.report);
+        let nodes = Nodes::new(&self.ground);
+        let (ground, report) = (&self.ground, &self.report);
+        nodes.choose(ground, request, &free, &home, report, &mut wants);
         let wants = capacity::admit(
             &self.ground,
             request,
@@ -112,15 +114,13 @@ impl<'a> Planner<'a> {
         let mut shares = self.shares_of_sized(&wants, sharing);
         self.place_static(&wanted, &statics, &sources, &mut shares);
 
+        let near = |share: &Option<Share>| Some(nodes.near(&share.as_ref()?.banks));
+        let places: Vec<_> = shares.iter().map(near).collect();
+        let cpus = cpus::assign(host, request, cpus, &places);
         let mut domains = self.domain_plans(shares, cpus, devices, &kept);
-        let taken = || {
-            let banks = domains.iter().flat_map(|domain| &domain.banks);
-            let taken = banks.map(plan::Bank::machine).chain([place.region]);
-            sets::normalise(taken.collect())
-        };
         for domain in &domains {
             devices::check_seen(host, request, domain, &mut self.report);
-            dma::check_reach(&self.ground, request, domain, &taken, &mut self.report);
+            dma::check_reach(&self.ground, request, domain, &mut self.report);
         }
         domains.retain(|domain| !self.report.is_refused(domain.index));
         let copies = self.order_copies(&mut domains, place, &kept, &sources);

@@ -9,7 +9,6 @@ use alloc::vec::Vec;
 use super::ground::{Ground, hardware_only, modules};
 use super::guest;
 use super::modules::{MOST_TEXT_OFFSET, Wanted};
-use super::nodes::Nodes;
 use super::place::Want;
 use super::report::{Report, host_side, name, side};
 use crate::address::{FRAME_SHIFT, GuestRange, Mfn, MfnRange};
@@ -46,6 +45,7 @@ pub(crate) fn collect<'a>(
     ground: &Ground<'_>,
     request: &SystemRequest,
     wanted: &'a [Option<Wanted>],
+    reach: &[Option<Rc<[MfnRange]>>],
     report: &Report,
 ) -> Vec<Want<'a>> {
     let mut wants = Vec::new();
@@ -78,24 +78,9 @@ pub(crate) fn collect<'a>(
             most,
             limit,
             modules,
-            reach: None,
-            node: None,
+            reach: reach[index].clone(),
+            nodes: Vec::new(),
         });
-    }
-    wants
-}
-
-/// The same wants with what each would rather have.
-pub(crate) fn prefer<'a>(
-    mut wants: Vec<Want<'a>>,
-    reach: &[Option<Rc<[MfnRange]>>],
-    nodes: &Nodes,
-) -> Vec<Want<'a>> {
-    for want in &mut wants {
-        want.reach.clone_from(&reach[want.index]);
-        if want.frames.is_some() {
-            want.node = nodes.ram(want.index);
-        }
     }
     wants
 }

@@ -268,6 +268,74 @@ fn a_guest_starts_above_its_first_mib_too() {
 }
 
 #[test]
+fn pieces_meet_at_superpages() {
+    let plain = || {
+        let size = MemoryRequest::Size(2560 * MIB);
+        let mut guest = pc_domain("guest", size, movable(16 * MIB), false);
+        guest.kernel.as_mut().unwrap().bounds = None;
+        guest
+    };
+    let mut direct = plain();
+    direct.direct_map = Some(true.into());
+    let size = MemoryRequest::Size(2560 * MIB);
+    let hardware = pc_domain("control", size, movable(16 * MIB), true);
+    for domain in [plain(), direct, hardware] {
+        for memory in [3 * GIB, 4 * GIB] {
+            let outcome = planned(&q35(memory, 1), &pc_system(vec![domain.clone()]));
+            assert!(!outcome.has_errors());
+            let banks = &outcome.plan.domains[0].banks;
+            let above = banks.iter().filter(|bank| bank.mfn.raw() >= 256);
+            for bank in above {
+                let ends = [bank.mfn.raw(), bank.gfn.raw(), bank.frames];
+                assert!(ends.iter().all(|end| end % 512 == 0), "{banks:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_kernels_place_decides_on_the_node() {
+    let mut host = q35(3 * GIB, 4);
+    // The node above 4 GiB would be filled better.
+    let nodes = [0, 0, 1];
+    for (bank, node) in host.ram.iter_mut().zip(nodes) {
+        bank.node = Some(node);
+    }
+    for (cpu, node) in host.cpus.iter_mut().zip([1, 1, 0, 0]) {
+        cpu.node = Some(node);
+    }
+    let size = MemoryRequest::Size(512 * MIB);
+    let request = pc_system(vec![pc_domain("control", size, movable(16 * MIB), true)]);
+    let outcome = planned(&host, &request);
+    assert_eq!(codes(&outcome), [""; 0]);
+    assert_eq!(outcome.plan.domains[0].cpus, [2]);
+}
+
+#[test]
+fn a_limited_master_gets_what_it_reaches_of_a_pc() {
+    let host = q35(6 * GIB, 2);
+    let mut driver = pc_domain(
+        "driver",
+        MemoryRequest::Size(3 * GIB),
+        movable(16 * MIB),
+        false,
+    );
+    driver.direct_map = Some(true.into());
+    driver.devices = vec![DeviceRequest {
+        path: "pci:0000:00:02.0".into(),
+        dma_mask: Some(u64::from(u32::MAX)),
+        origin: Origin(80),
+    }];
+    let outcome = planned(&host, &pc_system(vec![driver]));
+    assert_eq!(codes(&outcome), ["no-low-memory", "dma-mask"]);
+    let banks = outcome.plan.domains[0].banks.iter();
+    let low = banks.filter(|bank| bank.machine().end().address().raw() <= 4 * GIB);
+    let low: u64 = low.map(Bank::bytes).sum();
+    // Of 2 GiB the first MiB, the firmware's part and the hypervisor's are missing.
+    assert!(low > 2 * GIB - 64 * MIB, "{low:#x}");
+}
+
+#[test]
 fn what_a_domain_starts_from_lies_below_four_gib() {
     let host = q35(8 * GIB, 1);
     let mut high = pc_domain("high", MemoryRequest::SumOfStatic, movable(16 * MIB), true);
@@ -445,14 +513,12 @@ fn a_device_that_does_not_reach_the_domain() {
         dma_mask: Some(0xfff_ffff),
         origin: Origin(22),
     }];
-    let outcome = planned(&host, &pc_system(vec![control]));
+    let request = pc_system(vec![control]);
+    let mut outcome = planned(&host, &request);
     assert_eq!(codes(&outcome), ["dma-mask"]);
     assert!(!outcome.has_errors());
-    assert!(
-        outcome.conflicts[0]
-            .help
-            .contains("memory-below = 0x10000000")
-    );
+    diagnose(&host, &request, &mut outcome);
+    assert_eq!(outcome.conflicts[0].help, "memory-below = 0x10000000");
 }
 
 fn any_kernel() -> impl Strategy<Value = KernelRequest> {

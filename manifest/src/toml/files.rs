@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 
 use layout::{
@@ -10,10 +10,10 @@ use layout::{
     MachineRange, ModuleRequest, Origin, Severity, Side, SystemRequest,
 };
 
+use super::file::{Content, File, read};
 use super::{Manifest, mend};
 use crate::container::{self, Arrangement, ContainerError, Shape};
-use crate::image::{HEADER_BYTES, IMAGE_ALIGNMENT};
-use crate::kernel;
+use crate::image::HEADER_BYTES;
 use crate::origin::Position;
 use crate::tree::blob::{Tree, TreeError};
 use crate::tree::system::{self, Contents, HostDescription, Modules, System};
@@ -36,6 +36,8 @@ pub enum BuildError {
     Container(ContainerError),
     /// What was written can't be read again.
     Unreadable(TreeError),
+    /// A file that was there can't be read now, or has another length: its path, and why.
+    File(PathBuf, String),
 }
 
 impl fmt::Display for BuildError {
@@ -44,6 +46,7 @@ impl fmt::Display for BuildError {
             Self::Tree(error) => error.fmt(f),
             Self::Container(error) => error.fmt(f),
             Self::Unreadable(error) => error.fmt(f),
+            Self::File(path, why) => write!(f, "can't read {}: {why}", path.display()),
         }
     }
 }
@@ -52,7 +55,7 @@ impl std::error::Error for BuildError {}
 
 /// What a file is to its domain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Role {
+pub(super) enum Role {
     Kernel,
     Ramdisk,
     PartialTree,
@@ -180,10 +183,6 @@ fn arrange(
 }
 
 impl Payload {
-    fn header(&self) -> Option<[u8; HEADER_BYTES]> {
-        self.file.bytes.first_chunk().copied()
-    }
-
     fn kernel_request(&self, module: MachineRange) -> Option<KernelRequest> {
         self.file.kernel.as_ref().map(|kernel| KernelRequest {
             module,
@@ -193,84 +192,8 @@ impl Payload {
     }
 }
 
-/// A file as it goes into the container.
-#[derive(Debug)]
-struct File {
-    bytes: Vec<u8>,
-    shape: Shape,
-    /// What a kernel asks of its place.
-    kernel: Option<KernelRequest>,
-}
-
 /// What each file holds, or why it can't be used: unwrapping a kernel takes half a second, and many domains may name it.
 type FilesRead = BTreeMap<(Role, PathBuf), Result<Rc<File>, (Code, String)>>;
-
-fn read(role: Role, path: &Path, architecture: Architecture) -> Result<File, (Code, String)> {
-    // What is larger fits into no container.
-    let bytes = crate::files::read(path, container::MAX_BYTES).map_err(|error| {
-        (
-            Code::FileUnreadable,
-            format!("can't read {}: {error}", path.display()),
-        )
-    })?;
-    if role == Role::PartialTree
-        && let Err(error) = Tree::read(&bytes)
-    {
-        let why = format!("{} can't be read as a device tree: {error}", path.display());
-        return Err((Code::TreeInvalid, why));
-    }
-    if role != Role::Kernel {
-        return Ok(File {
-            shape: Shape::data(bytes.len() as u64),
-            bytes,
-            kernel: None,
-        });
-    }
-    let kernel = match architecture {
-        Architecture::X86_64 => kernel::unwrap_x86(bytes).map(x86_kernel),
-        Architecture::Aarch64 | Architecture::Riscv64 => {
-            kernel::unwrap_image(bytes, architecture).map(image_kernel)
-        }
-    };
-    kernel.map_err(|error| {
-        let why = format!("{} can't be started: {error}", path.display());
-        (Code::KernelFile, why)
-    })
-}
-
-fn image_kernel(kernel: kernel::Kernel) -> File {
-    let shape = Shape {
-        file_size: kernel.bytes.len() as u64,
-        memory_size: kernel.image.memory_size,
-        alignment: IMAGE_ALIGNMENT,
-        offset: kernel.image.text_offset,
-        bounds: None,
-    };
-    File {
-        kernel: Some(kernel.image.request(nowhere(), Origin::NONE)),
-        bytes: kernel.bytes,
-        shape,
-    }
-}
-
-fn nowhere() -> MachineRange {
-    MachineRange::saturating(MachineAddress::new(0), 0)
-}
-
-fn x86_kernel(kernel: kernel::elf::Flat) -> File {
-    let bounds = (kernel.bounds.start().raw(), kernel.bounds.end().raw());
-    File {
-        shape: Shape {
-            file_size: kernel.bytes.len() as u64,
-            memory_size: kernel.memory_size,
-            alignment: kernel.alignment,
-            offset: kernel.text_offset,
-            bounds: Some(bounds),
-        },
-        kernel: Some(kernel.request(nowhere(), Origin::NONE)),
-        bytes: kernel.bytes,
-    }
-}
 
 fn file_problem(
     code: Code,
@@ -381,12 +304,16 @@ impl Loaded {
             .manifest
             .tree(&self.payloads, &self.arrangement, digest)
             .map_err(BuildError::Tree)?;
-        let payloads: Vec<&[u8]> = self
-            .payloads
-            .iter()
-            .map(|payload| payload.file.bytes.as_slice())
-            .collect();
-        container::assemble(&tree, &payloads, &self.arrangement).map_err(BuildError::Container)
+        let mut unread = None;
+        let payloads = self.payloads.iter().map_while(|payload| {
+            let bytes = payload.file.content.bytes();
+            bytes.map_err(|error| unread = Some(error)).ok()
+        });
+        let container = container::assemble(&tree, payloads, &self.arrangement);
+        match unread {
+            Some(error) => Err(error),
+            None => container.map_err(BuildError::Container),
+        }
     }
 
     /// What the hypervisor reads from this container at machine address `start` on a host with
@@ -456,7 +383,7 @@ impl InContainer<'_> {
         let mut placed = self.payloads.iter().zip(&self.arrangement.offsets);
         // An empty file lies where the next one does.
         let (payload, _) = placed.find(|(payload, other)| {
-            **other == offset && payload.shape.file_size == module.size()
+            **other == offset && payload.file.shape.file_size == module.size()
         })?;
         Some(payload)
     }
@@ -464,11 +391,14 @@ impl InContainer<'_> {
 
 impl Contents for InContainer<'_> {
     fn header(&self, module: MachineRange) -> Option<[u8; HEADER_BYTES]> {
-        self.at(module)?.header()
+        self.at(module)?.file.header
     }
 
     fn partial_tree(&self, module: MachineRange) -> Option<&[u8]> {
-        Some(&self.at(module)?.bytes)
+        match &self.at(module)?.file.content {
+            Content::Read(bytes) => Some(bytes),
+            Content::InFile(..) => None,
+        }
     }
 }
 
@@ -583,5 +513,29 @@ mod tests {
         files.sort_unstable();
         files.dedup();
         assert_eq!(files.len(), 3);
+    }
+
+    #[test]
+    fn a_ramdisk_is_read_for_the_container_alone_and_must_be_what_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let put = |name: &str, bytes: &[u8]| std::fs::write(folder.path().join(name), bytes);
+        let mut kernel = vec![0; HEADER_BYTES + 1];
+        kernel[56..60].copy_from_slice(b"ARM\x64");
+        kernel[16..24].copy_from_slice(&0x1_0000u64.to_le_bytes());
+        put("kernel", &kernel).unwrap();
+        put("ramdisk", b"before").unwrap();
+        let text = "manifest-version = 1\n[host]\ndescription = \"board.dtb\"\n[[domain]]\n\
+            name = \"a\"\nmemory = \"64MiB\"\nkernel = \"kernel\"\nramdisk = \"ramdisk\"\n";
+        let manifest = super::super::parse("m.toml", text.to_owned(), folder.path()).unwrap();
+        let loaded = manifest.load_files(Architecture::Aarch64).unwrap();
+        assert_eq!(loaded.manifest.problems, []);
+        put("ramdisk", b"behind").unwrap();
+        let container = loaded.container(None).unwrap();
+        let holds = |bytes: &[u8]| container.windows(bytes.len()).any(|it| it == bytes);
+        assert!(holds(b"behind") && holds(&kernel));
+        put("ramdisk", b"longer than before").unwrap();
+        let path = folder.path().join("ramdisk");
+        let why = "it had 6 bytes, and has 18 now".to_owned();
+        assert_eq!(loaded.container(None), Err(BuildError::File(path, why)));
     }
 }

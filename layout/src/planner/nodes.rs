@@ -5,7 +5,7 @@ use alloc::rc::Rc;
 use alloc::vec::Vec;
 
 use super::ground::Ground;
-use super::home::Home;
+use super::home::Place;
 use super::place::Want;
 use super::report::Report;
 use super::sets;
@@ -58,14 +58,14 @@ impl Nodes {
     }
 
     /// Chooses nodes for the wants, those with the most memory first, each on the node that it
-    /// fills best beside the hypervisor's likely place. The other nodes that could hold it come
-    /// after that.
+    /// fills best beside the hypervisor, which is likely to have the first of the `places`. The
+    /// other nodes that could hold it come after that.
     pub(crate) fn choose(
         &self,
         ground: &Ground<'_>,
         request: &SystemRequest,
         free: &[MfnRange],
-        home: &Home,
+        places: &[Place],
         report: &Report,
         wants: &mut [Want<'_>],
     ) {
@@ -73,7 +73,6 @@ impl Nodes {
             return;
         }
         let host = ground.host;
-        let places = home.candidates(free);
         let region = places.first().map(|place| place.region);
         let free = sets::subtract(free, region.as_slice());
         let left = |node: &Node| Left {

@@ -87,7 +87,7 @@ impl<'a> Planner<'a> {
         let free = self.unclaimed(&statics, &kept);
         let sources = self.module_sources();
         let mut wants = wants::collect(&self.ground, request, &wanted, &reach, &self.report);
-        let nodes = Nodes::new(&self.ground);
+        let mut nodes = Nodes::new(&self.ground);
         let (ground, report) = (&self.ground, &self.report);
         let places = home.candidates(&free);
         nodes.choose(ground, request, &free, &places, report, &mut wants);

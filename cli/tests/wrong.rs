@@ -117,6 +117,9 @@ fn check(name: &str) -> Said {
         .args(more.unwrap_or_default().split_whitespace())
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .env("TERRANE_HYPERVISOR", tests().join("files").join(hypervisor))
+        .env("TERRANE_QEMU_AARCH64", tests().join("fake-qemu.sh"))
+        .env("FAKE_TREE", tests().join("hosts/virt-2g.dtb"))
+        .env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"))
         .output()
         .unwrap();
     Said {

@@ -229,6 +229,9 @@ pub struct Controller {
 
     /// Its registers.
     pub ranges: Vec<MachineRange>,
+    /// Those of them that are a GIC's interrupt translation services. The direct-mapped hardware domain has the first;
+    /// nobody else has one.
+    pub its: Vec<MachineRange>,
     /// How many CPUs its layout covers (redistributors on GICv3, 8 on GICv2): a domain with
     /// the host layout gets no more vCPUs. `u32::MAX` if there is no such limit.
     pub max_cpus: u32,
@@ -241,6 +244,7 @@ impl Default for Controller {
         Self {
             kind: ControllerKind::None,
             ranges: Vec::new(),
+            its: Vec::new(),
             max_cpus: u32::MAX,
             origin: Origin::NONE,
         }

@@ -67,6 +67,7 @@ fn qemu_virt_with_gicv3() {
     let its = vec![range(0x808_0000, 0x2_0000)];
     assert!(matches!(gic.version, GicVersion::V3 { its: ref found, .. } if *found == its));
     assert_eq!(host.map.controller.ranges.len(), 3);
+    assert_eq!(host.map.controller.its, its);
     let console = host.console.unwrap();
     assert_eq!(
         (console.path.as_str(), console.interrupt),

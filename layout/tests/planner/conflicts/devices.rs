@@ -166,7 +166,12 @@ fn devices_and_their_dma() {
     partly.direct_map = Some(true.into());
     partly.memory.value = MemoryRequest::SumOfStatic;
     partly.static_mem = vec![fixed(0xb000_0000, 256 * MIB)];
-    let found = one(partly);
+    let request = system(vec![partly]);
+    let mut outcome = plan(&host, &request);
+    diagnose(&host, &request, &mut outcome);
+    let [found] = outcome.conflicts.as_slice() else {
+        panic!("{:#?}", outcome.conflicts);
+    };
     assert_eq!(
         (found.code, found.severity),
         (Code::DmaMask, Severity::Warning)
@@ -281,12 +286,16 @@ fn memory_that_is_proposed_holds_the_kernel() {
             dma_mask: Some(mask),
             origin: Origin(80),
         }];
-        plan(&host, &system(vec![guest]))
+        let request = system(vec![guest]);
+        let mut outcome = plan(&host, &request);
+        diagnose(&host, &request, &mut outcome);
+        outcome
     };
     let little = asking(GIB + 512 * KIB - 1);
     assert_eq!(codes(&little), ["dma-mask"]);
     let help = &little.conflicts[0].help;
-    assert!(help.starts_with("leave it out of devices"), "{help}");
+    let whose = "leave /virtio_mmio@a000000 out of devices, or ";
+    assert!(help.starts_with(whose), "{help}");
     let enough = asking(GIB + 96 * MIB - 1);
     assert_eq!(codes(&enough), ["dma-mask"]);
     let help = &enough.conflicts[0].help;

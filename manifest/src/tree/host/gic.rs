@@ -102,6 +102,7 @@ impl Gic {
     #[must_use]
     pub fn controller(&self) -> Controller {
         let mut ranges = alloc::vec![self.distributor];
+        let mut translators = Vec::new();
         match &self.version {
             GicVersion::V2 {
                 cpu_interface,
@@ -119,6 +120,7 @@ impl Gic {
             } => {
                 ranges.extend(redistributors);
                 ranges.extend(its);
+                translators.clone_from(its);
             }
         }
         Controller {
@@ -127,6 +129,7 @@ impl Gic {
                 GicVersion::V3 { .. } => ControllerKind::GicV3,
             },
             ranges,
+            its: translators,
             max_cpus: self.max_cpus(),
             origin: self.origin,
         }

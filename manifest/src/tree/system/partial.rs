@@ -226,7 +226,7 @@ impl Reader<'_, '_> {
         let what = format!("{}, {REG} {range}", at.node.name());
         let uneven = range.start().raw() | range.size() | entry.guest;
         if !uneven.is_multiple_of(PAGE) {
-            let why = "registers are mapped by whole pages of 4KiB";
+            let why = "registers are mapped by whole pages of 4 KiB";
             self.wrong_partial(at, REG, Code::ValueInvalid, &what, why, help);
         } else if range.is_empty() || !covers(device, &range) {
             let why = "the device's registers aren't there";

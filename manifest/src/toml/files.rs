@@ -1,6 +1,5 @@
 //! The files that a manifest names, and the container that they make.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
@@ -305,11 +304,16 @@ impl Loaded {
             .manifest
             .tree(&self.payloads, &self.arrangement, digest)
             .map_err(BuildError::Tree)?;
-        let payloads = self.payloads.iter();
-        let payloads = payloads.map(|payload| payload.file.content.bytes());
-        let payloads: Vec<Cow<'_, [u8]>> = payloads.collect::<Result<_, _>>()?;
-        let payloads: Vec<&[u8]> = payloads.iter().map(AsRef::as_ref).collect();
-        container::assemble(&tree, &payloads, &self.arrangement).map_err(BuildError::Container)
+        let mut unread = None;
+        let payloads = self.payloads.iter().map_while(|payload| {
+            let bytes = payload.file.content.bytes();
+            bytes.map_err(|error| unread = Some(error)).ok()
+        });
+        let container = container::assemble(&tree, payloads, &self.arrangement);
+        match unread {
+            Some(error) => Err(error),
+            None => container.map_err(BuildError::Container),
+        }
     }
 
     /// What the hypervisor reads from this container at machine address `start` on a host with
@@ -509,5 +513,29 @@ mod tests {
         files.sort_unstable();
         files.dedup();
         assert_eq!(files.len(), 3);
+    }
+
+    #[test]
+    fn a_ramdisk_is_read_for_the_container_alone_and_must_be_what_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let put = |name: &str, bytes: &[u8]| std::fs::write(folder.path().join(name), bytes);
+        let mut kernel = vec![0; HEADER_BYTES + 1];
+        kernel[56..60].copy_from_slice(b"ARM\x64");
+        kernel[16..24].copy_from_slice(&0x1_0000u64.to_le_bytes());
+        put("kernel", &kernel).unwrap();
+        put("ramdisk", b"before").unwrap();
+        let text = "manifest-version = 1\n[host]\ndescription = \"board.dtb\"\n[[domain]]\n\
+            name = \"a\"\nmemory = \"64MiB\"\nkernel = \"kernel\"\nramdisk = \"ramdisk\"\n";
+        let manifest = super::super::parse("m.toml", text.to_owned(), folder.path()).unwrap();
+        let loaded = manifest.load_files(Architecture::Aarch64).unwrap();
+        assert_eq!(loaded.manifest.problems, []);
+        put("ramdisk", b"behind").unwrap();
+        let container = loaded.container(None).unwrap();
+        let holds = |bytes: &[u8]| container.windows(bytes.len()).any(|it| it == bytes);
+        assert!(holds(b"behind") && holds(&kernel));
+        put("ramdisk", b"longer than before").unwrap();
+        let path = folder.path().join("ramdisk");
+        let why = "it had 6 bytes, and has 18 now".to_owned();
+        assert_eq!(loaded.container(None), Err(BuildError::File(path, why)));
     }
 }

@@ -68,6 +68,20 @@ const BUSES: [&str; 2] = ["simple-bus", "simple-pm-bus"];
 /// The most entries of a bus's `reg` that are told apart. Real ones have one.
 const MOST_OF_BUS: usize = 8;
 
+/// Timers and software interrupts of RISC-V's machine mode, which is the firmware's: it lets nobody else at their registers
+/// (RISC-V ACLINT specification 1.0, chapters 2 and 3; Linux, Documentation/devicetree/bindings/timer/: sifive,clint.yaml,
+/// thead,c900-aclint-mtimer.yaml; interrupt-controller/: thead,c900-aclint-mswi.yaml).
+const OF_THE_FIRMWARE: [&str; 8] = [
+    "riscv,clint0",
+    "sifive,clint0",
+    "sifive,clint2",
+    "thead,c900-clint",
+    "riscv,aclint-mtimer",
+    "riscv,aclint-mswi",
+    "thead,c900-aclint-mtimer",
+    "thead,c900-aclint-mswi",
+];
+
 /// Parts of the tree that describe no device.
 const NO_DEVICES: [&str; 7] = [
     "cpus",
@@ -79,8 +93,8 @@ const NO_DEVICES: [&str; 7] = [
     "__symbols__",
 ];
 
-/// Each device with its node's index, and the IOMMUs. The interrupt controller, memory and CPUs are none of
-/// them; neither is what has no registers that a CPU reaches and no shared interrupt.
+/// Each device with its node's index, and the IOMMUs. The interrupt controller, memory, CPUs and what the
+/// firmware keeps are none of them; neither is what has no registers that a CPU reaches and no shared interrupt.
 pub fn read(
     reader: &mut Reader<'_, '_, '_>,
     architecture: Architecture,
@@ -103,7 +117,9 @@ pub fn read(
         let is_controller =
             controller.nodes.contains(&node.index()) || node.is_compatible("arm,gic-v3-its");
         let is_memory = node.string("device_type") == Some("memory");
-        if is_controller || is_memory || !node.has("compatible") {
+        let mut names = node.strings("compatible");
+        let is_firmwares = names.any(|name| OF_THE_FIRMWARE.contains(&name));
+        if is_controller || is_memory || is_firmwares || !node.has("compatible") {
             continue;
         }
         if dma::is_iommu(node) {

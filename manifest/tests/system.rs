@@ -11,7 +11,7 @@ use terrane_manifest::origin::Origins;
 use terrane_manifest::pc;
 use terrane_manifest::tree::blob::Tree;
 use terrane_manifest::tree::guest;
-use terrane_manifest::tree::system::{self, Modules, System};
+use terrane_manifest::tree::system::{self, Contents, Modules, System};
 use terrane_manifest::tree::writer::Writer;
 
 const HOST: &[u8] = include_bytes!("trees/virt-gicv3.dtb");
@@ -26,15 +26,23 @@ fn header(_: MachineRange) -> Option<[u8; 64]> {
     Some(bytes)
 }
 
+/// Modules of which every kernel is that one, and every partial tree passes nothing through.
+struct Files(Vec<u8>);
+
+impl Contents for Files {
+    fn header(&self, module: MachineRange) -> Option<[u8; 64]> {
+        header(module)
+    }
+
+    fn partial_tree(&self, _: MachineRange) -> Option<&[u8]> {
+        Some(&self.0)
+    }
+}
+
 fn read(tree: &[u8], modules: Modules) -> System {
-    let host = Tree::read(HOST).unwrap();
-    system::read(
-        &Tree::read(tree).unwrap(),
-        modules,
-        &host,
-        &header,
-        &mut Origins::new(),
-    )
+    let (host, tree) = (Tree::read(HOST).unwrap(), Tree::read(tree).unwrap());
+    let files = Files(self::tree(|_| {}));
+    system::read(&tree, modules, &host, &files, &mut Origins::new())
 }
 
 fn codes(system: &System) -> Vec<Code> {

@@ -79,7 +79,7 @@ pub fn reserved(reader: &mut Reader<'_, '_, '_>) -> Regions {
     let mut regions = Regions::default();
     let tree = reader.tree;
     let parents = tree.root().children();
-    let mut named: Option<Vec<u32>> = None;
+    let mut named: Option<Vec<bool>> = None;
     for parent in parents.filter(|node| node.name() == "reserved-memory") {
         let mut nodes = parent.children().filter(|node| node.is_enabled());
         if !parent.has("ranges")
@@ -114,17 +114,18 @@ pub fn reserved(reader: &mut Reader<'_, '_, '_>) -> Regions {
     regions
 }
 
-/// The phandles that `memory-region` of enabled nodes has, sorted.
-fn named_regions(tree: &Tree<'_>) -> Vec<u32> {
-    let mut named = Vec::new();
+/// For each node whether `memory-region` of an enabled one names it.
+fn named_regions(tree: &Tree<'_>) -> Vec<bool> {
+    let mut named = alloc::vec![false; tree.nodes().count()];
     for node in tree.nodes() {
         let Some(value) = node.value("memory-region").filter(|_| node.is_enabled()) else {
             continue;
         };
         let mut cells = Cells::new(value);
         while let Some(phandle) = cells.next_u32() {
-            if let Err(place) = named.binary_search(&phandle) {
-                named.insert(place, phandle);
+            let region = tree.by_phandle(phandle);
+            if let Some(named) = region.and_then(|it| named.get_mut(it.index())) {
+                *named = true;
             }
         }
     }
@@ -136,7 +137,7 @@ fn named_regions(tree: &Tree<'_>) -> Vec<u32> {
 fn fixed(
     reader: &mut Reader<'_, '_, '_>,
     node: Node<'_, '_>,
-    named: &[u32],
+    named: &[bool],
     regions: &mut Regions,
 ) {
     let mut ranges = reader.fixed_regions(node);
@@ -149,13 +150,16 @@ fn fixed(
         no_map,
         origin,
     }));
-    let number = node.u32("phandle");
-    let is_named = number.is_some_and(|number| named.binary_search(&number).is_ok());
+    let is_named = named.get(node.index()) == Some(&true);
     if (is_named || node.has("compatible")) && !ranges.is_empty() {
         let device = HostDevice {
             path: node.path(),
             ranges,
-            regions: number.filter(|_| is_named).into_iter().collect(),
+            regions: node
+                .u32("phandle")
+                .filter(|_| is_named)
+                .into_iter()
+                .collect(),
             origin,
             ..HostDevice::default()
         };

@@ -89,7 +89,7 @@ pub(crate) fn xen_size(text: &str) -> Option<u64> {
     let hexadecimal = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"));
     let (digits, radix) = hexadecimal.map_or((text, 10), |digits| (digits, 16));
     let end = digits.find(|letter: char| !letter.is_digit(radix));
-    let (number, unit) = digits.split_at(end.unwrap_or(digits.len()));
+    let (number, unit) = digits.split_at_checked(end.unwrap_or(digits.len()))?;
     if radix == 10 && number.len() > 1 && number.starts_with('0') {
         return None;
     }

@@ -326,7 +326,7 @@ fn an_image_is_for_grub_and_qemu() {
     );
     assert!(!image.join("host.dtb").exists() && !image.join("boot.scr").exists());
     let machine = folder.path("machine.sh");
-    std::fs::write(&machine, "ls $PWD/hypervisor.elf $container").unwrap();
+    std::fs::write(&machine, "ls $kernel $container").unwrap();
     let output = Command::new(image.join("qemu.sh"))
         .env("FAKE_MACHINE", machine)
         .output()

@@ -276,7 +276,8 @@ fn moved(before: (u64, u64), after: (u64, u64)) -> Option<How> {
 }
 
 fn total(domain: &Domain) -> String {
-    Size(domain.memory.iter().map(|bank| bank.size).sum()).to_string()
+    let banks = domain.memory.iter().map(|bank| bank.size);
+    Size(banks.fold(0, u64::saturating_add)).to_string()
 }
 
 fn summary(domain: &Domain) -> String {

@@ -239,7 +239,8 @@ pub fn nobody(owner: Option<Owner>) -> &'static str {
 }
 
 fn ram(source: Source<'_>) -> u64 {
-    source.host.ram.iter().map(|bank| bank.range.size()).sum()
+    let banks = source.host.ram.iter().map(|bank| bank.range.size());
+    banks.fold(0, u64::saturating_add)
 }
 
 fn machine(source: Source<'_>) -> String {

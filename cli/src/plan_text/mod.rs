@@ -90,7 +90,12 @@ fn memory(plan: &Plan, width: Option<usize>) -> String {
             } else {
                 format!("{:#x}", bank.gfn.address().raw())
             };
-            rows.push((bank.machine(), shown(&domain.name), seen, "RAM".into()));
+            let what = if bank.reserved {
+                "RAM, reserved in its tree"
+            } else {
+                "RAM"
+            };
+            rows.push((bank.machine(), shown(&domain.name), seen, what.into()));
         }
     }
     let nobody = [

@@ -20,7 +20,7 @@ pub fn q35(memory: u64, cpus: u32) -> HostMap {
     let reserved = |start, size| Reserved {
         range: bytes(start, size),
         name: "firmware".into(),
-        no_map: false,
+        kind: Reservation::Kept,
         origin: Origin(2),
     };
     let function = |path: &str, start: u64, size: u64, dma| HostDevice {

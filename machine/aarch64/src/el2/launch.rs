@@ -5,7 +5,7 @@
 
 use alloc::vec::Vec;
 
-use layout::{MachineAddress, MachineRange, Outcome};
+use layout::{MachineAddress, MachineRange, Outcome, Reservation};
 use manifest::image::HEADER_BYTES;
 use manifest::origin::Origins;
 use manifest::report::Report;
@@ -189,7 +189,7 @@ fn map_host(host: &Host, image: &Image) {
         .map
         .reserved
         .iter()
-        .filter(|reserved| reserved.no_map)
+        .filter(|reserved| reserved.kind == Reservation::NoMap)
         .map(|reserved| (reserved.range.start().raw(), reserved.range.end().raw()))
         .collect();
     // It is mapped, and in use.
@@ -225,7 +225,8 @@ fn map_or_say(start: u64, end: u64, kind: Kind) {
 pub fn contents(host: &Host, range: MachineRange) -> Option<&'static [u8]> {
     let in_ram = host.map.ram.iter().any(|bank| bank.range.covers(&range));
     let mut reserved = host.map.reserved.iter();
-    let unmapped = reserved.any(|reserved| reserved.no_map && reserved.range.overlaps(&range));
+    let unmapped = reserved
+        .any(|reserved| reserved.kind == Reservation::NoMap && reserved.range.overlaps(&range));
     // SAFETY: it is RAM and mapped, and nothing writes to it before the plan is carried out; its
     // content is not looked at any more then.
     (in_ram && !unmapped).then(|| unsafe { bytes_of(range) })

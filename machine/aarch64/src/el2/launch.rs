@@ -144,13 +144,8 @@ pub fn launch(tree_address: u64, bytes: &'static [u8], image: &Image, loaded: u6
     let outcome = layout::plan(&host.map, &system.request);
     move_image(&outcome, image, &boot);
 
-    say(format_args!(
-        "Terrane {} at {:#x}, {} KiB",
-        env!("CARGO_PKG_VERSION"),
-        image.start,
-        image_bytes / 1024
-    ));
     let report = Report {
+        image: range(image.start, image_bytes),
         host: &host.map,
         host_problems: &host.problems,
         system: &system,

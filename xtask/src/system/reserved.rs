@@ -18,6 +18,8 @@ use crate::run;
 const POOL: (u64, u64) = (0x6000_0000, 48 << 20);
 /// Only reserved.
 const LOG: (u64, u64) = (0x7000_0000, 1 << 20);
+/// For Linux to place, where the machine has no RAM.
+const NOWHERE: &str = "nowhere { size = <0 0x100000>; alloc-ranges = <0 0x1000 0 0x100000>; };\n";
 
 const TASK: &str = r#"
 sed 's/^/fact iomem /' /proc/iomem
@@ -42,6 +44,7 @@ fn pool(context: &Context, folder: &Path) -> Result<()> {
     manifest.domain(linux::domain(context, folder, Kernel::Trixie, TASK)?);
     let ran = Boot::new(&manifest).run(context, folder)?;
     ran.expect_status(0)?;
+    ran.expect_line("warning[reserved-no-room]")?;
     let facts = Facts::read(&ran.console(linux::NAME));
     facts.expect_success()?;
     let (start, size) = POOL;
@@ -80,7 +83,7 @@ fn tree(manifest: &Manifest, folder: &Path) -> Result<std::path::PathBuf> {
         format!("{name}@{start:x} {{ reg = <0 {start:#x} 0 {size:#x}>; {more} }};\n")
     };
     let cma = "compatible = \"shared-dma-pool\"; reusable; linux,cma-default;";
-    let regions = region("pool", POOL, cma) + &region("log", LOG, "");
+    let regions = region("pool", POOL, cma) + &region("log", LOG, "") + NOWHERE;
     let text = fs::read_to_string(&source).context("dtc left no source")?;
     let text = format!(
         "{text}\n/ {{ reserved-memory {{ #address-cells = <2>; #size-cells = <2>; ranges;\n{regions}}}; }};\n"

@@ -141,7 +141,9 @@ pub fn launch(tree_address: u64, bytes: &'static [u8], image: &Image, loaded: u6
     let in_memory = InMemory(&host);
     let system = system::read(system_tree, modules, &tree, &in_memory, &mut origins);
     host.map.reserved.extend(system.reserved.iter().cloned());
-    let outcome = layout::plan(&host.map, &system.request);
+    let mut outcome = layout::plan(&host.map, &system.request);
+    let homeless = host::without_room(&host.dynamic, &outcome.plan);
+    outcome.conflicts.extend(homeless);
     move_image(&outcome, image, &boot);
 
     let report = Report {

@@ -83,9 +83,14 @@ mod tests {
     #[repr(align(16))]
     struct Memory([u8; 256]);
 
+    fn ascending() -> [u8; 256] {
+        let mut next = 0..=u8::MAX;
+        core::array::from_fn(|_| next.next().unwrap())
+    }
+
     /// Runs `change` on memory of ascending bytes, given its address.
     fn changed(change: impl FnOnce(u64)) -> [u8; 256] {
-        let mut memory = Memory(core::array::from_fn(|at| at as u8));
+        let mut memory = Memory(ascending());
         change((&raw mut memory.0).expose_provenance() as u64);
         memory.0
     }
@@ -93,7 +98,7 @@ mod tests {
     #[test]
     fn ranges_that_overlap_are_copied_whole() {
         for (source, target, bytes) in [
-            (0, 64, 64),
+            (0_usize, 64_usize, 64_usize),
             (0, 16, 200),
             (16, 0, 200),
             (1, 8, 99),
@@ -103,10 +108,11 @@ mod tests {
             (5, 5, 40),
             (0, 1, 0),
         ] {
-            // SAFETY: the ranges lie in `Memory`.
-            let copied = changed(|base| unsafe { copy(base + source, base + target, bytes) });
-            let mut expected: [u8; 256] = core::array::from_fn(|at| at as u8);
-            let (source, target, bytes) = (source as usize, target as usize, bytes as usize);
+            let copied = changed(|base| {
+                // SAFETY: the ranges lie in `Memory`.
+                unsafe { copy(base + source as u64, base + target as u64, bytes as u64) };
+            });
+            let mut expected = ascending();
             expected.copy_within(source..source + bytes, target);
             assert_eq!(copied, expected, "{source} to {target}, {bytes}");
         }
@@ -116,18 +122,18 @@ mod tests {
     fn what_is_written_is_read_and_nothing_else_changes() {
         let mut read_back = [0; 3];
         let memory = changed(|base| {
-            // SAFETY: the ranges lie in `Memory`.
-            unsafe {
-                write(base + 7, &[1, 1, 1]);
-                clear(base + 16, 24);
-                read(base + 6, &mut read_back);
-            }
+            // SAFETY: the range lies in `Memory`, as the next two do.
+            unsafe { write(base + 7, &[1, 1, 1]) };
+            // SAFETY: as above.
+            unsafe { clear(base + 16, 24) };
+            // SAFETY: as above.
+            unsafe { read(base + 6, &mut read_back) };
         });
         assert_eq!(read_back, [6, 1, 1]);
         assert_eq!(memory[9..12], [1, 10, 11]);
         assert_eq!(
-            (memory[15], memory[16], memory[39], memory[40]),
-            (15, 0, 0, 40)
+            [memory[15], memory[16], memory[39], memory[40]],
+            [15, 0, 0, 40]
         );
     }
 }

@@ -165,12 +165,13 @@ pub fn run(args: RunArgs) -> io::Result<Exit> {
         .args(qemu::CONSOLE)
         .args(files.arguments())
         .args(machine.more());
-    let domains = system.domains();
+    let (domains, inputs) = (system.domains(), system.inputs(&args.manifest));
     let watch = run::Watch {
         domains: &domains,
         focus: system.focus(),
         timeout: args.timeout,
-        log_dir: args.log_dir,
+        log_dir: args.log_dir.as_deref(),
+        inputs: &inputs,
         plain: args.plain,
         output: saying(&args.manifest),
     };

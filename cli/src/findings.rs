@@ -44,10 +44,22 @@ impl Findings {
     /// Adds conflicts whose origins are in this table.
     pub fn conflicts(&mut self, conflicts: &[Conflict], origins: &Origins) {
         for conflict in conflicts {
-            let sides = conflict.sides.iter().map(|side| Side {
-                what: side.what.clone(),
-                place: self.place(side.origin, origins),
-            });
+            let mut sides: Vec<Side> = Vec::new();
+            for side in &conflict.sides {
+                sides.push(Side {
+                    what: side.what.clone(),
+                    place: self.place(side.origin, origins),
+                });
+                let by = brought_in_by(side.origin, origins);
+                if let Some(origin) = by
+                    && conflict.sides.iter().all(|other| other.origin != origin)
+                {
+                    sides.push(Side {
+                        what: "the partial tree that passes it through".to_owned(),
+                        place: self.place(origin, origins),
+                    });
+                }
+            }
             let found = Diagnostic {
                 code: conflict.code.as_str().to_owned(),
                 severity: match conflict.severity {
@@ -55,7 +67,7 @@ impl Findings {
                     layout::Severity::Warning => Severity::Warning,
                 },
                 message: conflict.why.clone(),
-                sides: sides.collect(),
+                sides,
                 help: Some(self.help(&conflict.help)).filter(|help| !help.is_empty()),
             };
             self.diagnostics.push(found);
@@ -82,10 +94,10 @@ impl Findings {
                 tree: WhichTree::Partial(module),
                 path,
                 ..
-            } if origins.module(*module).is_some() => {
-                let file = origins.module(*module).unwrap_or_default();
-                Some(Place::without_lines(format!("{file} {}", in_tree(path))))
-            }
+            } => Some(Place::without_lines(match origins.module(*module) {
+                Some((file, _)) => format!("{file} {}", in_tree(path)),
+                None => origins.describe(origin)?,
+            })),
             Position::Node { path, .. } if origins.trees().is_some() => {
                 let file = origins.trees().unwrap_or_default();
                 Some(Place::without_lines(format!("{file} {}", in_tree(path))))
@@ -121,6 +133,17 @@ impl Findings {
         });
         let form = if json { Form::Json } else { Form::Text };
         diagnostics::emit(&self.diagnostics, &self.sources, form, stream)
+    }
+}
+
+/// Who brings in the partial tree that something stands in.
+fn brought_in_by(origin: Origin, origins: &Origins) -> Option<Origin> {
+    match origins.get(origin)? {
+        Position::Node {
+            tree: WhichTree::Partial(module),
+            ..
+        } => Some(origins.module(*module)?.1),
+        _ => None,
     }
 }
 

@@ -15,7 +15,7 @@ use crate::arch::{Arch, DescriptionForm};
 use crate::diagnostics::{self, Diagnostic, Place, Side};
 use crate::exit::Exit;
 use crate::findings::Findings;
-use crate::host_tree::{self, EditError, Twice};
+use crate::host_tree::{self, EditError, Over, Twice};
 use crate::hypervisor::{self, Hypervisor};
 use crate::qemu::{Failure, Machine, process};
 
@@ -130,6 +130,10 @@ impl HostFile {
         let found: Vec<RamBank> = found.collect();
         let in_file = |_: &RamBank| Some(Place::without_lines(path.display().to_string()));
         let tree = filled(path, &tree, &found, &in_file)?;
+        let over = host_tree::over_registers(&tree, memory).map_err(|it| no_host(path, &it))?;
+        if !over.is_empty() {
+            return Err((over_registers(&over, place), Exit::Conflicts));
+        }
         let tree = filled(path, &tree, memory, place)?;
         let handed =
             host_tree::with_container(&tree, 0, 0).map_err(|error| no_host(path, &error))?;
@@ -185,6 +189,40 @@ fn named_twice(twice: &[Twice], place: &dyn Fn(&RamBank) -> Option<Place>) -> Di
     Diagnostic {
         sides: named.collect(),
         ..Diagnostic::error("memory-named-twice", message).with_help(help)
+    }
+}
+
+/// The finding about RAM that is to be added where registers are.
+fn over_registers(over: &[Over], place: &dyn Fn(&RamBank) -> Option<Place>) -> Diagnostic {
+    let mut sides = Vec::new();
+    let mut helps = Vec::new();
+    for found in over {
+        let (bank, (what, range, node)) = (&found.bank, &found.first);
+        sides.push(Side {
+            what: format!("added: {}", bank.range),
+            place: place(bank),
+        });
+        let others = match found.others {
+            0 => String::new(),
+            others => format!(", the first of {} there", others + 1),
+        };
+        sides.push(Side {
+            what: format!("{what}: registers {range}{others}"),
+            place: node
+                .as_ref()
+                .map(|node| Place::without_lines(node.to_string())),
+        });
+        let (start, end) = (bank.range.start().raw(), range.start().raw());
+        helps.push(match end.saturating_sub(start) >> 20 {
+            0 => format!("leave out what begins at {start:#x}"),
+            mib => format!("{{ start = {start:#x}, size = \"{mib}MiB\" }} ends below them"),
+        });
+    }
+    let help = format!("{}; RAM beyond registers is another item", helps.join(", "));
+    let message = "RAM that is added lies over devices' registers";
+    Diagnostic {
+        sides,
+        ..Diagnostic::error("memory-over-registers", message).with_help(help)
     }
 }
 

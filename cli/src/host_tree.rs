@@ -101,6 +101,70 @@ pub fn named_twice(blob: &[u8], banks: &[RamBank]) -> Result<Vec<Twice>, EditErr
     Ok(twice.filter(|found| !found.named.is_empty()).collect())
 }
 
+/// RAM that is to be added to a tree and in which there are registers.
+#[derive(Debug, PartialEq)]
+pub struct Over {
+    /// What is to be added.
+    pub bank: RamBank,
+    /// Whose registers begin first, where they are, and the node.
+    pub first: (String, MachineRange, Option<Position>),
+    /// How many others' are there too.
+    pub others: usize,
+}
+
+/// Which of these banks lie over registers of the tree's.
+///
+/// # Errors
+/// The tree can't be read.
+pub fn over_registers(blob: &[u8], banks: &[RamBank]) -> Result<Vec<Over>, EditError> {
+    let tree = Tree::read(blob).map_err(EditError::Read)?;
+    let mut origins = Origins::new();
+    let host = first_reading(&tree, &mut origins);
+    let map = &host.map;
+    let devices = map.devices.iter().zip(&host.device_nodes);
+    let devices = devices.filter(|(_, node)| !tree.node(**node).is_some_and(is_memory));
+    let devices = devices.map(|(device, _)| (device.path.as_str(), &device.ranges, device.origin));
+    let iommus = map.iommus.iter();
+    let iommus = iommus.map(|iommu| (iommu.path.as_str(), &iommu.ranges, iommu.origin));
+    let controller = &map.controller;
+    let controller = (
+        "the interrupt controller",
+        &controller.ranges,
+        controller.origin,
+    );
+    let owners: Vec<_> = devices.chain(iommus).chain([controller]).collect();
+    // What a driver finds in reserved memory.
+    let is_reserved = |range: &MachineRange| {
+        map.reserved
+            .iter()
+            .any(|reserved| reserved.range.covers(range))
+    };
+    let over = banks.iter().filter_map(|bank| {
+        let within = owners.iter().filter_map(|(what, ranges, origin)| {
+            let theirs = ranges.iter().filter(|range| range.overlaps(&bank.range));
+            let first = theirs
+                .filter(|range| !is_reserved(range))
+                .min_by_key(|it| it.start())?;
+            Some((*what, *first, *origin))
+        });
+        let within: Vec<_> = within.collect();
+        let (what, range, origin) = within.iter().min_by_key(|(_, range, _)| range.start())?;
+        Some(Over {
+            bank: bank.clone(),
+            first: ((*what).to_owned(), *range, origins.get(*origin).cloned()),
+            others: within.len() - 1,
+        })
+    });
+    Ok(over.collect())
+}
+
+/// Whether a device is memory that may lie in RAM: firmware's frame buffer, and SRAM, which boards have in their lowest
+/// addresses and Amlogic's in RAM.
+fn is_memory(node: Node<'_, '_>) -> bool {
+    let is_sram = |node: Node<'_, '_>| node.is_compatible("mmio-sram");
+    is_sram(node) || node.parent().is_some_and(is_sram) || node.is_compatible("simple-framebuffer")
+}
+
 /// A reading of the tree for its memory: the boot loader's facts aren't known yet.
 pub fn first_reading(tree: &Tree<'_>, origins: &mut Origins) -> host::Host {
     let nowhere = MachineRange::saturating(MachineAddress::new(0), 0);
@@ -312,6 +376,89 @@ mod tests {
         let pair = [bank(0, 0x2000), bank(0x1000, 0x1000)];
         assert_eq!(twice(&pair), [(0x1000, 1)]);
         assert_eq!(twice(&[bank(0x4000_0000, 0)]), []);
+    }
+
+    /// What RAM over these nodes is told: whose registers come first and how many others' do.
+    fn over(bank: RamBank, nodes: impl FnOnce(&mut Writer)) -> Option<(String, u64, usize)> {
+        let mut writer = Writer::new();
+        writer.node("", |root| {
+            root.cells("#address-cells", &[2]);
+            root.cells("#size-cells", &[2]);
+            nodes(root);
+        });
+        let blob = writer.finish(&[], 4096).unwrap();
+        let found = over_registers(&blob, &[bank]).unwrap().pop()?;
+        let (what, range, _) = found.first;
+        Some((what, range.start().raw(), found.others))
+    }
+
+    fn node(above: &mut Writer, name: &str, compatible: &str, reg: [u64; 2], more: &str) {
+        above.node(name, |node| {
+            node.string("compatible", compatible);
+            node.numbers("reg", &reg);
+            node.string("status", more);
+        });
+    }
+
+    #[test]
+    fn ram_lies_over_no_registers() {
+        let nodes = |root: &mut Writer| {
+            node(root, "uart@5000", "x,uart", [0x5000, 0x1000], "okay");
+            node(root, "gpio@3000", "x,gpio", [0x3000, 0x1000], "okay");
+            node(
+                root,
+                "intc@7000",
+                "arm,cortex-a9-gic",
+                [0x7000, 0x1000],
+                "okay",
+            );
+            node(root, "off@1000", "x,off", [0x1000, 0x1000], "disabled");
+        };
+        let first = |found: &str, start, others| Some((found.to_owned(), start, others));
+        assert_eq!(over(bank(0, 0x3000), nodes), None);
+        assert_eq!(over(bank(0, 0x3001), nodes), first("/gpio@3000", 0x3000, 0));
+        assert_eq!(
+            over(bank(0x3800, 0x1_0000), nodes),
+            first("/gpio@3000", 0x3000, 2)
+        );
+        let controller = first("the interrupt controller", 0x7000, 0);
+        assert_eq!(over(bank(0x6000, 0x1_0000), nodes), controller);
+    }
+
+    #[test]
+    fn what_is_memory_may_lie_in_ram() {
+        let nodes = |root: &mut Writer| {
+            root.node("reserved-memory", |above| {
+                above.cells("#address-cells", &[2]);
+                above.cells("#size-cells", &[2]);
+                above.flag("ranges");
+                node(above, "log@1000", "ramoops", [0x1000, 0x1000], "okay");
+            });
+            root.node("sram@2000", |sram| {
+                sram.string("compatible", "mmio-sram");
+                sram.numbers("reg", &[0x2000, 0x1000]);
+                sram.cells("#address-cells", &[2]);
+                sram.cells("#size-cells", &[2]);
+                sram.flag("ranges");
+                node(
+                    sram,
+                    "mailbox@2000",
+                    "arm,scmi-shmem",
+                    [0x2000, 0x100],
+                    "okay",
+                );
+            });
+            node(
+                root,
+                "screen@3000",
+                "simple-framebuffer",
+                [0x3000, 0x1000],
+                "okay",
+            );
+            // In a region of firmware's.
+            node(root, "smem@1800", "x,smem", [0x1800, 0x100], "okay");
+        };
+        assert_eq!(over(bank(0, 0x1_0000), nodes), None);
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod arch;
 mod args;
 mod boot;
 mod capture;
+mod cells;
 mod commands;
 mod completions;
 mod diagnostics;

@@ -4,12 +4,14 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use clap::{Args, CommandFactory};
+use clap::{Args, Command, CommandFactory};
 use clap_mangen::Man;
 
 use crate::args::Cli;
+use crate::diagnostics::{self, Diagnostic};
 use crate::exit::Exit;
-use crate::{diagnostics, output, status};
+use crate::writing::{self, NewFile};
+use crate::{output, status};
 
 /// `terrane man`.
 #[derive(Debug, Args)]
@@ -32,18 +34,36 @@ pub fn man(args: &ManArgs) -> io::Result<Exit> {
             status::step("Wrote", folder.display());
             Ok(Exit::Good)
         }
-        Err(error) => output::fail(diagnostics::unwritable(folder, &error), Exit::Unreadable),
+        Err(found) => output::fail(found, Exit::Unreadable),
     }
 }
 
-fn write(folder: &Path) -> io::Result<()> {
-    fs::create_dir_all(folder)?;
-    clap_mangen::generate_to(Cli::command(), folder)
+fn write(folder: &Path) -> Result<(), Diagnostic> {
+    let unwritable = |error| diagnostics::unwritable(folder, &error);
+    let mut root = Cli::command().disable_help_subcommand(true);
+    // Gives each command below it its full name.
+    root.build();
+    let mut pages = Vec::new();
+    add_pages(&root, folder, &mut pages).map_err(unwritable)?;
+    fs::create_dir_all(folder).map_err(unwritable)?;
+    writing::write(&pages).map(|_| ())
+}
+
+/// The pages of a command and of those below it.
+fn add_pages(command: &Command, folder: &Path, pages: &mut Vec<NewFile<'_>>) -> io::Result<()> {
+    for below in command.get_subcommands().filter(|it| !it.is_hide_set()) {
+        add_pages(below, folder, pages)?;
+    }
+    let man = Man::new(command.clone());
+    let mut page = Vec::new();
+    man.render(&mut page)?;
+    pages.push(NewFile::data(folder.join(man.get_filename()), page));
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
+    use std::process;
 
     use super::*;
 
@@ -69,12 +89,27 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_page_that_cannot_be_written_leaves_the_others_as_they_were() {
+        let (folder, pages) = pages();
+        let folder = folder.path().join("pages");
+        let [first, .., last] = pages.as_slice() else {
+            panic!("{pages:?}")
+        };
+        fs::write(first, "before").unwrap();
+        fs::remove_file(last).unwrap();
+        std::os::unix::fs::symlink("/dev/full", last).unwrap();
+        assert!(write(&folder).is_err());
+        assert_eq!(fs::read_to_string(first).unwrap(), "before");
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), pages.len());
+    }
+
     /// groff finds nothing to warn of, where it is installed.
     #[test]
     fn groff_reads_them_without_a_warning() {
         let (_folder, pages) = pages();
         for page in pages {
-            let groff = Command::new("groff")
+            let groff = process::Command::new("groff")
                 .args(["-man", "-Tutf8", "-ww", "-z"])
                 .arg(&page)
                 .output();

@@ -5,6 +5,7 @@
 
 use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use layout::{Architecture, Located, MachineRange, SystemRequest};
 use manifest::container;
@@ -65,6 +66,12 @@ pub struct ModuleFiles(Vec<Named>);
 
 struct Named {
     said: ModuleFile,
+    /// One for all modules that are the same file.
+    file: Rc<File>,
+}
+
+/// A file, of which everything is looked up once.
+struct File {
     /// In bytes; or why it can't be read.
     length: Result<u64, String>,
     bytes: OnceCell<Vec<u8>>,
@@ -81,7 +88,17 @@ struct KernelFile {
 impl ModuleFiles {
     /// Looks whether the files are there.
     pub fn find(said: &[ModuleFile]) -> Self {
-        Self(said.iter().map(Named::find).collect())
+        let mut found: Vec<Named> = Vec::new();
+        for said in said {
+            let known = found.iter().find(|named| named.said.file == said.file);
+            let file = match known {
+                Some(named) => Rc::clone(&named.file),
+                None => Rc::new(File::find(&said.file)),
+            };
+            let said = said.clone();
+            found.push(Named { said, file });
+        }
+        Self(found)
     }
 
     /// Whether no file was named.
@@ -99,10 +116,13 @@ impl ModuleFiles {
         self.0.iter().find(|named| named.said.address == address)
     }
 
-    /// Tells the table of positions which file each module is.
-    pub fn name(&self, origins: &mut Origins) {
-        for Named { said, .. } in &self.0 {
-            origins.name_module(said.address, said.file.display().to_string());
+    /// Tells the table of positions which file each of these modules is.
+    pub fn name(&self, modules: &[Module], origins: &mut Origins) {
+        for module in modules {
+            if let Some(named) = self.at(module.range) {
+                let name = named.path().display().to_string();
+                origins.name_module(named.said.address, name, module.origin);
+            }
         }
     }
 
@@ -164,7 +184,7 @@ impl Contents for ModuleFiles {
 
     fn partial_tree(&self, module: MachineRange) -> Option<&[u8]> {
         let named = self.at(module)?;
-        named.length.is_ok().then(|| named.bytes())
+        named.file.length.is_ok().then(|| named.bytes())
     }
 }
 
@@ -218,25 +238,26 @@ impl Read<'_> {
     }
 }
 
-impl Named {
-    fn find(said: &ModuleFile) -> Self {
-        let length = files::open(&said.file).and_then(|file| Ok(file.metadata()?.len()));
+impl File {
+    fn find(path: &Path) -> Self {
+        let length = files::open(path).and_then(|file| Ok(file.metadata()?.len()));
         Self {
-            said: said.clone(),
             length: length.map_err(|error| error.to_string()),
             bytes: OnceCell::new(),
             kernel: OnceCell::new(),
         }
     }
+}
 
+impl Named {
     /// All of it; nothing if it can't be read.
     fn bytes(&self) -> &[u8] {
         let read = || files::read(self.path(), container::MAX_BYTES).unwrap_or_default();
-        self.bytes.get_or_init(read)
+        self.file.bytes.get_or_init(read)
     }
 
     fn kernel(&self) -> &Result<KernelFile, String> {
-        self.kernel.get_or_init(|| {
+        self.file.kernel.get_or_init(|| {
             // Xen has the binding on Arm alone.
             let kernel = kernel::unwrap_image(self.bytes().to_vec(), Architecture::Aarch64);
             let kernel = kernel.map_err(|error| error.to_string())?;
@@ -303,7 +324,7 @@ impl Named {
     fn check(&self, module: &Module, tree: &Read<'_>, scope: Scope, findings: &mut Findings) {
         let file = self.path().display();
         let name = tree.name(module);
-        let (message, code) = match &self.length {
+        let (message, code) = match &self.file.length {
             Err(_) if scope == Scope::Places => return,
             Err(error) => (format!("can't read {file}: {error}"), "file-unreadable"),
             Ok(length) if *length != module.range.size() => {
@@ -313,7 +334,7 @@ impl Named {
             }
             Ok(_) => return self.check_kernel(module, tree, scope, findings),
         };
-        let help = match &self.length {
+        let help = match &self.file.length {
             Ok(length) => reg(module, *length),
             Err(_) => format!(
                 "name the file that is put there: --module {:#x}=FILE",
@@ -386,6 +407,20 @@ mod tests {
         for bad in ["", "0x5000_0000", "0x5000_0000=", "=a", "a=0x5000_0000"] {
             assert!(ModuleFile::parse(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_file_that_is_several_modules_is_one() {
+        let said = [(1, "a"), (2, "b"), (3, "a")].map(|(address, file)| ModuleFile {
+            address,
+            file: PathBuf::from(file),
+        });
+        let files = ModuleFiles::find(&said).0;
+        let [first, other, again] = files.as_slice() else {
+            panic!()
+        };
+        assert!(Rc::ptr_eq(&first.file, &again.file));
+        assert!(!Rc::ptr_eq(&first.file, &other.file));
     }
 
     #[test]

@@ -30,7 +30,7 @@ impl Output {
         let written = writing::spare(&[path.to_owned()], inputs)
             .and_then(|()| writing::write(&[NewFile::data(path, bytes)]));
         match written {
-            Ok(()) => {
+            Ok(_) => {
                 self.step("Wrote", path.display());
                 Ok(Exit::Good)
             }

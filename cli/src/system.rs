@@ -69,6 +69,8 @@ pub struct System {
     pub outcome: Outcome,
     /// What it was planned from.
     basis: Basis,
+    /// The files that a device tree's source includes.
+    included: Vec<PathBuf>,
 }
 
 /// What a system was planned from.
@@ -93,7 +95,12 @@ impl System {
     ) -> Result<Self, Exit> {
         if let Some(tree) = tree_of(&args.manifest, findings)? {
             findings.speak_of_a_tree();
-            return Self::plan_tree(&tree, args, purpose, findings);
+            let planned = Self::plan_tree(&tree, args, purpose, findings)?;
+            let included = tree.included().to_vec();
+            return Ok(Self {
+                included,
+                ..planned
+            });
         }
         let read = toml::load(&args.manifest);
         let manifest = loaded(&args.manifest, read, findings)?;
@@ -198,6 +205,7 @@ impl System {
             request: told.request,
             outcome,
             basis: Basis::Files(Box::new(loaded)),
+            included: Vec::new(),
         }
     }
 
@@ -234,6 +242,7 @@ impl System {
             request: planned.request,
             outcome: planned.outcome,
             basis: Basis::Tree(planned.origins, planned.files),
+            included: Vec::new(),
         })
     }
 
@@ -254,7 +263,11 @@ impl System {
             .map_err(|error| findings.give_up(container_failed(&error), Exit::Conflicts))?;
         let host = Host::of_board(&path.value, tree.blob().to_vec())
             .map_err(|(found, exit)| findings.give_up(found, exit))?;
-        let told = told::tell(&host, &spec, footprint, &mut loaded, findings)?;
+        let mut told = told::tell(&host, &spec, footprint, &mut loaded, findings)?;
+        // Partial trees were read where the tree has them, and are again in the container.
+        let before = &loaded.manifest().problems;
+        told.problems
+            .retain(|found| !before.iter().any(|first| is_same(first, found)));
         tree.locate(&mut loaded.manifest_mut().origins);
         let manifest = loaded.manifest();
         findings.conflicts(&manifest.problems, &manifest.origins);
@@ -294,6 +307,7 @@ impl System {
     pub fn inputs(&self, args: &ManifestArgs) -> Vec<PathBuf> {
         let mut inputs = vec![args.manifest.clone()];
         inputs.extend(args.modules.iter().map(|module| module.path().to_owned()));
+        inputs.extend_from_slice(&self.included);
         inputs.extend(self.hypervisor.iter().map(|image| image.path.clone()));
         if let Basis::Files(loaded) = &self.basis
             && let Some(host) = &loaded.manifest().host
@@ -374,6 +388,12 @@ impl System {
             }
         }
     }
+}
+
+/// Whether two findings are one that was found at two places.
+fn is_same(one: &Conflict, other: &Conflict) -> bool {
+    let what = |found: &Conflict| found.sides.first().map(|side| side.what.clone());
+    one.code == other.code && one.why == other.why && what(one) == what(other)
 }
 
 /// What stands where the hypervisor is loaded.

@@ -5,10 +5,10 @@
 
 use std::fmt;
 
-use layout::Owner;
+use layout::{Owner, Size};
 use serde::Serialize;
 
-use crate::view::{Guest, Kind, Region, View, size, span};
+use crate::view::{Guest, Kind, Region, View, span};
 
 /// The version of the answer's schema.
 const VERSION: u32 = 1;
@@ -169,7 +169,7 @@ fn beside(address: u64, guest: &Guest) -> Option<(&Region, String)> {
     let region = guest.regions.iter().find(|region| region.maps(address))?;
     let what = format!(
         "in the same page as {}, which `{}` has",
-        device(region),
+        region.device(),
         guest.name
     );
     Some((region, what))
@@ -186,16 +186,12 @@ fn what(region: &Region, view: &View) -> String {
     match (region.kind, region.owner) {
         (Kind::Ram, _) => view.ram_words(region),
         (Kind::Device, Some(Owner::Domain(_))) => {
-            format!(
-                "registers of {}, of `{}`",
-                device(region),
-                view.owner(region.owner)
-            )
+            format!("{}, of `{}`", region.of_device(), view.owner(region.owner))
         }
         (Kind::Device, Some(Owner::Hypervisor)) => {
-            format!("registers of {}, the hypervisor's console", device(region))
+            format!("{}, the hypervisor's console", region.of_device())
         }
-        (Kind::Device, _) => format!("registers of {}, which no domain has", device(region)),
+        (Kind::Device, _) => format!("{}, which no domain has", region.of_device()),
         (Kind::Controller, _) => "registers of the interrupt controller".to_owned(),
         (Kind::Iommu, _) => format!("registers of the IOMMU {}", region.label),
         (Kind::Outside, _) => format!("reserved, and not RAM: {}", region.label),
@@ -209,14 +205,9 @@ fn what_is_seen(region: &Region) -> String {
         Kind::Kernel | Kind::Ramdisk | Kind::Description => {
             format!("RAM, where its {} lies when it starts", region.label)
         }
-        Kind::Device => format!("registers of {}", device(region)),
+        Kind::Device => region.of_device(),
         _ => format!("registers of the {}", region.label),
     }
-}
-
-fn device(region: &Region) -> &str {
-    let name = region.parts.first().map(|part| part.name.as_str());
-    name.unwrap_or(&region.label)
 }
 
 impl fmt::Display for Answer {
@@ -227,7 +218,7 @@ impl fmt::Display for Answer {
         if let Some(range) = &machine.range {
             let (start, bytes) = (range.start, range.size);
             let span = span(start, start.saturating_add(bytes));
-            writeln!(f, "  Part of {span}, {}.", size(bytes))?;
+            writeln!(f, "  Part of {span}, {}.", Size(bytes))?;
         }
         if let Some(why) = &machine.why {
             writeln!(f, "  Why: {why}.")?;

@@ -32,26 +32,35 @@ impl<'a> NewFile<'a> {
     }
 }
 
-/// Writes them. Until all are written, none takes its place, so that what was there stays if one can't be.
+/// Writes them, and gives them in their order to whoever has more to write. Until all are written, none takes its place,
+/// so that what was there stays if one can't be.
 ///
 /// # Errors
 /// One of them can't be written.
-pub fn write(files: &[NewFile<'_>]) -> Result<(), Diagnostic> {
+pub fn write(files: &[NewFile<'_>]) -> Result<Vec<File>, Diagnostic> {
     let mut staged = Vec::new();
     for file in files {
         let stage = stage(file).map_err(|error| diagnostics::unwritable(&file.path, &error))?;
-        staged.extend(stage);
+        staged.push(stage);
     }
-    for (temporary, place) in staged {
-        temporary
+    let placed = staged.into_iter().map(|stage| match stage {
+        Stage::InPlace(file) => Ok(file),
+        Stage::Beside(temporary, place) => temporary
             .persist(&place)
-            .map_err(|error| diagnostics::unwritable(&place, &error.error))?;
-    }
-    Ok(())
+            .map_err(|error| diagnostics::unwritable(&place, &error.error)),
+    });
+    placed.collect()
 }
 
-/// A file beside the place that it is to take; `None` if it is there already: a device or a pipe can't be replaced.
-fn stage(file: &NewFile<'_>) -> io::Result<Option<(NamedTempFile<File>, PathBuf)>> {
+/// A file that is written.
+enum Stage {
+    /// A device or a pipe, which can't be replaced.
+    InPlace(File),
+    /// Beside the place that it is to take.
+    Beside(NamedTempFile<File>, PathBuf),
+}
+
+fn stage(file: &NewFile<'_>) -> io::Result<Stage> {
     let (place, mode) = match fs::metadata(&file.path) {
         Ok(there) if there.is_file() => {
             // What may not be written may not be replaced either.
@@ -59,7 +68,11 @@ fn stage(file: &NewFile<'_>) -> io::Result<Option<(NamedTempFile<File>, PathBuf)
             // Where a link leads to, so that it stays one.
             (file.path.canonicalize()?, there.permissions().mode())
         }
-        Ok(_) => return fs::write(&file.path, &file.bytes).map(|()| None),
+        Ok(_) => {
+            let mut there = File::create(&file.path)?;
+            there.write_all(&file.bytes)?;
+            return Ok(Stage::InPlace(there));
+        }
         Err(error) if error.kind() == ErrorKind::NotFound => (file.path.clone(), 0o666),
         Err(error) => return Err(error),
     };
@@ -76,7 +89,7 @@ fn stage(file: &NewFile<'_>) -> io::Result<Option<(NamedTempFile<File>, PathBuf)
         .prefix(".terrane-")
         .make_in(folder, open)?;
     temporary.write_all(&file.bytes)?;
-    Ok(Some((temporary, place)))
+    Ok(Stage::Beside(temporary, place))
 }
 
 /// Refuses to write over, or to remove, what is read: `targets` are the files that would go, `inputs` those that the
@@ -98,7 +111,7 @@ pub fn spare(targets: &[PathBuf], inputs: &[PathBuf]) -> Result<(), Diagnostic> 
                 "can't write {}: it is one of the files that this is made from",
                 target.display()
             );
-            Err(Diagnostic::error("cannot-write", message).with_help("name another place by -o"))
+            Err(Diagnostic::error("cannot-write", message).with_help("name another place"))
         }
     }
 }

@@ -3,7 +3,8 @@
 //! Its modules are where a boot loader is to put files. Which files those are it doesn't say: it can be checked, planned
 //! and explained without them, and booted once all are named by `--module`.
 
-use std::path::Path;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 
 use layout::{
     Conflict, HostMap, Located, MachineAddress, MachineRange, Origin, Outcome, SystemRequest,
@@ -58,6 +59,23 @@ pub struct XenTree {
     blob: Vec<u8>,
     /// Where everything in it was written.
     source: Option<dts::Source>,
+    included: Vec<PathBuf>,
+}
+
+/// Files beside the source that names them, and which of them were read.
+struct Noted(Vec<PathBuf>);
+
+impl dts::Files for Noted {
+    fn open(
+        &mut self,
+        from: &str,
+        name: &str,
+        part: Range<u64>,
+    ) -> Result<(String, Vec<u8>), String> {
+        let opened = dts::Beside.open(from, name, part)?;
+        self.0.push(PathBuf::from(&opened.0));
+        Ok(opened)
+    }
 }
 
 /// What was planned from it.
@@ -83,8 +101,9 @@ impl XenTree {
     /// It is none: everything that is wrong is among `findings`.
     pub fn read(path: &Path, form: Form, findings: &mut Findings) -> Result<Self, Exit> {
         let name = path.display().to_string();
+        let mut files = Noted(Vec::new());
         let (blob, source) = match form {
-            Form::Source(bytes) => match dts::parse(&name, bytes, &mut dts::Beside) {
+            Form::Source(bytes) => match dts::parse(&name, bytes, &mut files) {
                 Ok(source) => {
                     add_texts(source.texts(), findings);
                     (source.blob.clone(), Some(source))
@@ -105,7 +124,12 @@ impl XenTree {
             let found = Diagnostic::error("tree-invalid", message);
             return Err(findings.give_up(found, Exit::Unreadable));
         }
-        Ok(Self { name, blob, source })
+        Ok(Self {
+            name,
+            blob,
+            source,
+            included: files.0,
+        })
     }
 
     /// The tree as a manifest that names these files, if they are those of all its modules. Its positions are the tree's
@@ -125,7 +149,7 @@ impl XenTree {
         if !system.modules.iter().all(|module| files.has(module)) {
             return Ok(None);
         }
-        files.name(&mut origins);
+        files.name(&system.modules, &mut origins);
         let mut request = system.request;
         let named = files.of_domains(&request, &system.modules);
         let mut located = origins.clone();
@@ -152,6 +176,11 @@ impl XenTree {
             origins,
             problems: system.problems,
         }))
+    }
+
+    /// The files that its source includes.
+    pub fn included(&self) -> &[PathBuf] {
+        &self.included
     }
 
     /// The tree as a blob.
@@ -197,7 +226,7 @@ impl XenTree {
             xen_dts::prepare(&mut host.map, &mut system.request);
         }
         let outcome = layout::plan(&host.map, &system.request);
-        files.name(&mut origins);
+        files.name(&system.modules, &mut origins);
         self.locate(&mut origins);
         let mut problems: Vec<Conflict> = host.problems;
         problems.extend(system.problems);

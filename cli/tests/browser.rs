@@ -206,6 +206,26 @@ kernel = "kernel"
     );
     // The address asked for is found, and its details are shown.
     assert!(dom.contains("1 of 1"), "{dom}");
+    // However the command would take it, and nothing else.
+    let found = |asked: &str| {
+        let dom = folder.dom(&browser, &format!("page.html#{asked}"), "1280,800");
+        let (_, count) = dom
+            .split_once("<output id=\"count\" for=\"query\">")
+            .unwrap();
+        count.split_once("</output>").unwrap().0.to_owned()
+    };
+    for asked in ["0x4806_0000", "0x120180KiB", "1_181_056%20KiB"] {
+        assert_eq!(found(asked), "1 of 1", "{asked}");
+    }
+    for asked in [
+        "0x48060000_",
+        "_0x48060000",
+        "1181056kib",
+        "100%",
+        "%e0%a4%a",
+    ] {
+        assert_eq!(found(asked), "nothing found", "{asked}");
+    }
     let (_, detail) = dom.split_once("<pre id=\"detail\">").unwrap();
     assert!(detail.starts_with("machine: "), "{}", &detail[..80]);
     assert!(

@@ -121,3 +121,35 @@ fn a_side_may_be_a_pipe() {
     assert_eq!(output.status.code(), Some(0), "{errors}");
     assert!(output.stdout.is_empty());
 }
+
+/// Sizes in a plan that somebody wrote need not be those of a machine.
+#[test]
+fn what_passes_2_to_the_64_is_compared() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("a"), manifest("", &path())).unwrap();
+    let arguments = ["plan", "a", "--format", "json"];
+    let plan = terrane(&arguments, folder.path(), Stdio::null()).stdout;
+    let mut plan: serde_json::Value = serde_json::from_slice(&plan).unwrap();
+    let bank = serde_json::json!({ "address": "0x1000", "machine": "0x1000", "size": u64::MAX });
+    plan["domains"][0]["memory"] = serde_json::json!([bank, bank]);
+    fs::write(folder.path().join("b"), plan.to_string()).unwrap();
+    let output = terrane(&["diff", "a", "b"], folder.path(), Stdio::null());
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{said}");
+    let most = format!("memory changed: 128 MiB -> {} B", u64::MAX);
+    assert!(said.contains(&most), "{said}");
+}
+
+/// Nor need a machine's tree be true.
+#[test]
+fn memory_that_passes_2_to_the_64_is_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = manifest("", "").replace("virt-2g.dtb", "overlapping.dtb");
+    fs::write(folder.path().join("a"), text).unwrap();
+    for format in ["text", "json", "svg", "html", "dts"] {
+        let arguments = ["plan", "a", "--format", format];
+        let output = terrane(&arguments, folder.path(), Stdio::null());
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(0), "{format}: {said}");
+    }
+}

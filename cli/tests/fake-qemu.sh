@@ -7,11 +7,16 @@ tree="$FAKE_TREE"
 dump=
 capture=
 container=
+kernel=
+drive=
 while [ $# -gt 0 ]; do
     case "$1" in
         --version) echo "QEMU emulator version 0 (fake)"; exit 0 ;;
         -dtb) tree="$2"; shift ;;
         -initrd) container="$2"; shift ;;
+        -kernel) kernel="$2"; shift ;;
+        -drive) drive="$2"; shift ;;
+        loader,file=*) container="${1#*file=}"; container="${container%%,*}" ;;
         -append) if [ "$2" = capture ]; then capture=yes; fi; shift ;;
         *dumpdtb=*) dump="${1##*dumpdtb=}" ;;
     esac

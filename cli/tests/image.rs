@@ -92,11 +92,7 @@ fn a_qemu_machine_gets_a_script_that_starts_it() {
     assert_eq!(status, Some(0));
     // The stand-in shows where it is and what it was given.
     let machine = folder.path().join("machine.sh");
-    std::fs::write(
-        &machine,
-        "pwd; ls $PWD/container.bin $PWD/hypervisor.bin $tree",
-    )
-    .unwrap();
+    std::fs::write(&machine, "ls $tree $kernel $container").unwrap();
     let output = Command::new(image.join("qemu.sh"))
         .env("FAKE_MACHINE", machine)
         .output()
@@ -107,10 +103,9 @@ fn a_qemu_machine_gets_a_script_that_starts_it() {
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
-    assert!(
-        shown.contains("container.bin") && shown.contains("host.dtb"),
-        "{shown}"
-    );
+    for name in ["hypervisor.bin", "container.bin", "host.dtb"] {
+        assert!(shown.contains(name), "{shown}");
+    }
 }
 
 #[test]
@@ -164,6 +159,30 @@ fn a_tree_for_xen_is_a_boards_once_its_files_are_named() {
     }
     assert_eq!(read("host.dtb")[..4], [0xd0, 0x0d, 0xfe, 0xed]);
     assert!(!read("boot.scr").is_empty() && !image.join("qemu.sh").exists());
+}
+
+#[test]
+fn what_a_partial_tree_says_wrong_is_said_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_terrane"))
+        .arg("image")
+        .arg(Path::new(TESTS).join("trees/files.dts"))
+        .args(
+            modules()
+                .iter()
+                .map(|it| it.replace("partial", "partial-astray")),
+        )
+        .arg("-o")
+        .arg(folder.path().join("image"))
+        .env(
+            "TERRANE_HYPERVISOR",
+            format!("{TESTS}/files/hypervisor.bin"),
+        )
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(said.matches("error[device-mismatch]").count(), 1, "{said}");
+    assert!(said.ends_with("1 error\n"), "{said}");
 }
 
 #[test]
@@ -349,30 +368,59 @@ fn a_qemu_that_is_missing_is_a_file_that_cannot_be_read() {
 }
 
 #[test]
-fn the_script_finds_its_folder_and_its_program_from_anywhere() {
-    let folder = tempfile::tempdir().unwrap();
-    let manifest = for_qemu(folder.path());
-    let qemu = folder.path().join("fake-qemu.sh");
+fn the_script_finds_its_files_and_its_program_from_anywhere() {
+    // The second has names that QEMU would read as more than a name.
+    for made in ["image", "an image, made"] {
+        let folder = tempfile::tempdir().unwrap();
+        script_from_anywhere(folder.path(), made);
+    }
+}
+
+fn script_from_anywhere(folder: &Path, made: &str) {
+    let manifest = for_qemu(folder);
+    let qemu = folder.join("fake-qemu.sh");
     std::fs::copy(format!("{TESTS}/fake-qemu.sh"), &qemu).unwrap();
-    let arguments = ["image", manifest.to_str().unwrap(), "-o", "image"].map(Path::new);
-    let made = command(&arguments, folder.path())
+    let arguments = ["image", manifest.to_str().unwrap(), "-o", made].map(Path::new);
+    let status = command(&arguments, folder)
         .env("TERRANE_QEMU_AARCH64", "./fake-qemu.sh")
         .status()
         .unwrap();
-    assert!(made.success());
-    let machine = folder.path().join("machine.sh");
-    std::fs::write(&machine, "pwd").unwrap();
+    assert!(status.success());
+    let machine = folder.join("machine.sh");
+    std::fs::write(&machine, "realpath $tree $kernel $container").unwrap();
     // Where CDPATH would lead to.
-    let astray = folder.path().join("astray");
-    std::fs::create_dir_all(astray.join("image")).unwrap();
+    let astray = folder.join("astray");
+    std::fs::create_dir_all(astray.join(made)).unwrap();
     let output = Command::new("sh")
-        .arg("image/qemu.sh")
-        .current_dir(folder.path())
+        .arg(format!("{made}/qemu.sh"))
+        .current_dir(folder)
         .env("CDPATH", &astray)
         .env("FAKE_MACHINE", machine)
         .output()
         .unwrap();
     let shown = String::from_utf8_lossy(&output.stdout);
-    let expected = folder.path().join("image").canonicalize().unwrap();
-    assert_eq!(Path::new(shown.trim_end()), expected, "{output:?}");
+    let image = folder.join(made).canonicalize().unwrap();
+    let names = ["host.dtb", "hypervisor.bin", "container.bin"];
+    let expected = names.map(|name| image.join(name).display().to_string());
+    assert_eq!(shown.lines().collect::<Vec<_>>(), expected, "{output:?}");
+}
+
+#[test]
+fn a_file_that_an_argument_names_is_looked_for_where_the_script_is_called() {
+    let folder = tempfile::tempdir().unwrap();
+    let manifest = for_qemu(folder.path());
+    let text = std::fs::read_to_string(&manifest).unwrap();
+    let text = text.replace("\"edu,x='y'\"", "\"edu\", \"-drive\", \"disk.img\"");
+    std::fs::write(&manifest, text).unwrap();
+    std::fs::write(folder.path().join("disk.img"), "").unwrap();
+    let (status, image) = image(&manifest, folder.path(), &[]);
+    assert_eq!(status, Some(0));
+    let machine = folder.path().join("machine.sh");
+    std::fs::write(&machine, "ls $drive").unwrap();
+    let output = Command::new(image.join("qemu.sh"))
+        .current_dir(folder.path())
+        .env("FAKE_MACHINE", machine)
+        .output()
+        .unwrap();
+    assert_eq!(output.stdout, b"disk.img\n", "{output:?}");
 }

@@ -144,10 +144,17 @@ fn a_result_does_not_replace_what_it_is_made_from() {
     let text = text.replace("../hosts/virt-2g.dtb", "host.dtb");
     fs::write(folder.path().join("m.toml"), text.replace("../files/", "")).unwrap();
     copy("files/ramdisk", "ramdisk");
+    copy("trees/two.dts", "two.dts");
+    copy("trees/board.dtsi", "board.dtsi");
+    let tree = fs::read_to_string(folder.path().join("two.dts")).unwrap();
+    let named = "/ { blob = /incbin/(\"kernel\"); };\n";
+    fs::write(folder.path().join("two.dts"), tree + named).unwrap();
     for (arguments, name) in [
         (&["plan", "m.toml", "-o", "./m.toml"][..], "m.toml"),
         (&["plan", "m.toml", "-o", "host.dtb"], "host.dtb"),
         (&["plan", "m.toml", "-o", "kernel"], "kernel"),
+        (&["plan", "two.dts", "-o", "board.dtsi"], "board.dtsi"),
+        (&["plan", "two.dts", "-o", "kernel"], "kernel"),
         (
             &["import", "imagebuilder", "config", "-o", "config"],
             "config",

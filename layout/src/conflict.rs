@@ -160,6 +160,10 @@ codes! {
     DeviceSharesInterrupt = "device-shares-interrupt";
     /// Two owners' devices that nothing tells apart, such as functions of one PCI device.
     DeviceSharesGroup = "device-shares-group";
+    /// Two owners' devices that use one reserved region, or a region and its device.
+    DeviceSharesMemory = "device-shares-memory";
+    /// A device whose interrupt goes through a controller that another domain drives.
+    DeviceInterruptLost = "device-interrupt-lost";
     /// DMA that nothing translates, in a domain that isn't direct-mapped.
     DmaWithoutIommu = "dma-without-iommu";
     /// A device whose DMA doesn't reach all of the domain's memory.

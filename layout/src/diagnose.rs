@@ -5,19 +5,22 @@
 //! the domains in it don't fit, and fit as soon as any one is left out. A change is proposed only
 //! if the whole system was planned with it, the domain found room and nobody lost any.
 
+mod reach;
+
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::address::{FRAME_SHIFT, FRAME_SIZE};
+use crate::address::{FRAME_SHIFT, MfnRange};
 use crate::conflict::{Code, Conflict, Side};
 use crate::host::HostMap;
 use crate::plan::Outcome;
 use crate::planner::ground::{Ground, as_static};
 use crate::planner::plan;
-use crate::planner::report::{Size, name, side};
+use crate::planner::report::{name, side};
 use crate::planner::sets::{self, SUPERPAGE, align_down, align_up, frames};
 use crate::request::{DomainRequest, MemoryRequest, StaticRange, SystemRequest};
+use crate::size::Size;
 use crate::sort::sort_by_key;
 
 /// So many times a system is planned again for one conflict's set, and as often for its changes.
@@ -30,28 +33,41 @@ const MOST_NAMED: usize = 8;
 const MOST_PLACES: usize = 8;
 
 /// Sharpens the conflicts of `outcome` that say that a domain finds no room: their sides become an
-/// irreducible set of requests, and their help the changes that were seen to work. `outcome` must
-/// be of this host and request. Costs nothing if there is no such conflict, else at most 128 plans
-/// for each of the first four.
+/// irreducible set of requests, and their help the changes that were seen to work. Of those that
+/// say that a device reaches too little of its domain's RAM only the help. `outcome` must be of
+/// this host and request. Costs nothing if there is no such conflict, else at most 128 plans for
+/// each of the first four.
 pub fn diagnose(host: &HostMap, request: &SystemRequest, outcome: &mut Outcome) {
     let refused: Vec<usize> = outcome.refused.iter().map(|it| it.domain).collect();
+    let unreached: Vec<usize> = outcome.conflicts.iter().filter_map(reach::short).collect();
     let mut left = MOST_CONFLICTS;
     for conflict in &mut outcome.conflicts {
-        let Some(index) = short_of_room(conflict).filter(|_| left > 0) else {
+        let short = reach::short(conflict);
+        let Some(index) = short
+            .or_else(|| short_of_room(conflict))
+            .filter(|_| left > 0)
+        else {
             continue;
         };
         left -= 1;
-        let case = Case {
+        let mut case = Case {
             host,
             request,
             index,
             refused: &refused,
+            unreached: None,
         };
-        let set = case.irreducible();
-        if let Some(set) = &set {
-            case.name_sides(set, conflict);
-        }
-        let changes = case.changes(set.as_deref().unwrap_or(&[index]));
+        let changes = if short.is_some() {
+            let before = unreached.iter().filter(|at| **at == index);
+            case.unreached = Some(before.count());
+            case.changes_for_reach()
+        } else {
+            let set = case.irreducible();
+            if let Some(set) = &set {
+                case.name_sides(set, conflict);
+            }
+            case.changes(set.as_deref().unwrap_or(&[index]))
+        };
         if !changes.is_empty() {
             conflict.help = changes.join("; or ");
         }
@@ -71,13 +87,16 @@ fn is_about_room(code: Code) -> bool {
     )
 }
 
-/// One domain that finds no room.
+/// One domain that finds no room, or none that its device reaches.
 struct Case<'a> {
     host: &'a HostMap,
     request: &'a SystemRequest,
     index: usize,
     /// Everybody who was refused, this one included.
     refused: &'a [usize],
+    /// How many conflicts say of the domain's devices that they reach too little, if this is about
+    /// one of them.
+    unreached: Option<usize>,
 }
 
 impl Case<'_> {
@@ -182,7 +201,7 @@ impl Case<'_> {
             };
             let found = [
                 self.smaller(at, &mut budget),
-                self.moved(at, &mut budget),
+                self.moved(at, &[], &mut budget),
                 self.higher_limit(at, &mut budget),
                 self.not_direct(at, &mut budget),
             ];
@@ -207,6 +226,10 @@ impl Case<'_> {
         let outcome = plan(self.host, &request);
         let mut refused = outcome.refused.iter().map(|it| it.domain);
         refused.all(|domain| domain != self.index && self.refused.contains(&domain))
+            && self.unreached.is_none_or(|before| {
+                let unreached = outcome.conflicts.iter().filter_map(reach::short);
+                unreached.filter(|at| *at == self.index).count() < before
+            })
     }
 
     /// The largest size, in MiB, that fits.
@@ -244,20 +267,20 @@ impl Case<'_> {
                 bad = middle;
             }
         }
-        Some(format!("memory = \"{}\"", Size(good << 20)))
+        Some(format!("memory = \"{:#}\"", Size(good << 20)))
     }
 
     /// Another place for one of the static ranges: the nearest that helps, at the ends of what is
-    /// free without it.
-    fn moved(&self, at: usize, budget: &mut usize) -> Option<String> {
+    /// free without it and isn't to be avoided.
+    fn moved(&self, at: usize, avoid: &[MfnRange], budget: &mut usize) -> Option<String> {
         let domain = &self.request.domains[at];
         for (number, range) in domain.static_mem.iter().enumerate() {
-            for start in self.places(at, number) {
+            let free = self.unnamed(|index, other| (index, other) != (at, number));
+            for start in places(&sets::subtract(&free, avoid), range) {
                 let moved = StaticRange { start, ..*range };
                 let change = |it: &mut DomainRequest| it.static_mem[number] = moved;
                 if self.helps(at, budget, change) {
-                    let place = frames(start / FRAME_SIZE, (start + range.size) / FRAME_SIZE);
-                    let place = as_static(&place);
+                    let place = as_static(&sets::bytes(start, range.size).frames_inside());
                     return Some(match domain.static_mem.len() {
                         1 => format!("static-mem = [{place}]"),
                         _ => format!("{place} in place of start {:#x}", range.start),
@@ -268,37 +291,20 @@ impl Case<'_> {
         None
     }
 
-    /// Starts for a static range that keep off all others, nearest first.
-    fn places(&self, at: usize, number: usize) -> Vec<u64> {
+    /// RAM off all static ranges that `counts` says of, by domain and number, and off what the boot
+    /// loader left.
+    fn unnamed(&self, counts: impl Fn(usize, usize) -> bool) -> Vec<MfnRange> {
         let ground = Ground::new(self.host);
         let all = self.request.domains.iter().enumerate();
         let named = all.flat_map(|(index, domain)| {
             let ranges = domain.static_mem.iter().enumerate();
-            let others = ranges.filter(move |(other, _)| (index, *other) != (at, number));
-            others.map(|(_, range)| sets::bytes(range.start, range.size))
+            ranges.map(move |(number, range)| (index, number, range))
         });
+        let named = named.filter(|(index, number, _)| counts(*index, *number));
+        let named = named.map(|(.., range)| sets::bytes(range.start, range.size));
         let boot = self.host.boot.iter().map(|boot| boot.range);
         let taken = named.chain(boot).map(|range| range.frames_touched());
-        let free = sets::subtract(&ground.usable, &sets::normalise(taken.collect()));
-        let range = self.request.domains[at].static_mem[number];
-        let count = range.size >> FRAME_SHIFT;
-        let ends = free.iter().filter(|extent| extent.frames() >= count);
-        let ends = ends.flat_map(|extent| {
-            let low = align_up(extent.start().raw(), SUPERPAGE);
-            let high = align_down(extent.end().raw() - count, SUPERPAGE);
-            let inside = |start: &u64| extent.covers(&frames(*start, *start + count));
-            [low, high].into_iter().filter(inside).collect::<Vec<_>>()
-        });
-        let mut starts: Vec<u64> = ends
-            .map(|start| start << FRAME_SHIFT)
-            .filter(|start| *start != range.start)
-            .collect();
-        sort_by_key(&mut starts, |start| {
-            [start.abs_diff(range.start), *start, 0]
-        });
-        starts.dedup();
-        starts.truncate(MOST_PLACES);
-        starts
+        sets::subtract(&ground.usable, &sets::normalise(taken.collect()))
     }
 
     /// The lowest higher `memory-below` that helps, at an end of RAM; else none at all.
@@ -332,6 +338,28 @@ impl Case<'_> {
     }
 }
 
+/// Other starts for a static range at the ends of what is free, nearest first.
+fn places(free: &[MfnRange], range: &StaticRange) -> Vec<u64> {
+    let count = range.size >> FRAME_SHIFT;
+    let ends = free.iter().filter(|extent| extent.frames() >= count);
+    let ends = ends.flat_map(|extent| {
+        let low = align_up(extent.start().raw(), SUPERPAGE);
+        let high = align_down(extent.end().raw() - count, SUPERPAGE);
+        let inside = |start: &u64| extent.covers(&frames(*start, start.saturating_add(count)));
+        [low, high].into_iter().filter(inside).collect::<Vec<_>>()
+    });
+    let mut starts: Vec<u64> = ends
+        .map(|start| start << FRAME_SHIFT)
+        .filter(|start| *start != range.start)
+        .collect();
+    sort_by_key(&mut starts, |start| {
+        [start.abs_diff(range.start), *start, 0]
+    });
+    starts.dedup();
+    starts.truncate(MOST_PLACES);
+    starts
+}
+
 /// What a domain wants of memory, as its manifest says it.
 fn wish(domain: &DomainRequest) -> String {
     let mut wish = match (domain.memory.value, domain.static_mem.as_slice()) {
@@ -343,7 +371,7 @@ fn wish(domain: &DomainRequest) -> String {
             let size = Size(first.size);
             format!("static-mem start {:#x}, size {size}{more}", first.start)
         }
-        (MemoryRequest::Size(size), []) => format!("memory = {}", Size(size)),
+        (MemoryRequest::Size(size), []) => format!("memory of {}", Size(size)),
         (MemoryRequest::Rest, []) => String::from("memory = \"rest\""),
         (MemoryRequest::SumOfStatic, []) => String::from("no memory"),
     };

@@ -167,6 +167,12 @@ pub struct HostDevice {
     pub ranges: Vec<MachineRange>,
     /// Its interrupts by the controller's numbers (INTID on Arm).
     pub interrupts: Vec<u32>,
+    /// The path of the first controller with numbers of its own (a GPIO block, Marvell's ICU) that
+    /// another interrupt of it goes to, which isn't among `interrupts`. `None`: there is none.
+    pub other_controller: Option<String>,
+    /// Reserved regions that it is for or that its driver uses, by numbers that a region and its
+    /// devices have in common (device tree: `memory-region`).
+    pub regions: Vec<u32>,
     /// Whether it does DMA.
     pub dma: Dma,
     /// Through which machine memory its bus addresses reach (device tree: the `dma-ranges` of
@@ -237,6 +243,9 @@ pub struct Controller {
 
     /// Its registers.
     pub ranges: Vec<MachineRange>,
+    /// Those of them that are a GIC's interrupt translation services. The direct-mapped hardware domain has the first;
+    /// nobody else has one.
+    pub its: Vec<MachineRange>,
     /// How many CPUs its layout covers (redistributors on GICv3, 8 on GICv2): a domain with
     /// the host layout gets no more vCPUs. `u32::MAX` if there is no such limit.
     pub max_cpus: u32,
@@ -249,6 +258,7 @@ impl Default for Controller {
         Self {
             kind: ControllerKind::None,
             ranges: Vec::new(),
+            its: Vec::new(),
             max_cpus: u32::MAX,
             origin: Origin::NONE,
         }

@@ -19,6 +19,7 @@ pub mod plan;
 pub mod planner;
 pub mod reach;
 pub mod request;
+mod size;
 mod sort;
 
 pub use address::{
@@ -41,3 +42,4 @@ pub use request::{
     MemoryRequest, ModuleRequest, OnConflict, OnStop, OnStrayAccess, Policies, Scrub, ShareRole,
     SharedMemoryRequest, StaticRange, SystemRequest,
 };
+pub use size::Size;

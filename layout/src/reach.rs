@@ -12,11 +12,12 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use crate::address::{FRAME_SHIFT, MachineAddress, MachineRange, MfnRange};
+use crate::fixed;
 use crate::host::{Architecture, Dma, HostDevice, HostMap};
 use crate::plan::{Owned, Owner, Plan};
-use crate::planner::report::Size;
 use crate::planner::sets;
 use crate::request::SystemRequest;
+use crate::size::Size;
 
 /// What stands between a device and memory.
 #[derive(Clone, core::marker::Copy, PartialEq, Eq, Debug, Hash)]
@@ -214,6 +215,15 @@ impl ReachClass {
         let found = self.reached.iter().find(|reached| reached.owner == owner);
         found.map_or(0, |reached| reached.bytes)
     }
+
+    /// Whether its writes can be interrupts of any vector, for any CPU: a PC's are, and nothing remaps them, since each
+    /// IOMMU is left in bypass.
+    fn raises_vectors(&self, architecture: Architecture) -> bool {
+        let start = MachineAddress::new(fixed::LOCAL_APIC);
+        let messages = MachineRange::saturating(start, fixed::MESSAGE_BYTES);
+        let mut machine = self.machine.iter();
+        architecture == Architecture::X86_64 && machine.any(|range| range.overlaps(&messages))
+    }
 }
 
 impl DomainReach {
@@ -229,23 +239,32 @@ impl DomainReach {
         self.reach.bytes_of(Owner::Hypervisor) > 0
     }
 
+    /// Whether all others trust the domain: it could overwrite what isn't its own, or interrupt them.
+    fn is_trusted(&self, plan: &Plan) -> bool {
+        self.others().next().is_some() || self.reach.raises_vectors(plan.architecture)
+    }
+
     /// One line: what a hostile device of this domain, or its driver, could overwrite.
     pub fn statement(&self, plan: &Plan) -> String {
+        let vectors = match self.reach.raises_vectors(plan.architecture) {
+            true => ", and raise any interrupt vector on any CPU",
+            false => "",
+        };
+        format!("its devices {}{vectors}", self.overwrites(plan))
+    }
+
+    fn overwrites(&self, plan: &Plan) -> String {
         let mut others: Vec<String> = self.others().map(|one| words(one, plan)).collect();
         let last = others.pop();
         let list = match (others.is_empty(), last) {
             (_, None) if self.reach.reached.is_empty() => {
-                return String::from("its devices reach no memory");
+                return String::from("reach no memory");
             }
-            (_, None) => return String::from("its devices reach its own memory alone"),
+            (_, None) => return String::from("reach its own memory alone"),
             (true, Some(last)) => last,
             (false, Some(last)) => format!("{} and {last}", others.join(", ")),
         };
-        let vectors = match plan.architecture {
-            Architecture::X86_64 => ", and raise any interrupt vector on any CPU",
-            Architecture::Aarch64 | Architecture::Riscv64 => "",
-        };
-        format!("its devices could overwrite {list}{vectors}")
+        format!("could overwrite {list}")
     }
 }
 
@@ -264,19 +283,16 @@ fn words(reached: &Reached, plan: &Plan) -> String {
 }
 
 impl Reach {
-    /// The domains, by place in [`Plan::domains`], that could overwrite what isn't theirs: all
-    /// others trust them.
-    pub fn trusted(&self) -> Vec<usize> {
-        let beyond = self
-            .domains
-            .iter()
-            .filter(|domain| domain.others().next().is_some());
+    /// The domains, by place in [`Plan::domains`], that could overwrite what isn't theirs, or on a PC interrupt everybody:
+    /// all others trust them.
+    pub fn trusted(&self, plan: &Plan) -> Vec<usize> {
+        let beyond = self.domains.iter().filter(|it| it.is_trusted(plan));
         beyond.map(|domain| domain.domain).collect()
     }
 
     /// One line for the whole machine: who must be trusted because of DMA.
     pub fn statement(&self, plan: &Plan) -> String {
-        let trusted = self.trusted();
+        let trusted = self.trusted(plan);
         if trusted.is_empty() {
             return String::from("no domain drives a device whose DMA reaches memory of others");
         }

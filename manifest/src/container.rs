@@ -144,19 +144,18 @@ pub fn arrange(
     })
 }
 
-/// Puts tree and payloads together as arranged.
+/// Puts tree and payloads together as arranged; each payload is asked for when the one before it is in its place.
 ///
 /// # Errors
 /// [`ContainerError::Outside`] if the arrangement is not one of this tree and these payloads.
-pub fn assemble(
+pub fn assemble<P: AsRef<[u8]>>(
     tree: &[u8],
-    payloads: &[&[u8]],
+    payloads: impl IntoIterator<Item = P>,
     arrangement: &Arrangement,
 ) -> Result<Vec<u8>, ContainerError> {
     let total = usize::try_from(arrangement.total).map_err(|_| ContainerError::TooLarge)?;
     let mut blob = alloc::vec![0; total];
-    let parts = core::iter::once((&0, &tree)).chain(arrangement.offsets.iter().zip(payloads));
-    for (&offset, part) in parts {
+    let mut put = |offset: u64, part: &[u8]| {
         let start = usize::try_from(offset).map_err(|_| ContainerError::TooLarge)?;
         let end = start
             .checked_add(part.len())
@@ -164,6 +163,11 @@ pub fn assemble(
         blob.get_mut(start..end)
             .ok_or(ContainerError::Outside)?
             .copy_from_slice(part);
+        Ok(())
+    };
+    put(0, tree)?;
+    for (&offset, payload) in arrangement.offsets.iter().zip(payloads) {
+        put(offset, payload.as_ref())?;
     }
     Ok(blob)
 }
@@ -233,7 +237,7 @@ mod tests {
         ];
         let arrangement = arrange(tree.len() as u64, &shapes, 0).unwrap();
         assert_eq!(arrangement.offsets, [0x8_3000, 0x8_0000]);
-        let blob = assemble(&tree, &[&ramdisk, &kernel], &arrangement).unwrap();
+        let blob = assemble(&tree, [&ramdisk[..], &kernel], &arrangement).unwrap();
         let container = Container::open(&blob).unwrap();
         assert_eq!(container.tree(), tree);
         assert_eq!(container.module(0x8_0000, 5000).unwrap(), kernel);

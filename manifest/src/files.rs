@@ -30,6 +30,21 @@ pub fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     read_all(file, most)
 }
 
+/// The first 4 KiB of a file of at most `most` bytes, or all if there are less, and how many bytes it has.
+///
+/// # Errors
+/// It is larger, isn't a file, or can't be read.
+pub fn head(path: &Path, most: u64) -> io::Result<(Vec<u8>, u64)> {
+    let file = open(path)?;
+    let length = file.metadata()?.len();
+    if length > most {
+        return Err(too_large(most));
+    }
+    let mut head = Vec::new();
+    file.take(4096).read_to_end(&mut head)?;
+    Ok((head, length))
+}
+
 /// Reads a file of at most `most` bytes, or a pipe that gives no more, as a shell puts it in a file's place.
 ///
 /// # Errors

@@ -91,6 +91,16 @@ impl fmt::Display for Position {
     }
 }
 
+/// A file that is a module.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct ModuleFile {
+    /// Its machine address.
+    address: u64,
+    name: String,
+    /// Who brings it in.
+    origin: Origin,
+}
+
 /// The table of positions. Origins of one table mean nothing to another.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Origins {
@@ -98,8 +108,7 @@ pub struct Origins {
     positions: Vec<Position>,
     is_detailed: bool,
     trees: Option<String>,
-    /// Files that are modules, with their machine addresses.
-    modules: Vec<(u64, String)>,
+    modules: Vec<ModuleFile>,
 }
 
 impl Origins {
@@ -135,17 +144,21 @@ impl Origins {
         self.trees.as_deref()
     }
 
-    /// Says which file is the module at this machine address.
-    pub fn name_module(&mut self, address: u64, file: String) {
-        self.modules.push((address, file));
+    /// Says which file is the module at this machine address, and who brings it in.
+    pub fn name_module(&mut self, address: u64, name: String, origin: Origin) {
+        self.modules.push(ModuleFile {
+            address,
+            name,
+            origin,
+        });
     }
 
-    /// The file that is the module at this machine address, if it is known.
+    /// The file that is the module at this machine address, and who brings it in, if that is known.
     #[must_use]
-    pub fn module(&self, address: u64) -> Option<&str> {
+    pub fn module(&self, address: u64) -> Option<(&str, Origin)> {
         let mut known = self.modules.iter();
-        let (_, file) = known.find(|(other, _)| *other == address)?;
-        Some(file)
+        let module = known.find(|module| module.address == address)?;
+        Some((&module.name, module.origin))
     }
 
     /// Puts better positions in place of those for which `better` knows one: a file's name, a place in its text and the
@@ -216,10 +229,10 @@ impl Origins {
                 tree: WhichTree::Partial(module),
                 path,
                 ..
-            } if self.module(*module).is_some() => {
-                let name = self.module(*module).unwrap_or_default();
-                alloc::format!("{name} {path}")
-            }
+            } => match self.module(*module) {
+                Some((name, _)) => alloc::format!("{name} {path}"),
+                None => alloc::format!("{position}"),
+            },
             _ => alloc::format!("{position}"),
         })
     }

@@ -71,7 +71,7 @@ fn pack(kernel: &[u8], ramdisk: &[u8]) -> Vec<u8> {
     let arrangement = container::arrange(tree_bytes, &shapes, 0).unwrap();
     let tree = write(&arrangement.offsets);
     assert_eq!(tree.len() as u64, tree_bytes);
-    container::assemble(&tree, &[kernel, ramdisk], &arrangement).unwrap()
+    container::assemble(&tree, [kernel, ramdisk], &arrangement).unwrap()
 }
 
 #[test]

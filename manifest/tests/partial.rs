@@ -47,6 +47,10 @@ fn partial(nodes: impl FnOnce(&mut Writer)) -> Vec<u8> {
 
 /// The system of one domain with this partial tree and, by its own node, this device.
 fn read(bytes: Vec<u8>, named: Option<&str>) -> System {
+    read_on(HOST, bytes, named)
+}
+
+fn read_on(host: &[u8], bytes: Vec<u8>, named: Option<&str>) -> System {
     let mut writer = Writer::new();
     writer.node("", |root| {
         root.node("chosen", |chosen| {
@@ -66,7 +70,7 @@ fn read(bytes: Vec<u8>, named: Option<&str>) -> System {
         });
     });
     let tree = writer.finish(&[], 1 << 16).unwrap();
-    let (host, tree) = (Tree::read(HOST).unwrap(), Tree::read(&tree).unwrap());
+    let (host, tree) = (Tree::read(host).unwrap(), Tree::read(&tree).unwrap());
     let origins = &mut Origins::detailed();
     system::read(&tree, Modules::Absolute, &host, &Partial(bytes), origins)
 }
@@ -186,6 +190,58 @@ fn interrupts_must_be_the_devices_own() {
         node.cells("interrupts", &[0, 8, 4]);
     });
     assert_eq!(other, []);
+}
+
+/// A host whose device has an interrupt behind Qualcomm's PDC, and one at a bus with a map.
+fn indirect() -> Vec<u8> {
+    let mut writer = Writer::new();
+    writer.node("", |root| {
+        root.cells("#address-cells", &[2]);
+        root.cells("#size-cells", &[2]);
+        root.node("intc@1000000", |node| {
+            node.string("compatible", "arm,gic-v3");
+            node.flag("interrupt-controller");
+            node.cells("#interrupt-cells", &[3]);
+            node.cells("phandle", &[1]);
+            node.numbers("reg", &[0x100_0000, 0x1_0000, 0x110_0000, 0x10_0000]);
+        });
+        root.node("pdc", |node| {
+            node.string("compatible", "qcom,pdc");
+            node.flag("interrupt-controller");
+            node.cells("#interrupt-cells", &[2]);
+            node.cells("phandle", &[2]);
+            node.cells("interrupt-parent", &[1]);
+            node.cells("qcom,pdc-ranges", &[20, 480, 5]);
+        });
+        root.node("nexus", |node| {
+            node.cells("#interrupt-cells", &[1]);
+            node.cells("#address-cells", &[0]);
+            node.cells("phandle", &[3]);
+            node.cells("interrupt-map", &[6, 1, 0, 50, 4]);
+        });
+        root.node("device@9030000", |node| {
+            node.string("compatible", "x,device");
+            node.numbers("reg", &[0x903_0000, 0x1000]);
+            node.cells("interrupts-extended", &[3, 6, 2, 21, 2]);
+        });
+    });
+    writer.finish(&[], 4096).unwrap()
+}
+
+#[test]
+fn an_interrupt_is_proposed_as_the_guests_controller_has_it() {
+    let bytes = partial(|nodes| {
+        nodes.node("device@9030000", |node| {
+            node.string("xen,path", "/device@9030000");
+            node.numbers("xen,reg", &GPIO);
+            node.cells("interrupts", &[0, 50, 4, 0, 21, 1]);
+        })
+    });
+    let system = read_on(&indirect(), bytes, None);
+    let helps = system.problems.iter().map(|it| it.help.as_str());
+    let helps: Vec<&str> = helps.collect();
+    // A falling edge comes out of the PDC as a rising one.
+    assert_eq!(helps, ["interrupts = <0x0 0x32 0x4 0x0 0x1e1 0x1>;"]);
 }
 
 #[test]

@@ -60,9 +60,19 @@ pub enum Part {
 pub fn test(archs: &[Arch], part: Part, full: bool, filter: &str) -> Result<bool> {
     let begun = Instant::now();
     let mut tally = Tally::default();
-    archs.iter().try_for_each(|&arch| guests::fetch(arch))?;
-    if part != Part::System {
-        tally.add(lints(archs));
+    let fetch = || archs.iter().try_for_each(|&arch| guests::fetch(arch));
+    if part == Part::System {
+        fetch()?;
+    } else {
+        // Downloads wait for the network, lints for the compiler.
+        tally.add(thread::scope(|scope| {
+            let fetching = scope.spawn(fetch);
+            let linted = lints(archs);
+            fetching
+                .join()
+                .map_err(|_| anyhow!("the thread of the downloads panicked"))?
+                .map(|()| linted)
+        })?);
     }
     // Miri has use for one CPU, and machines in QEMU wait now and then: beside them it costs little time.
     let beside = (part != Part::System).then(|| thread::spawn(move || miri(full)));

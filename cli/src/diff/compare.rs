@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use layout::Size;
 use serde::Serialize;
 
 use super::document::{Bank, Device, Document, Domain, Placement, Range};
-use crate::view::{shown, size, span};
+use crate::view::{shown, span};
 
 /// What became of a thing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -131,7 +132,7 @@ impl Found {
     fn range(&mut self, what: &str, before: Range, after: Range) {
         if let Some(how) = moved((before.start, before.size), (after.start, after.size)) {
             let text =
-                |range: Range| format!("{}, {}", span(range.start, range.end()), size(range.size));
+                |range: Range| format!("{}, {}", span(range.start, range.end()), Size(range.size));
             self.push(None, what, how, Some(text(before)), Some(text(after)));
         }
     }
@@ -185,7 +186,7 @@ impl Found {
             format!(
                 "{}, {}",
                 span(start, start.saturating_add(bytes)),
-                size(bytes)
+                Size(bytes)
             )
         };
         match (before, after) {
@@ -276,7 +277,8 @@ fn moved(before: (u64, u64), after: (u64, u64)) -> Option<How> {
 }
 
 fn total(domain: &Domain) -> String {
-    size(domain.memory.iter().map(|bank| bank.size).sum())
+    let banks = domain.memory.iter().map(|bank| bank.size);
+    Size(banks.fold(0, u64::saturating_add)).to_string()
 }
 
 fn summary(domain: &Domain) -> String {
@@ -296,7 +298,7 @@ fn piece(bank: &Bank) -> String {
         format!("seen at {:#x}", bank.address)
     };
     let reserved = if bank.reserved { ", reserved" } else { "" };
-    format!("{machine}, {}, {seen}{reserved}", size(bank.size))
+    format!("{machine}, {}, {seen}{reserved}", Size(bank.size))
 }
 
 /// What is said of each thing, most of all who drives it, by the thing's name.

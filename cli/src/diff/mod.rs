@@ -214,7 +214,7 @@ fn text(found: &Difference) -> String {
         text += "RAM that changes hands\n";
     }
     for one in &found.memory {
-        let bytes = crate::view::size(one.size);
+        let bytes = layout::Size(one.size);
         let _ = writeln!(
             text,
             "  {}, {bytes}: {} -> {}",

@@ -4,7 +4,7 @@ mod grub;
 mod scripts;
 mod uboot;
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -136,23 +136,20 @@ fn for_grub<'a>(
 }
 
 fn for_qemu<'a>(system: &System, machine: &Machine) -> NewFile<'a> {
-    let tree = system.host_tree.as_ref().map(|_| Tree {
-        file: Path::new(TREE),
-        container: system.places.container.start().raw(),
-    });
+    let here = Path::new(scripts::HERE);
+    let [hypervisor, container, tree] =
+        [system.arch.hypervisor, CONTAINER, TREE].map(|name| here.join(name));
     let files = Files {
-        hypervisor: Path::new(system.arch.hypervisor),
-        container: Path::new(CONTAINER),
-        tree,
+        hypervisor: &hypervisor,
+        container: &container,
+        tree: system.host_tree.as_ref().map(|_| Tree {
+            file: &tree,
+            container: system.places.container.start().raw(),
+        }),
     };
-    let arguments: Vec<OsString> = machine
-        .arguments()
-        .into_iter()
-        .chain(CONSOLE.map(OsString::from))
-        .chain(files.arguments())
-        .collect();
-    let arguments: Vec<&OsStr> = arguments.iter().map(OsString::as_os_str).collect();
-    let script = scripts::qemu(&program(machine), &arguments);
+    let mut arguments = machine.arguments();
+    arguments.extend(CONSOLE.map(OsString::from));
+    let script = scripts::qemu(&program(machine), &arguments, &files.arguments());
     NewFile {
         executable: true,
         ..NewFile::data(QEMU, script.into_bytes())

@@ -1,18 +1,33 @@
 //! The scripts beside the files: for QEMU, and for U-Boot.
 
-use std::ffi::OsStr;
+use std::ffi::OsString;
 
 use crate::boot::Places;
 
-/// A script that boots the directory in QEMU, from wherever it is called. `arguments` are QEMU's
-/// without the program; file names in them are relative to the directory.
-pub fn qemu(program: &str, arguments: &[&OsStr]) -> String {
+/// The script's own folder, in arguments that name its files.
+pub const HERE: &str = "$here";
+
+/// A script that boots the directory in QEMU, from wherever it is called. `machine` and `files` are QEMU's arguments
+/// without the program; what `files` name lies in [`HERE`], and nothing in them means anything else to a shell.
+pub fn qemu(program: &str, machine: &[OsString], files: &[OsString]) -> String {
     let mut text = String::from(
-        "#!/bin/sh\n# Boots this directory in QEMU. More arguments are handed on.\nset -e\nCDPATH= cd -- \"$(dirname -- \"$0\")\"\n",
+        "\
+#!/bin/sh
+# Boots this directory in QEMU. More arguments are handed on; files that arguments name are looked for where this is
+# called, as `terrane run` does.
+set -e
+here=$(CDPATH= cd -- \"$(dirname -- \"$0\")\" && pwd)
+# In such a name a comma or a blank means something else to QEMU.
+case $here in *[,\\ ]*) cd -- \"$here\"; here=. ;; esac
+",
     );
     text += &format!("exec {}", quoted(program));
-    for argument in arguments {
-        let argument = quoted(&argument.to_string_lossy());
+    let own = |argument: &OsString| match argument.to_string_lossy() {
+        named if named.contains(HERE) => format!("\"{named}\""),
+        other => quoted(&other),
+    };
+    let machine = machine.iter().map(|it| quoted(&it.to_string_lossy()));
+    for argument in machine.chain(files.iter().map(own)) {
         // An option begins a line, its value follows it.
         text += if argument.starts_with('-') {
             " \\\n    "
@@ -63,9 +78,10 @@ mod tests {
 
     #[test]
     fn the_script_starts_qemu_with_one_option_a_line() {
-        let arguments = ["-cpu", "max", "-append", "it's", "-nographic"].map(OsStr::new);
-        let text = qemu("qemu-system-aarch64", &arguments);
-        let expected = "exec qemu-system-aarch64 \\\n    -cpu max \\\n    -append 'it'\\''s' \\\n    -nographic \\\n    \"$@\"\n";
+        let machine = ["-cpu", "max", "-append", "it's $here", "-nographic"].map(OsString::from);
+        let files = ["-kernel", "$here/a"].map(OsString::from);
+        let text = qemu("qemu-system-aarch64", &machine, &files);
+        let expected = "exec qemu-system-aarch64 \\\n    -cpu max \\\n    -append 'it'\\''s $here' \\\n    -nographic \\\n    -kernel \"$here/a\" \\\n    \"$@\"\n";
         assert!(text.ends_with(expected), "{text}");
     }
 

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use layout::Size;
+
 use super::seen::Seen;
 use crate::arch::DescriptionForm;
 
@@ -71,11 +73,11 @@ impl Starter<'_> {
             let (arch, cpus) = (self.seen.arch.name, self.seen.cpus);
             return writeln!(
                 f,
-                "qemu = {{ machine = {}, arch = {}, cpu = {}, cpus = {cpus}, memory = {} }}",
+                "qemu = {{ machine = {}, arch = {}, cpu = {}, cpus = {cpus}, memory = \"{:#}\" }}",
                 quoted(machine),
                 quoted(arch),
                 quoted(cpu),
-                size(self.seen.ram),
+                Size(self.seen.ram),
             );
         };
         writeln!(f, "description = {}", quoted_path(path))?;
@@ -89,9 +91,9 @@ impl Starter<'_> {
         for &(start, bytes) in self.memory {
             writeln!(
                 f,
-                "    {{ start = {}, size = {} }},",
+                "    {{ start = {}, size = \"{:#}\" }},",
                 address(start),
-                size(bytes)
+                Size(bytes)
             )?;
         }
         writeln!(f, "]")
@@ -164,16 +166,6 @@ fn quoted_path(path: &Path) -> String {
     quoted(&path.to_string_lossy())
 }
 
-/// A size in the largest unit that divides it.
-fn size(bytes: u64) -> String {
-    let units = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
-    let whole = |shift: u32| bytes != 0 && bytes.trailing_zeros() >= shift;
-    match units.into_iter().find(|(_, shift)| whole(*shift)) {
-        Some((unit, shift)) => format!("\"{}{unit}\"", bytes >> shift),
-        None => bytes.to_string(),
-    }
-}
-
 /// An address in hexadecimal; TOML's integers end at 2^63.
 fn address(number: u64) -> String {
     match i64::try_from(number) {
@@ -188,9 +180,6 @@ mod tests {
 
     #[test]
     fn numbers_are_read_back() {
-        assert_eq!(size(2 << 30), "\"2GiB\"");
-        assert_eq!(size(0x3b40_0000), "\"948MiB\"");
-        assert_eq!(size(4097), "4097");
         assert_eq!(address(0x4000_0000), "0x40000000");
         assert_eq!(address(u64::MAX), "\"0xffffffffffffffff\"");
     }

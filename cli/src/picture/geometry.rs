@@ -1,5 +1,8 @@
 //! Where everything stands in the picture, in pixels.
 
+use std::borrow::Cow;
+
+use crate::cells;
 use crate::view::scale::{Scale, magnitude};
 use crate::view::{Guest, View};
 
@@ -60,24 +63,11 @@ impl Geometry {
     }
 }
 
-/// A text cut to so many pixels, in the picture's one font: monospaced, at most 6.7 pixels a
-/// character at its size of 11.
-pub fn fitted(text: &str, pixels: u32) -> String {
+/// A text cut to so many pixels, in the picture's one font: monospaced, at most 6.7 pixels a cell
+/// at its size of 11.
+pub fn fitted(text: &str, pixels: u32) -> Cow<'_, str> {
     let room = usize::try_from(pixels * 10 / 67).unwrap_or(0);
-    let wide = |letter: char| if letter.is_ascii() { 1 } else { 2 };
-    if text.chars().map(wide).sum::<usize>() <= room {
-        return text.to_owned();
-    }
-    let mut taken = 0;
-    let mut cut: String = text
-        .chars()
-        .take_while(|letter| {
-            taken += wide(*letter);
-            taken + 2 <= room
-        })
-        .collect();
-    cut.push('…');
-    cut
+    cells::cut(text, room, "…")
 }
 
 #[cfg(test)]
@@ -87,9 +77,9 @@ mod tests {
     #[test]
     fn a_text_is_cut_where_its_room_ends() {
         assert_eq!(fitted("control", 67), "control");
-        assert_eq!(fitted("control-domain", 67), "control-…");
-        // Letters of other scripts may be twice as wide.
-        assert_eq!(fitted("網域網域", 67), "網域網域");
+        assert_eq!(fitted("control-domain", 67), "control-d…");
+        // Some letters are twice as wide.
+        assert_eq!(fitted("網域網域網", 67), "網域網域網");
         assert_eq!(fitted("網域網域網域", 67), "網域網域…");
     }
 }

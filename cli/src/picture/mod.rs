@@ -9,9 +9,9 @@ mod geometry;
 mod page;
 mod svg;
 
-use layout::Owner;
+use layout::{Owner, Size};
 
-use crate::view::{Kind, Region, View, about, size, span};
+use crate::view::{Kind, Region, View, about, span};
 
 /// The picture as an SVG file.
 pub fn svg(view: &View) -> String {
@@ -39,13 +39,10 @@ fn details(view: &View, space: Space, region: &Region) -> String {
     };
     lines.push(format!("{whose}: {}", what(view, space, region)));
     let bytes = region.size();
+    let (span_of, exact) = (span(region.start, region.end), Size(bytes).to_string());
     lines.push(match about(bytes) {
-        short if short == size(bytes) => format!("{}, {short}", span(region.start, region.end)),
-        short => format!(
-            "{}, {} ({short})",
-            span(region.start, region.end),
-            size(bytes)
-        ),
+        short if short == exact => format!("{span_of}, {exact}"),
+        short => format!("{span_of}, {exact} ({short})"),
     });
     if space != Space::Machine && region.kind != Kind::Device {
         lines.push(match region.machine {
@@ -75,10 +72,7 @@ fn details(view: &View, space: Space, region: &Region) -> String {
 fn what(view: &View, space: Space, region: &Region) -> String {
     match (region.kind, space) {
         (Kind::Ram, Space::Machine) => view.ram_words(region),
-        (Kind::Device, _) => match region.parts.as_slice() {
-            [part] => format!("registers of {}", part.name),
-            _ => format!("registers of {}", region.label),
-        },
+        (Kind::Device, _) => region.of_device(),
         _ => region.label.clone(),
     }
 }

@@ -105,13 +105,15 @@
     choose(next, true);
   });
 
-  const SHIFT = { k: 10n, m: 20n, g: 30n, t: 40n, p: 50n };
-  // An address as the command takes it: hexadecimal, decimal, or with a unit.
+  const SHIFT = { KiB: 10n, MiB: 20n, GiB: 30n, TiB: 40n };
+  // An address as the command takes it: hexadecimal or decimal, with underscores between digits and a unit behind them.
   const address = (text) => {
-    const plain = text.trim().replaceAll("_", "");
-    if (/^(0x[0-9a-f]+|[0-9]+)$/i.test(plain)) return BigInt(plain);
-    const unit = /^([0-9]+)\s*([kmgtp])i?b$/i.exec(plain);
-    return unit ? BigInt(unit[1]) << SHIFT[unit[2].toLowerCase()] : undefined;
+    const parts = /^(0x(?=[0-9a-fA-F])|(?=[0-9]))([0-9a-fA-F_]*[0-9a-fA-F])\s*([KMGT]iB)?$/.exec(text.trim());
+    if (!parts) return undefined;
+    const [, base, digits, unit] = parts;
+    if (base === "" && !/^[0-9_]+$/.test(digits)) return undefined;
+    const value = BigInt(base + digits.replaceAll("_", "")) << (SHIFT[unit] ?? 0n);
+    return value < 1n << 64n ? value : undefined;
   };
   const matches = (text) => {
     if (text.trim() === "") return [];
@@ -215,7 +217,15 @@
 
   if (current) current.element.setAttribute("tabindex", "0");
   follow();
-  const asked = decodeURIComponent(location.hash.slice(1));
+  const decoded = (text) => {
+    try {
+      return decodeURIComponent(text);
+    } catch {
+      // Somebody wrote it by hand: "100%".
+      return text;
+    }
+  };
+  const asked = decoded(location.hash.slice(1));
   if (asked === "selftest") {
     selftest();
   } else if (asked !== "" && !document.getElementById(asked)) {

@@ -1,12 +1,12 @@
 //! The page around the picture: search, details, legend, and all of it as tables.
 
-use layout::Owner;
+use layout::{Owner, Size};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::{Space, svg, what};
 use crate::plan_text::sentence;
 use crate::view::reach::Masters;
-use crate::view::{Region, View, size, span};
+use crate::view::{Region, View, span};
 
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
@@ -134,7 +134,7 @@ fn regions(view: &View, space: Space, regions: &[Region], caption: &str) -> Mark
             } }
             tbody { @for region in regions { tr {
                 td class="mono" { (span(region.start, region.end)) }
-                td class="number" { (size(region.size())) }
+                td class="number" { (Size(region.size())) }
                 td {
                     (what(view, space, region))
                     @if region.parts.len() > 1 {
@@ -181,7 +181,7 @@ fn masters(view: &View, group: &Masters) -> Markup {
         td { ul { @for device in &group.devices { li { (device) } } } }
         td class="mono" { ul { @for (start, end) in &group.ranges { li { (span(*start, *end)) } } } }
         td { ul { @for one in &group.touched { li {
-            (view.owner(Some(one.owner))) ": " (size(one.bytes))
+            (view.owner(Some(one.owner))) ": " (Size(one.bytes))
             ul class="mono" { @for (start, end) in &one.ranges { li { (span(*start, *end)) } } }
         } } } }
         td { (group.isolation.as_str()) }

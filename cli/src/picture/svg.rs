@@ -149,7 +149,8 @@ fn lines(space: Space, region: &Region, room: u32) -> Vec<String> {
             None => vec![region.label.clone(), bytes],
         },
     };
-    lines.iter().map(|line| fitted(line, width)).collect()
+    let fitted = |line: &String| fitted(line, width).into_owned();
+    lines.iter().map(fitted).collect()
 }
 
 /// What joins a domain's column with the machine's, and whether it is registers.

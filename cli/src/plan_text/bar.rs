@@ -9,12 +9,13 @@ use std::fmt::Write as _;
 use anstyle::{Ansi256Color, AnsiColor, Color, Style};
 use layout::Owner;
 
+use crate::cells;
 use crate::view::scale::{Scale, Segment, magnitude};
 use crate::view::{self, Guest, Kind, Region, View};
 
-/// Characters of the addresses' column.
+/// Cells of the addresses' column.
 const ADDRESSES: usize = 18;
-/// Characters of any other column, with the blanks around it.
+/// Cells of any other column, with the blanks around it.
 const COLUMN: usize = 15;
 /// The least number of domains beside the machine, however narrow the terminal.
 const FEWEST: usize = 1;
@@ -23,7 +24,7 @@ const FEWEST: usize = 1;
 /// and told apart by those who see fewer colours.
 const COLOURS: [u8; 8] = [117, 215, 151, 223, 183, 229, 110, 181];
 
-/// The bar, for lines of this many characters.
+/// The bar, for lines of this many cells.
 pub fn render(view: &View, width: usize) -> String {
     let machine: Vec<Region> = view
         .host
@@ -194,12 +195,9 @@ fn style(owner: Option<Owner>) -> Style {
 
 /// A column's text: cut if it is too long, and at least one blank behind it.
 fn pad(label: &str) -> String {
-    let count = label.chars().count();
-    if count < COLUMN {
-        return format!("{label}{}", " ".repeat(COLUMN - count));
-    }
-    let cut: String = label.chars().take(COLUMN - 3).collect();
-    format!("{cut}.. ")
+    let label = cells::cut(label, COLUMN - 1, "..");
+    let blanks = COLUMN - cells::width(&label);
+    format!("{label}{}", " ".repeat(blanks))
 }
 
 fn trim(line: &mut String) {
@@ -286,10 +284,7 @@ mod tests {
     fn no_line_is_wider_than_the_terminal_and_every_domain_is_there() {
         for width in [40, 80, 132, 200] {
             let text = plain(&render(&view(11), width));
-            let widest = text
-                .lines()
-                .map(|line| line.trim_end().chars().count())
-                .max();
+            let widest = text.lines().map(|line| cells::width(line.trim_end())).max();
             assert!(
                 widest <= Some(width.max(ADDRESSES + 2 * COLUMN + 2)),
                 "{width}: {text}"
@@ -303,6 +298,24 @@ mod tests {
         }
         let narrow = plain(&render(&view(11), 80));
         assert!(narrow.contains("of others"), "{narrow}");
+    }
+
+    #[test]
+    fn columns_stay_under_each_other_behind_wide_letters() {
+        for name in ["網域", "網域網域網域", "網域網域網域網域", "e\u{301}-net"] {
+            let mut view = view(2);
+            view.host[0].label = name.to_owned();
+            view.guests[0].name = name.to_owned();
+            let text = plain(&render(&view, 80));
+            // The second domain's column begins where it does without.
+            let column = 2 + ADDRESSES + 2 * COLUMN;
+            let heading = text.lines().next().unwrap();
+            let before = heading.strip_suffix("domain-1").unwrap();
+            assert_eq!(cells::width(before), column, "{text}");
+            let row = text.lines().find(|line| line.contains("0x100000000  "));
+            let (before, _) = row.unwrap().rsplit_once("| same").unwrap();
+            assert_eq!(cells::width(before), column - COLUMN, "{text}");
+        }
     }
 
     #[test]

@@ -8,16 +8,16 @@ mod table;
 use std::fmt::Write as _;
 
 use anstyle::Style;
-use layout::{Capabilities, Kind, MachineRange, MfnRange, Placement, Plan};
+use layout::{Capabilities, Kind, MachineRange, MfnRange, Placement, Plan, Size};
 use manifest::plan_json::dma_mask;
 
 pub use reach::sentence;
 
 use crate::arch::Arch;
-use crate::view::{Source, View, shown, size, span};
+use crate::view::{Source, View, shown, span};
 use table::Columns;
 
-/// Characters in a line where nobody says how many there are.
+/// Cells in a line where nobody says how many there are.
 const WIDTH: usize = 80;
 
 /// The whole plan as text, with colours; tables are cut to `width` if there is such a limit.
@@ -32,7 +32,7 @@ pub fn render(source: Source<'_>, view: &View, width: Option<usize>) -> String {
             "Where their parts begin, in the domain's own addresses",
             placements(plan, width),
         ),
-        ("Machine memory", memory(plan, width)),
+        ("Machine memory", memory(source, width)),
         (
             "Memory, and each domain's own view of it, on one scale",
             bar::render(view, width.unwrap_or(WIDTH)),
@@ -57,7 +57,7 @@ pub fn plain(text: &str) -> String {
         .fold(String::new(), |plain, line| plain + line.trim_end() + "\n")
 }
 
-/// How many characters a line of standard output has if it is a terminal: what `COLUMNS` says, else
+/// How many cells a line of standard output has if it is a terminal: what `COLUMNS` says, else
 /// the terminal.
 pub fn width() -> Option<usize> {
     use std::io::IsTerminal as _;
@@ -74,7 +74,8 @@ pub fn width() -> Option<usize> {
 }
 
 /// Who owns which part of RAM, and where it is seen: by machine address.
-fn memory(plan: &Plan, width: Option<usize>) -> String {
+fn memory(source: Source<'_>, width: Option<usize>) -> String {
+    let plan = source.plan;
     let mut rows: Vec<(MfnRange, String, String, String)> = Vec::new();
     let hypervisor = &plan.hypervisor;
     rows.push((
@@ -98,9 +99,13 @@ fn memory(plan: &Plan, width: Option<usize>) -> String {
             rows.push((bank.machine(), shown(&domain.name), seen, what.into()));
         }
     }
+    for range in &plan.reserved {
+        let what = "reserved by firmware or manifest";
+        let parts = seen_reserved(source, *range).into_iter();
+        rows.extend(parts.map(|(part, seen)| (part, "-".into(), seen, what.to_owned())));
+    }
     let nobody = [
         (&plan.kept, "modules kept for a restart"),
-        (&plan.reserved, "reserved by firmware or manifest"),
         (&plan.unowned, "nobody's"),
     ];
     for (ranges, what) in nobody {
@@ -118,11 +123,48 @@ fn memory(plan: &Plan, width: Option<usize>) -> String {
     );
     for (range, owner, seen, what) in rows.iter().filter(|(range, ..)| !range.is_empty()) {
         let bytes = range.bytes();
-        table.row([&span_of(&bytes), &size(bytes.size()), owner, seen, what]);
+        table.row([
+            &span_of(&bytes),
+            &Size(bytes.size()).to_string(),
+            owner,
+            seen,
+            what,
+        ]);
     }
     table.align_right(1);
     table.keep_whole(&[0, 1, 3]);
     table.text()
+}
+
+/// Reserved RAM in parts, with who sees each: what a driver asks for is a device of its domain's.
+fn seen_reserved(source: Source<'_>, range: MfnRange) -> Vec<(MfnRange, String)> {
+    let mut shown_to: Vec<(MfnRange, &str)> = Vec::new();
+    for domain in &source.plan.domains {
+        let devices = domain.devices.iter();
+        let devices = devices.filter_map(|index| source.host.devices.get(*index));
+        let parts = devices.flat_map(|device| &device.ranges);
+        let parts = parts.filter_map(|part| part.frames_touched().intersection(&range));
+        shown_to.extend(parts.map(|part| (part, domain.name.as_str())));
+    }
+    let mut edges = vec![range.start(), range.end()];
+    edges.extend(
+        shown_to
+            .iter()
+            .flat_map(|(part, _)| [part.start(), part.end()]),
+    );
+    edges.sort_unstable();
+    edges.dedup();
+    let between = edges.iter().zip(edges.iter().skip(1));
+    let parts = between.map(|(start, end)| {
+        let part = MfnRange::between(*start, *end);
+        let seen_by = shown_to.iter().filter(|(other, _)| other.overlaps(&part));
+        let mut names: Vec<String> = seen_by
+            .map(|(_, name)| format!("{}: same address", shown(name)))
+            .collect();
+        names.dedup();
+        (part, names.join("\n"))
+    });
+    parts.collect()
 }
 
 fn domains(plan: &Plan, width: Option<usize>) -> String {
@@ -151,7 +193,7 @@ fn domains(plan: &Plan, width: Option<usize>) -> String {
             kind(domain.identity.kind),
             &capabilities(domain.identity.capabilities),
             direct,
-            &size(domain.frames() << layout::FRAME_SHIFT),
+            &Size(domain.frames() << layout::FRAME_SHIFT).to_string(),
             &cpus.join(","),
         ]);
     }
@@ -164,7 +206,8 @@ fn placements(plan: &Plan, width: Option<usize>) -> String {
     for domain in &plan.domains {
         let mut row = |what: &str, start: u64, bytes: u64, how: &str| {
             let addresses = span(start, start.saturating_add(bytes));
-            table.row([&shown(&domain.name), what, &addresses, &size(bytes), how]);
+            let size = Size(bytes).to_string();
+            table.row([&shown(&domain.name), what, &addresses, &size, how]);
         };
         let mut module = |what: &str, placement: &Placement| {
             let how = if placement.in_place {

@@ -2,11 +2,13 @@
 
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table, presets};
 
+use crate::cells;
+
 /// A table without lines, its first row a heading.
 pub struct Columns(Table);
 
 impl Columns {
-    /// An empty table, in lines of at most `width` characters if there is such a limit.
+    /// An empty table, in lines of at most `width` cells if there is such a limit.
     pub fn new<const N: usize>(header: [&str; N], width: Option<usize>) -> Self {
         let mut table = Table::new();
         table.load_style(presets::NOTHING).set_header(header);
@@ -55,7 +57,7 @@ pub fn wrapped(text: &str, indent: usize, width: usize) -> String {
     let mut lines = String::new();
     let mut line = String::new();
     for word in text.split_whitespace() {
-        let length = indent + line.chars().count() + 1 + word.chars().count();
+        let length = indent + cells::width(&line) + 1 + cells::width(word);
         if !line.is_empty() && length > width {
             push(&mut lines, &line, indent);
             line.clear();
@@ -85,6 +87,7 @@ mod tests {
     fn a_paragraph_is_wrapped_at_blanks() {
         assert_eq!(wrapped("aa bb cc", 2, 7), "  aa bb\n  cc\n");
         assert_eq!(wrapped("a-long-word b", 1, 5), " a-long-word\n b\n");
+        assert_eq!(wrapped("網域 bb cc", 2, 9), "  網域 bb\n  cc\n");
         assert_eq!(wrapped("", 2, 7), "");
     }
 }

@@ -137,7 +137,9 @@ pub struct Watch<'a> {
     /// End after this time.
     pub timeout: Option<Duration>,
     /// Where logs go.
-    pub log_dir: Option<PathBuf>,
+    pub log_dir: Option<&'a Path>,
+    /// The files that the command reads.
+    pub inputs: &'a [PathBuf],
     /// The focus domain has standard output for itself.
     pub plain: bool,
     /// How steps are told.
@@ -159,8 +161,11 @@ pub fn run(qemu: Command, watch: &Watch<'_>) -> Result<Exit, (Diagnostic, Exit)>
         terminal: io::stdout().is_terminal(),
         plain: watch.plain.then_some(focus),
     };
-    let sinks = Sinks::new(screen, splitter.labels(), watch.log_dir.as_deref())
-        .map_err(|(path, error)| unreadable(diagnostics::unwritable(&path, &error)))?;
+    let logs = match watch.log_dir {
+        Some(folder) => sinks::logs(folder, splitter.labels(), watch.inputs).map_err(unreadable)?,
+        None => Vec::new(),
+    };
+    let sinks = Sinks::new(screen, splitter.labels(), logs);
 
     let terminal = RawTerminal::enter().map_err(|error| {
         let message = format!("can't set up the terminal: {error}");

@@ -10,6 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::lines::{HYPERVISOR, Piece};
 use super::outcome::Outcome;
+use crate::diagnostics::{self, Diagnostic};
+use crate::writing::{self, NewFile};
 
 /// Where the user looks.
 pub struct Screen<W: Write> {
@@ -38,33 +40,17 @@ pub struct Sinks<W: Write> {
 }
 
 impl<W: Write> Sinks<W> {
-    /// Sinks for the names of a splitter; `log_dir` is made if it isn't there.
-    ///
-    /// # Errors
-    /// The log directory or a file in it can't be created: the path that failed and why.
-    pub fn new(
-        screen: Screen<W>,
-        labels: &[String],
-        log_dir: Option<&Path>,
-    ) -> Result<Self, (PathBuf, io::Error)> {
-        let mut logs = Vec::new();
-        if let Some(directory) = log_dir {
-            std::fs::create_dir_all(directory).map_err(|error| (directory.to_owned(), error))?;
-            for label in labels {
-                let path = directory.join(format!("{}.log", file_name(label)));
-                let file = File::create(&path).map_err(|error| (path, error))?;
-                logs.push(BufWriter::new(file));
-            }
-        }
-        Ok(Self {
+    /// Sinks for the names of a splitter, with a log for each name or none at all.
+    pub fn new(screen: Screen<W>, labels: &[String], logs: Vec<File>) -> Self {
+        Self {
             screen,
             labels: labels.to_vec(),
             open: None,
-            logs,
+            logs: logs.into_iter().map(BufWriter::new).collect(),
             hypervisor_line: Vec::new(),
             outcome: Arc::default(),
             failure: None,
-        })
+        }
     }
 
     /// What the hypervisor has said so far.
@@ -173,6 +159,20 @@ impl<W: Write> Sinks<W> {
     }
 }
 
+/// A new log for each name, in a folder that is made if it isn't there. Those of an earlier run stay unless all can be
+/// made; `inputs` are what the command reads.
+///
+/// # Errors
+/// The folder or a file in it can't be written, or is an input.
+pub fn logs(folder: &Path, labels: &[String], inputs: &[PathBuf]) -> Result<Vec<File>, Diagnostic> {
+    let path = |label: &String| folder.join(format!("{}.log", file_name(label)));
+    let paths: Vec<PathBuf> = labels.iter().map(path).collect();
+    writing::spare(&paths, inputs)?;
+    std::fs::create_dir_all(folder).map_err(|error| diagnostics::unwritable(folder, &error))?;
+    let files = paths.into_iter().map(|path| NewFile::data(path, b""));
+    writing::write(&files.collect::<Vec<_>>())
+}
+
 /// The outcome, whatever became of the thread that writes.
 pub fn locked(outcome: &Mutex<Outcome>) -> std::sync::MutexGuard<'_, Outcome> {
     outcome.lock().unwrap_or_else(PoisonError::into_inner)
@@ -254,7 +254,8 @@ mod tests {
             terminal,
             plain,
         };
-        let mut sinks = Sinks::new(screen, &labels, log_dir).unwrap();
+        let logs = log_dir.map(|folder| logs(folder, &labels, &[]).unwrap());
+        let mut sinks = Sinks::new(screen, &labels, logs.unwrap_or_default());
         splitter.feed(stream, &mut |piece| sinks.piece(piece));
         splitter.flush(&mut |piece| sinks.piece(piece));
         sinks.finish().unwrap();
@@ -303,6 +304,28 @@ mod tests {
         assert_eq!(read("terrane.log"), "a\n");
         assert_eq!(read("control.log"), "b\nd");
         assert_eq!(read("net.log"), "c\n");
+    }
+
+    #[test]
+    fn logs_replace_those_of_an_earlier_run_together_and_no_input() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let labels = ["terrane", "net"].map(str::to_owned);
+        std::fs::write(path("terrane.log"), "before").unwrap();
+        std::fs::hard_link(path("terrane.log"), path("kept")).unwrap();
+        // Another's log can't be made.
+        std::fs::create_dir(path("net.log")).unwrap();
+        assert!(logs(folder.path(), &labels, &[]).is_err());
+        let read = |name: &str| std::fs::read_to_string(path(name)).unwrap();
+        assert_eq!(read("terrane.log"), "before");
+        std::fs::remove_dir(path("net.log")).unwrap();
+        assert!(logs(folder.path(), &labels, &[path("terrane.log")]).is_err());
+        assert_eq!(read("terrane.log"), "before");
+        assert_eq!(logs(folder.path(), &labels, &[]).unwrap().len(), 2);
+        assert_eq!(
+            (read("terrane.log").as_str(), read("kept").as_str()),
+            ("", "before")
+        );
     }
 
     #[test]

@@ -2,19 +2,17 @@
 //! and the console that Xen calls vpl011.
 
 use layout::fixed;
-use layout::{Architecture, ControllerKind, DomainPlan, MachineRange};
+use layout::{ControllerKind, DomainPlan, MachineRange};
 
 use super::{Kind, Region, Source};
 
 /// The regions, with no owner yet.
 pub fn seen(source: Source<'_>, domain: &DomainPlan) -> Vec<Region> {
     let host_layout = domain.identity.uses_host_layout();
-    let mut seen = if host_layout {
-        with_host_layout(source)
-    } else if source.plan.architecture == Architecture::Aarch64 {
-        with_fixed_layout(source)
-    } else {
-        Vec::new()
+    let mut seen = match (source.host.controller.kind, host_layout) {
+        (ControllerKind::IoApic, _) => apics(source, domain),
+        (_, true) => with_host_layout(source, domain),
+        (_, false) => with_fixed_layout(source),
     };
     if domain.vpl011 {
         seen.push(vpl011(source, host_layout));
@@ -22,10 +20,33 @@ pub fn seen(source: Source<'_>, domain: &DomainPlan) -> Vec<Region> {
     seen
 }
 
-fn with_host_layout(source: Source<'_>) -> Vec<Region> {
+/// A PC's: each domain has local APICs, the hardware domain the host's IO-APICs too.
+fn apics(source: Source<'_>, domain: &DomainPlan) -> Vec<Region> {
+    const LOCAL: &str = "each vCPU has a local APIC, of the hypervisor's making";
+    const INPUT: &str = "the hardware domain finds IO-APICs where the host has them";
+    let local = (fixed::LOCAL_APIC, fixed::LOCAL_APIC_BYTES);
+    let named = |label: &str, region| Region {
+        label: label.to_owned(),
+        ..region
+    };
+    let mut seen = vec![named("local APIC", emulated(local, LOCAL))];
+    let ranges = source.host.controller.ranges.iter().map(at);
+    let chips = ranges.filter(|(start, _)| domain.identity.is_hardware() && *start != local.0);
+    seen.extend(chips.map(|chip| named("IO-APIC", emulated(chip, INPUT))));
+    seen
+}
+
+fn at(range: &MachineRange) -> (u64, u64) {
+    (range.start().raw(), range.size())
+}
+
+fn with_host_layout(source: Source<'_>, domain: &DomainPlan) -> Vec<Region> {
     const WHY: &str = "with the host's layout a domain finds its controller where the host has it";
     let controller = &source.host.controller;
-    let at = |range: &MachineRange| (range.start().raw(), range.size());
+    // The hypervisor translates messages by the domain's own tables, which the hardware reads at their addresses.
+    let identity = &domain.identity;
+    let own = usize::from(identity.is_hardware() && identity.is_direct_mapped());
+    let hidden = controller.its.get(own..).unwrap_or_default();
     match (controller.kind, controller.ranges.as_slice()) {
         // The rest of them, the hypervisor's and the virtual interface, are no domain's.
         (ControllerKind::GicV2, [distributor, cpu, ..]) => {
@@ -36,6 +57,7 @@ fn with_host_layout(source: Source<'_>) -> Vec<Region> {
         }
         (_, ranges) => ranges
             .iter()
+            .filter(|range| !hidden.contains(range))
             .map(|range| emulated(at(range), WHY))
             .collect(),
     }

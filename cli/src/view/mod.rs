@@ -102,6 +102,23 @@ impl Region {
         self.kind == Kind::Device && pages.contains(&page(address))
     }
 
+    /// The device's name; of several their number.
+    pub fn device(&self) -> &str {
+        match self.parts.as_slice() {
+            [part] => &part.name,
+            _ => &self.label,
+        }
+    }
+
+    /// What it is of a device: reserved memory that a driver asks for counts as one.
+    pub fn of_device(&self) -> String {
+        let what = match self.device().starts_with("/reserved-memory/") {
+            true => "memory",
+            false => "registers",
+        };
+        format!("{what} of {}", self.device())
+    }
+
     /// Whether it is RAM.
     pub fn is_ram(&self) -> bool {
         matches!(
@@ -221,7 +238,8 @@ fn nobody(owner: Option<Owner>) -> &'static str {
 }
 
 fn ram(source: Source<'_>) -> u64 {
-    source.host.ram.iter().map(|bank| bank.range.size()).sum()
+    let banks = source.host.ram.iter().map(|bank| bank.range.size());
+    banks.fold(0, u64::saturating_add)
 }
 
 fn machine(source: Source<'_>) -> String {
@@ -260,17 +278,6 @@ pub fn span(start: u64, end: u64) -> String {
     format!("{start:#010x}-{:#010x}", end.saturating_sub(1).max(start))
 }
 
-/// Bytes in the largest unit that leaves no remainder.
-pub fn size(bytes: u64) -> String {
-    match bytes.trailing_zeros() {
-        64 => "0".to_owned(),
-        30.. if bytes >= 8 << 30 => format!("{} GiB", bytes >> 30),
-        20.. => format!("{} MiB", bytes >> 20),
-        10.. => format!("{} KiB", bytes >> 10),
-        _ => format!("{bytes} B"),
-    }
-}
-
 /// Bytes in a short form, rounded to tenths of its unit below 100.
 pub fn about(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
@@ -292,12 +299,6 @@ pub fn about(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_have_the_unit_that_says_them_exactly() {
-        let shown = [0, 5, 4096, 3 << 20, 2 << 30, 8 << 30].map(size);
-        assert_eq!(shown, ["0", "5 B", "4 KiB", "3 MiB", "2048 MiB", "8 GiB"]);
-    }
 
     #[test]
     fn short_sizes_are_rounded() {

@@ -4,6 +4,8 @@ use layout::{
     BootKind, DomainPlan, DomainRequest, MachineRange, MemoryRequest, OnStop, Origin, Owned, Owner,
 };
 
+use manifest::origin::{Position, WhichTree};
+
 use super::{Kind, Source, shown};
 
 /// A reason with the place where it was said, if there is one.
@@ -175,7 +177,16 @@ pub fn device(source: Source<'_>, index: usize, owner: Option<Owner>) -> String 
             let request = domain.and_then(|domain| asked(source, domain));
             let mut named = request.iter().flat_map(|request| &request.devices);
             match named.find(|device| Some(&device.path) == path) {
-                Some(device) => described(source, "passed through by `devices`", device.origin),
+                Some(device) => {
+                    let key = match source.origins.get(device.origin) {
+                        Some(Position::Node {
+                            tree: WhichTree::Partial(_),
+                            ..
+                        }) => "passed through by the partial tree",
+                        _ => "passed through by `devices`",
+                    };
+                    described(source, key, device.origin)
+                }
                 None => "the hardware domain has what no other domain is given".to_owned(),
             }
         }

@@ -2,6 +2,7 @@
 
 use layout::{
     Capabilities, Limits, MachineRange, MemoryRequest, OnStop, OnStrayAccess, Origin, Policies,
+    Size,
 };
 
 use super::source::Source;
@@ -121,11 +122,7 @@ impl<'a> Overlay<'a> {
         let request = domain.request;
         let bytes = own_banks(domain.plan).map(layout::Bank::bytes).sum::<u64>();
         let at = self.said_at(request.memory.origin);
-        let size = match bytes % MIB {
-            0 => format!("{} MiB", bytes / MIB),
-            _ => format!("{} KiB", bytes >> 10),
-        };
-        node.comment(&format!("{size}{at}"));
+        node.comment(&format!("{}{at}", Size(bytes)));
         node.numbers("memory", &[bytes >> 10]);
         if let Some(ranges) = self.static_ranges(domain) {
             let chosen = if request.static_mem.is_empty() {

@@ -25,7 +25,8 @@ const FIXED: u64 = 8 * MIB;
 /// Turns a request to Terrane into one to Xen: no domain is given memory that holds Xen, the host's tree or a module when
 /// Xen starts, and what Xen takes is left.
 pub fn prepare(map: &mut HostMap, request: &mut SystemRequest) {
-    let ram: u64 = map.ram.iter().map(|bank| bank.range.size()).sum();
+    let ram = map.ram.iter().map(|bank| bank.range.size());
+    let ram = ram.fold(0, u64::saturating_add);
     let domains = request.domains.iter().map(|domain| pool(domain, ram));
     request.hypervisor.image_bytes = domains.fold(ram / PART_OF_RAM + FIXED, u64::saturating_add);
     for domain in &mut request.domains {

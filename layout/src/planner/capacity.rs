@@ -10,13 +10,14 @@ use super::ground::{Ground, as_static, largest_free};
 use super::guest;
 use super::modules::Wanted;
 use super::place::Want;
-use super::report::{Report, Size, host_side, name, side};
+use super::report::{Report, host_side, name, side};
 use super::sets;
 use super::wants::{could_hold, too_small};
 use crate::address::{FRAME_SHIFT, MachineAddress, MachineRange, Mfn, MfnRange};
 use crate::conflict::{Code, Side};
 use crate::host::{BootKind, Origin};
 use crate::request::{DomainRequest, MemoryRequest, SystemRequest};
+use crate::size::Size;
 use crate::sort::sort_by_key;
 
 /// So many other domains are named when memory runs out.
@@ -201,14 +202,14 @@ fn too_large(
             Size(bytes)
         )
     } else {
-        format!("memory = \"{}\" or less", Size(mib))
+        format!("memory = \"{:#}\" or less", Size(mib))
     };
     report.error(Code::MemoryTooLarge, &[want.index], sides, why, help);
 }
 
 fn memory(request: &SystemRequest, index: usize) -> String {
     match request.domains[index].memory.value {
-        MemoryRequest::Size(size) => format!("memory = {}", Size(size)),
+        MemoryRequest::Size(size) => format!("memory of {}", Size(size)),
         MemoryRequest::Rest => String::from("memory = \"rest\""),
         MemoryRequest::SumOfStatic => String::from("static-mem"),
     }
@@ -304,7 +305,7 @@ pub(crate) fn modules_dont_fit(
     let least = wanted.comfortable_bytes();
     let start = domain.static_mem.first().map_or(0, |first| first.start);
     let help = format!(
-        "one range of at least {}: static-mem = [{{ start = {start:#x}, size = \"{}\" }}]",
+        "one range of at least {}: static-mem = [{{ start = {start:#x}, size = \"{:#}\" }}]",
         Size(least),
         Size(least)
     );
@@ -394,12 +395,12 @@ fn out_of_bounds(
 pub(crate) fn at_least(domain: &DomainRequest, least: u64) -> String {
     match domain.static_mem.as_slice() {
         [only] => format!(
-            "at least {}: {{ start = {:#x}, size = \"{}\" }}",
+            "at least {}: {{ start = {:#x}, size = \"{:#}\" }}",
             Size(least),
             only.start,
             Size(least)
         ),
-        _ => format!("memory = \"{}\" or more", Size(least)),
+        _ => format!("memory = \"{:#}\" or more", Size(least)),
     }
 }
 
@@ -445,7 +446,7 @@ pub(crate) fn beyond_layout(
         host_side(layout, Origin::NONE),
     ];
     let why = String::from("a domain that isn't direct-mapped sees its RAM at fixed addresses");
-    let help = format!("memory = \"{most}\" or less, or direct-map = true");
+    let help = format!("memory = \"{most:#}\" or less, or direct-map = true");
     report.error(Code::BeyondGuestLayout, &[index], sides, why, help);
 }
 

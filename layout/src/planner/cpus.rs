@@ -5,26 +5,25 @@ use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use super::nodes::Nodes;
+use super::nodes::Near;
 use super::report::{Report, host_side, name, side};
 use crate::conflict::Code;
 use crate::host::{ControllerKind, HostMap, Origin};
 use crate::request::{DomainRequest, SystemRequest};
 
+/// Where a domain's RAM is, as far as that can be said.
+pub(crate) type Place = Option<Near>;
+
 /// So many other domains are named when CPUs run out.
 const MOST_NAMED: usize = 8;
 
-/// For each domain its CPUs; empty for one that was refused before or is here.
+/// For each domain the CPUs that it names; empty for one that names none, or was refused before
+/// or is here. Whoever isn't refused finds as many as it needs.
 ///
 /// Named CPUs are given out first, whatever the order of the domains, so that a domain without
 /// affinity never takes what another one names.
-pub(crate) fn assign(
-    host: &HostMap,
-    request: &SystemRequest,
-    nodes: &Nodes,
-    report: &mut Report,
-) -> Vec<Vec<u32>> {
-    let mut assigned: Vec<Vec<u32>> = vec![Vec::new(); request.domains.len()];
+pub(crate) fn check(host: &HostMap, request: &SystemRequest, report: &mut Report) -> Vec<Vec<u32>> {
+    let mut named: Vec<Vec<u32>> = vec![Vec::new(); request.domains.len()];
     let mut owners: Vec<Option<usize>> = vec![None; host.cpus.len()];
     for (index, domain) in request.domains.iter().enumerate() {
         let good = count_is_good(host, index, domain, report);
@@ -35,21 +34,70 @@ pub(crate) fn assign(
                 && !report.is_refused(index)
                 && claim(index, cpus, request, &mut owners, report)
             {
-                assigned[index].clone_from(cpus);
+                named[index].clone_from(cpus);
             }
         }
     }
+    let mut held: Vec<usize> = named.iter().map(Vec::len).collect();
+    let mut free = owners.iter().filter(|owner| owner.is_none()).count();
+    for (index, domain) in request.domains.iter().enumerate() {
+        if domain.affinity.is_some() || report.is_refused(index) {
+            continue;
+        }
+        let count = usize::try_from(domain.cpus.value).unwrap_or(usize::MAX);
+        if count > free {
+            too_few(host, request, index, free, &held, report);
+        } else {
+            held[index] = count;
+            free -= count;
+        }
+    }
+    named
+}
+
+/// For each domain its CPUs: those that it has `named`, else the lowest that nobody has, of the
+/// node on which most of its RAM is if that has enough. A domain without a place has none.
+pub(crate) fn assign(
+    host: &HostMap,
+    request: &SystemRequest,
+    named: Vec<Vec<u32>>,
+    places: &[Option<Place>],
+) -> Vec<Vec<u32>> {
+    let mut assigned = named;
+    let mut free = vec![true; host.cpus.len()];
+    let taken = assigned.iter().flatten();
+    for cpu in taken.filter_map(|cpu| usize::try_from(*cpu).ok()) {
+        free[cpu] = false;
+    }
     // No CPU below this one is free.
     let mut lowest = 0;
-    // Who has a node comes before those to whom it is all one.
-    for with_node in [true, false] {
+    // Those of a node come before those to whom it matters less, or not at all.
+    for turn in [Some(true), Some(false), None] {
         for (index, domain) in request.domains.iter().enumerate() {
-            let node = nodes.id(index);
-            let turn = node.is_some() == with_node;
-            if turn && domain.affinity.is_none() && !report.is_refused(index) {
-                assigned[index] =
-                    free_cpus(host, index, request, node, &mut owners, &mut lowest, report);
+            let Some(near) = places[index].filter(|_| domain.affinity.is_none()) else {
+                continue;
+            };
+            if near.map(|near| near.whole) != turn {
+                continue;
             }
+            let count = usize::try_from(domain.cpus.value).unwrap_or(usize::MAX);
+            while free.get(lowest) == Some(&false) {
+                lowest += 1;
+            }
+            let all = (lowest..free.len()).filter(|at| free[*at]);
+            let node = near.map(|near| near.node);
+            let local = all
+                .clone()
+                .filter(|at| node.is_some() && host.cpus[*at].node == node);
+            let local: Vec<usize> = local.take(count).collect();
+            let mine = if local.len() == count {
+                local
+            } else {
+                all.take(count).collect()
+            };
+            mine.iter().for_each(|at| free[*at] = false);
+            let mine = mine.into_iter().filter_map(|at| u32::try_from(at).ok());
+            assigned[index] = mine.collect();
         }
     }
     assigned
@@ -234,60 +282,31 @@ fn free_affinity(count: usize, owners: &[Option<usize>]) -> String {
     }
 }
 
-/// Gives a domain the lowest CPUs that nobody has, of its node if that has enough.
-fn free_cpus(
+/// More vCPUs than nobody has named or has been given.
+fn too_few(
     host: &HostMap,
-    index: usize,
     request: &SystemRequest,
-    node: Option<u32>,
-    owners: &mut [Option<usize>],
-    lowest: &mut usize,
+    index: usize,
+    free: usize,
+    held: &[usize],
     report: &mut Report,
-) -> Vec<u32> {
+) {
     let domain = &request.domains[index];
-    let count = usize::try_from(domain.cpus.value).unwrap_or(usize::MAX);
-    while owners.get(*lowest).is_some_and(Option::is_some) {
-        *lowest += 1;
-    }
-    let all = (*lowest..owners.len()).filter(|at| owners[*at].is_none());
-    let free: Vec<usize> = all.clone().take(count).collect();
-    if free.len() < count {
-        let what = format!("{}, cpus = {count}", name(index, domain));
-        let mut sides = vec![side(index, what, cpus_origin(domain))];
-        let mut held = vec![0; request.domains.len()];
-        owners.iter().flatten().for_each(|owner| held[*owner] += 1);
-        let others = request.domains.iter().enumerate().zip(&held);
-        let others = others.filter(|(_, held)| **held > 0).take(MOST_NAMED);
-        sides.extend(others.map(|((other, domain), held)| {
-            let what = format!("{}, which has {held} CPUs", name(other, domain));
-            side(other, what, cpus_origin(domain))
-        }));
-        report.error(
-            Code::CpuShared,
-            &[index],
-            sides,
-            format!(
-                "of the host's {} CPUs {} are free, and vCPUs are pinned",
-                host.cpus.len(),
-                free.len()
-            ),
-            match free.len() {
-                0 => fewer_elsewhere(request, &held),
-                left => format!("cpus = {left}"),
-            },
-        );
-        return Vec::new();
-    }
-    let near = all.filter(|at| node.is_some() && host.cpus[*at].node == node);
-    let near: Vec<usize> = match node {
-        Some(_) => near.take(count).collect(),
-        None => Vec::new(),
+    let what = format!("{}, cpus = {}", name(index, domain), domain.cpus.value);
+    let mut sides = vec![side(index, what, cpus_origin(domain))];
+    let others = request.domains.iter().enumerate().zip(held);
+    let others = others.filter(|(_, held)| **held > 0).take(MOST_NAMED);
+    sides.extend(others.map(|((other, domain), held)| {
+        let what = format!("{}, which has {held} CPUs", name(other, domain));
+        side(other, what, cpus_origin(domain))
+    }));
+    let why = format!(
+        "of the host's {} CPUs {free} are free, and vCPUs are pinned",
+        host.cpus.len(),
+    );
+    let help = match free {
+        0 => fewer_elsewhere(request, held),
+        left => format!("cpus = {left}"),
     };
-    let mine = if near.len() == count { near } else { free };
-    for slot in &mine {
-        owners[*slot] = Some(index);
-    }
-    mine.iter()
-        .filter_map(|slot| u32::try_from(*slot).ok())
-        .collect()
+    report.error(Code::CpuShared, &[index], sides, why, help);
 }

@@ -6,17 +6,16 @@ use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use super::ground::{Ground, as_static, nearest_free};
-use super::modules::Wanted;
-use super::report::{Report, Size, host_side, name, side};
-use super::sets::{self, SUPERPAGE};
-use crate::address::{FRAME_SHIFT, FRAME_SIZE, MachineAddress, MachineRange, MfnRange};
+use super::ground::Ground;
+use super::report::{Report, host_side, name, side};
+use super::sets;
+use crate::address::{FRAME_SIZE, MachineAddress, MachineRange, MfnRange};
 use crate::conflict::{Code, Side};
 use crate::domain::Kind;
 use crate::host::{Dma, DmaWindow, HostDevice, HostMap};
 use crate::plan::{Bank, DomainPlan};
 use crate::reach;
-use crate::request::{DeviceRequest, DomainRequest, MemoryRequest, SystemRequest};
+use crate::request::{DeviceRequest, DomainRequest, SystemRequest};
 
 /// So many devices are named in one conflict.
 const MOST_NAMED: usize = 4;
@@ -175,7 +174,6 @@ pub(crate) fn check_reach(
     ground: &Ground<'_>,
     request: &SystemRequest,
     plan: &DomainPlan,
-    taken: &impl Fn() -> Vec<MfnRange>,
     report: &mut Report,
 ) {
     if !plan.identity.is_direct_mapped() || plan.devices.is_empty() {
@@ -203,19 +201,11 @@ pub(crate) fn check_reach(
         if reached == own {
             fine.push(machine);
         } else if let Some(wanted) = wanted {
-            let place = Place {
-                ground,
-                domain,
-                own: &own,
-                taken: taken(),
-                reach: &frames,
-            };
             let reaches_ram = !sets::intersect(&ground.ram, &frames).is_empty();
+            let partly = !reached.is_empty();
             match smallest_mask(ground, device).filter(|_| !reaches_ram) {
                 Some(least) => below_memory(plan.index, wanted, device, least, report),
-                None => {
-                    place.limited(plan.index, wanted, &machine, !reached.is_empty(), report);
-                }
+                None => short_reach(plan.index, domain, &own, wanted, &machine, partly, report),
             }
         } else if reached.is_empty() && !sets::intersect(&ground.ram, &frames).is_empty() {
             stranded.push(device);
@@ -307,87 +297,41 @@ fn ram_side(index: usize, domain: &DomainRequest, own: &[MfnRange]) -> Side {
     side(index, what, domain.memory.origin)
 }
 
-/// A domain's RAM and what a device reaches.
-struct Place<'a> {
-    ground: &'a Ground<'a>,
-    domain: &'a DomainRequest,
-    own: &'a [MfnRange],
-    /// What anybody has.
-    taken: Vec<MfnRange>,
-    reach: &'a [MfnRange],
-}
-
-impl Place<'_> {
-    fn limited(
-        &self,
-        index: usize,
-        wanted: &DeviceRequest,
-        machine: &[MachineRange],
-        partly: bool,
-        report: &mut Report,
-    ) {
-        let what = match machine {
-            [only] if only.start().raw() == 0 => {
-                format!("up to {:#x}", only.end().raw().saturating_sub(1))
-            }
-            several => {
-                let several: Vec<String> = several.iter().map(|it| format!("{it}")).collect();
-                several.join(", ")
-            }
-        };
-        let what = format!("device {}, which reaches addresses {what}", wanted.path);
-        let sides = vec![
-            side(index, what, wanted.origin),
-            ram_side(index, self.domain, self.own),
-        ];
-        let help = self.mend();
-        if partly {
-            let why = String::from(
-                "the device reaches a part of the domain's RAM only: its driver must bounce",
-            );
-            report.warning(Code::DmaMask, sides, why, help);
-        } else {
-            let why = String::from("the device reaches none of the domain's RAM");
-            report.error(Code::DmaMask, &[index], sides, why, help);
+/// A named device that doesn't reach all of its domain's RAM; of none it is an error.
+fn short_reach(
+    index: usize,
+    domain: &DomainRequest,
+    own: &[MfnRange],
+    wanted: &DeviceRequest,
+    machine: &[MachineRange],
+    partly: bool,
+    report: &mut Report,
+) {
+    let what = match machine {
+        [only] if only.start().raw() == 0 => {
+            format!("up to {:#x}", only.end().raw().saturating_sub(1))
         }
-    }
-
-    /// Where the domain's RAM would be in reach, as far as that is free or its own.
-    fn mend(&self) -> String {
-        let others = sets::subtract(&self.taken, self.own);
-        let free = sets::subtract(&self.ground.usable, &others);
-        let boot = self.ground.host.boot.iter();
-        let boot = boot.map(|it| it.range.frames_touched()).collect();
-        let free = sets::subtract(&free, &sets::normalise(boot));
-        let free = sets::intersect(&free, self.reach);
-        let Some(largest) = free.iter().max_by_key(|range| range.frames()) else {
-            return String::from("no RAM that it reaches is free: less memory for another domain");
-        };
-        let frames = sets::total(self.own);
-        let near = self.own.first().map_or(0, |own| own.start().raw());
-        let first = self.reach.first().filter(|it| it.start().raw() == 0);
-        match (self.domain.memory.value, first) {
-            (MemoryRequest::Rest, Some(below)) => {
-                return format!("memory-below = {}", below.end().address());
-            }
-            (MemoryRequest::Size(_), _) if self.domain.static_mem.is_empty() => {
-                let bytes = largest.frames() << FRAME_SHIFT >> 20 << 20;
-                let wanted = Wanted::of(self.ground.host.architecture, self.domain);
-                if wanted.is_none_or(|wanted| bytes < wanted.comfortable_bytes()) {
-                    return String::from(
-                        "leave it out of devices: no free RAM that it reaches holds kernel, ramdisk and tree",
-                    );
-                }
-                return format!("memory = \"{}\" or less", Size(bytes));
-            }
-            _ => {}
+        several => {
+            let several: Vec<String> = several.iter().map(|it| format!("{it}")).collect();
+            several.join(", ")
         }
-        match nearest_free(&free, frames, near, SUPERPAGE) {
-            Some(range) => format!("static-mem = [{}]", as_static(&range)),
-            None => format!(
-                "the largest piece of RAM that it reaches: {}",
-                as_static(largest)
-            ),
-        }
+    };
+    let what = format!("device {}, which reaches addresses {what}", wanted.path);
+    let sides = vec![
+        side(index, what, wanted.origin),
+        ram_side(index, domain, own),
+    ];
+    let help = format!(
+        "leave {} out of devices, or RAM to the domain that the device reaches",
+        wanted.path
+    );
+    if partly {
+        let why = String::from(
+            "the device reaches a part of the domain's RAM only: its driver must bounce",
+        );
+        report.warning(Code::DmaMask, sides, why, help);
+    } else {
+        let why = String::from("the device reaches none of the domain's RAM");
+        report.error(Code::DmaMask, &[index], sides, why, help);
     }
 }

@@ -47,7 +47,7 @@ pub(crate) fn with_kernel(
     if let Some(piece) = around(free, count, high, kernel, within) {
         return Some(vec![piece]);
     }
-    let first = around(free, core.min(count), high, kernel, within)?;
+    let first = part_around(free, count, high, core, kernel, within)?;
     let left = count - first.frames();
     let more = whole(free, left, high, within).or_else(|| spread(free, left, within));
     if more.is_none() {
@@ -56,6 +56,21 @@ pub(crate) fn with_kernel(
     let mut pieces = more?;
     pieces.push(first);
     Some(sets::normalise(pieces))
+}
+
+/// At least `core` of `count` frames in one piece that holds a kernel where it must lie: whole
+/// superpages, so that the others can be, or, if that finds no room, no more.
+pub(crate) fn part_around(
+    free: &mut FreeList,
+    count: u64,
+    high: bool,
+    core: u64,
+    kernel: &modules::Item,
+    within: Within<'_>,
+) -> Option<MfnRange> {
+    let rounded = align_up(core, SUPERPAGE).min(count);
+    around(free, rounded, high, kernel, within)
+        .or_else(|| around(free, core.min(count), high, kernel, within))
 }
 
 /// `count` frames in one piece that holds a kernel where it must lie, from the smallest extent that
@@ -114,22 +129,30 @@ pub(crate) fn spread(free: &mut FreeList, count: u64, within: Within<'_>) -> Opt
 }
 
 fn spread_over(free: &mut FreeList, count: u64) -> Option<Vec<MfnRange>> {
+    pieces_of(free, count, SUPERPAGE).or_else(|| pieces_of(free, count, 1))
+}
+
+/// Pieces of which all but one are a multiple of `unit` frames.
+fn pieces_of(free: &mut FreeList, count: u64, unit: u64) -> Option<Vec<MfnRange>> {
     let mut pieces = Vec::new();
     let mut left = count;
     while left > 0 {
         let found = free.smallest_fit(left).or_else(|| free.largest());
-        let Some(extent) = found.filter(|_| pieces.len() < MOST_EXTENTS) else {
+        let piece = found.filter(|_| pieces.len() < MOST_EXTENTS).map(|extent| {
+            // An odd beginning is left alone only if the rest suffices.
+            let (first, end) = (extent.start().raw(), extent.end().raw());
+            let aligned = align_up(first, SUPERPAGE);
+            if end.saturating_sub(aligned) >= left {
+                return (extent, frames(aligned, aligned.saturating_add(left)));
+            }
+            let start = align_up(first, unit);
+            let end = align_down(end, unit).min(start.saturating_add(left));
+            (extent, frames(start, end))
+        });
+        let Some((extent, piece)) = piece.filter(|(_, piece)| !piece.is_empty()) else {
             pieces.into_iter().for_each(|piece| free.give(piece));
             return None;
         };
-        // An odd beginning is left alone only if the rest suffices.
-        let aligned = align_up(extent.start().raw(), SUPERPAGE);
-        let start = if extent.end().raw().saturating_sub(aligned) >= left {
-            aligned
-        } else {
-            extent.start().raw()
-        };
-        let piece = frames(start, extent.end().raw().min(start.saturating_add(left)));
         free.take(extent, piece);
         left -= piece.frames();
         pieces.push(piece);
@@ -137,15 +160,20 @@ fn spread_over(free: &mut FreeList, count: u64) -> Option<Vec<MfnRange>> {
     Some(sets::normalise(pieces))
 }
 
-/// As many of the extents as a domain can have, the largest, and before them those with a part of
-/// `needed`; at most `most` frames.
-pub(crate) fn largest(mut extents: Vec<MfnRange>, most: u64, needed: &[MfnRange]) -> Vec<MfnRange> {
-    if extents.len() > MOST_EXTENTS {
+/// The `pieces` largest of the extents, and before them those with a part of `needed`; at most
+/// `most` frames.
+pub(crate) fn largest(
+    mut extents: Vec<MfnRange>,
+    pieces: usize,
+    most: u64,
+    needed: &[MfnRange],
+) -> Vec<MfnRange> {
+    if extents.len() > pieces {
         sort_by_key(&mut extents, |extent| {
             let needed = needed.iter().any(|needed| needed.overlaps(extent));
             [u64::from(!needed), !extent.frames(), extent.start().raw()]
         });
-        extents.truncate(MOST_EXTENTS);
+        extents.truncate(pieces);
     }
     let mut left = most;
     for extent in &mut extents {

@@ -9,6 +9,7 @@ use crate::address::{FRAME_SHIFT, MachineRange, MfnRange};
 use crate::conflict::Side;
 use crate::host::{Architecture, BootKind, BootRange, HostMap, Origin, Reservation};
 use crate::request::SystemRequest;
+use crate::size::Size;
 
 /// A host map with its RAM sorted out.
 pub(crate) struct Ground<'a> {
@@ -197,9 +198,9 @@ pub(crate) fn largest_free(free: &[MfnRange], align: u64) -> Option<MfnRange> {
 
 /// `range` as a manifest writes it.
 pub(crate) fn as_static(range: &MfnRange) -> String {
-    let size = super::report::Size(range.frames() << FRAME_SHIFT);
+    let size = Size(range.frames() << FRAME_SHIFT);
     format!(
-        "{{ start = {}, size = \"{size}\" }}",
+        "{{ start = {}, size = \"{size:#}\" }}",
         range.start().address()
     )
 }

@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 
 use super::ground::Ground;
 use super::guest;
-use super::report::{Report, Size, name, side};
+use super::report::{Report, name, side};
 use super::sets;
 use crate::address::{FRAME_SHIFT, FRAME_SIZE, GuestAddress, GuestRange, MachineAddress};
 use crate::address::{MachineRange, MfnRange};
@@ -20,6 +20,7 @@ use crate::request::{
     DomainRequest, EventChannelRequest, MemoryRequest, ShareRole, SharedMemoryRequest,
     SystemRequest,
 };
+use crate::size::Size;
 use crate::sort::sort_by_key;
 
 /// So many ends are named in one conflict.
@@ -112,15 +113,15 @@ fn check_range(
     };
     if end.size == 0 || !end.size.is_multiple_of(FRAME_SIZE) {
         let size = end.size.max(1).checked_next_multiple_of(FRAME_SIZE);
-        let why = String::from("memory is shared in frames of 4KiB, one at least");
-        let help = format!("size = \"{}\"", Size(size.unwrap_or(FRAME_SIZE)));
+        let why = String::from("memory is shared in frames of 4 KiB, one at least");
+        let help = format!("size = \"{:#}\"", Size(size.unwrap_or(FRAME_SIZE)));
         problem(why, help, None);
         return;
     }
     for (key, value) in [("address", Some(end.address)), ("start", end.start)] {
         let Some(value) = value else { continue };
         if !value.is_multiple_of(FRAME_SIZE) {
-            let why = format!("{key} is inside a frame of 4KiB");
+            let why = format!("{key} is inside a frame of 4 KiB");
             let help = format!("{key} = {:#x}", sets::align_down(value, FRAME_SIZE));
             problem(why, help, None);
         }
@@ -258,7 +259,7 @@ fn check_ends(request: &SystemRequest, id: &str, ends: &[End<'_>], report: &mut 
         let named = [reference.unwrap_or(*other), *other];
         if other.1.size != first.size {
             let why = format!("the ends of \"{id}\" differ in size");
-            problem(&named, why, format!("size = \"{}\"", Size(first.size)));
+            problem(&named, why, format!("size = \"{:#}\"", Size(first.size)));
         }
         if let (Some(one), Some(another)) = (first.start, other.1.start)
             && one != another

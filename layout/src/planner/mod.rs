@@ -7,8 +7,8 @@ mod attempt;
 mod capacity;
 mod copies;
 mod cpus;
-mod devices;
-mod dma;
+pub(crate) mod devices;
+pub(crate) mod dma;
 mod exact;
 mod fit;
 mod free;
@@ -37,11 +37,13 @@ use crate::conflict::Code;
 use crate::domain::Identity;
 use crate::host::{HostMap, Origin};
 use crate::need;
-use crate::plan::{self, Bank, DomainPlan, HypervisorPlan, Outcome, Placement, Plan};
+use crate::plan::{Bank, DomainPlan, HypervisorPlan, Outcome, Placement, Plan};
 use crate::request::{DomainRequest, StaticRange, SystemRequest};
+use crate::size::Size;
 use ground::Ground;
 use home::{Home, Place};
 use modules::Wanted;
+use nodes::Nodes;
 use place::{Share, Sharing, Task, Want};
 use report::{Report, host_side, name, side};
 
@@ -75,8 +77,7 @@ impl<'a> Planner<'a> {
         let devices = devices::assign(host, request, &mut self.report);
         dma::check(host, request, &devices, &mut self.report);
         let reach = dma::reaches(&self.ground, request, &devices);
-        let nodes = nodes::choose(&self.ground, request, &reach, &self.report);
-        let cpus = cpus::assign(host, request, &nodes, &mut self.report);
+        let cpus = cpus::check(host, request, &mut self.report);
         let wanted = wants::check(&self.ground, request, &mut self.report);
         let statics = statics::check(&self.ground, request, &mut self.report);
         links::check(&self.ground, request, &statics, &mut self.report);
@@ -85,8 +86,10 @@ impl<'a> Planner<'a> {
         let home = Home::new(&self.ground, request);
         let free = self.unclaimed(&statics, &kept);
         let sources = self.module_sources();
-        let wants = wants::collect(&self.ground, request, &wanted, &self.report);
-        let wants = wants::prefer(wants, &reach, &nodes);
+        let mut wants = wants::collect(&self.ground, request, &wanted, &reach, &self.report);
+        let nodes = Nodes::new(&self.ground);
+        let (ground, report) = (&self.ground, &self.report);
+        nodes.choose(ground, request, &free, &home, report, &mut wants);
         let wants = capacity::admit(
             &self.ground,
             request,
@@ -111,15 +114,13 @@ impl<'a> Planner<'a> {
         let mut shares = self.shares_of_sized(&wants, sharing);
         self.place_static(&wanted, &statics, &sources, &mut shares);
 
+        let near = |share: &Option<Share>| Some(nodes.near(&share.as_ref()?.banks));
+        let places: Vec<_> = shares.iter().map(near).collect();
+        let cpus = cpus::assign(host, request, cpus, &places);
         let mut domains = self.domain_plans(shares, cpus, devices, &kept, place);
-        let taken = || {
-            let banks = domains.iter().flat_map(|domain| &domain.banks);
-            let taken = banks.map(plan::Bank::machine).chain([place.region]);
-            sets::normalise(taken.collect())
-        };
         for domain in &domains {
             devices::check_seen(host, request, domain, &mut self.report);
-            dma::check_reach(&self.ground, request, domain, &taken, &mut self.report);
+            dma::check_reach(&self.ground, request, domain, &mut self.report);
         }
         domains.retain(|domain| !self.report.is_refused(domain.index));
         let copies = self.order_copies(&mut domains, place, &kept, &sources);
@@ -195,7 +196,7 @@ impl<'a> Planner<'a> {
     /// Without room for itself the hypervisor stays where it is and starts nothing.
     fn no_home(&mut self, home: &Home) -> Place {
         let all: Vec<usize> = (0..self.request.domains.len()).collect();
-        let size = report::Size(home.need << crate::FRAME_SHIFT);
+        let size = Size(home.need << crate::FRAME_SHIFT);
         let own = host_side(format!("the hypervisor, which takes {size}"), Origin::NONE);
         let largest = self.largest_named();
         let stated = |(index, range): (usize, StaticRange)| {
@@ -204,17 +205,17 @@ impl<'a> Planner<'a> {
         let sides: Vec<_> = largest.map(stated).into_iter().collect();
         let sides = [sides, vec![own, self.ground.ram_side(None)]].concat();
         let why = String::from(
-            "no free RAM holds it in one piece, aligned to 2MiB and beside trees and modules",
+            "no free RAM holds it in one piece, aligned to 2 MiB and beside trees and modules",
         );
-        let mut help = format!("leave {size} of RAM at a multiple of 2MiB to no domain");
+        let mut help = format!("leave {size} of RAM at a multiple of 2 MiB to no domain");
         // What is named is unchecked: it may wrap.
         let shorter = |range: StaticRange| {
             let end = range.start.checked_add(range.size)?;
             let end = end.checked_sub(home.need << crate::FRAME_SHIFT)?;
             let bytes = (end - end % (2 << 20)).checked_sub(range.start)?;
             (bytes > 0).then(|| {
-                let size = report::Size(bytes);
-                format!(": {{ start = {:#x}, size = \"{size}\" }}", range.start)
+                let size = Size(bytes);
+                format!(": {{ start = {:#x}, size = \"{size:#}\" }}", range.start)
             })
         };
         let shorter = largest.and_then(|(_, range)| shorter(range));

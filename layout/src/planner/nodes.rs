@@ -1,167 +1,200 @@
-//! Which NUMA node each domain's RAM and CPUs had better come from. A wish, not a demand: who
-//! doesn't fit on one node gets what there is.
+//! Which NUMA node each domain's RAM had better come from, and on which its RAM then is, for its
+//! CPUs. A wish, not a demand: who doesn't fit on one node gets what there is.
 
 use alloc::rc::Rc;
-use alloc::vec;
 use alloc::vec::Vec;
 
 use super::ground::Ground;
+use super::home::Home;
+use super::place::Want;
 use super::report::Report;
 use super::sets;
-use crate::address::{FRAME_SHIFT, MachineRange, MfnRange};
+use crate::address::{MachineRange, MfnRange};
 use crate::host::HostMap;
-use crate::request::{DomainRequest, MemoryRequest, StaticRange, SystemRequest};
+use crate::plan::Bank;
+use crate::request::{DomainRequest, StaticRange, SystemRequest};
 use crate::sort::sort_by_key;
 
-/// A node with what is left of it.
+/// A node.
 struct Node {
     id: u32,
     ram: Rc<[MfnRange]>,
+}
+
+/// The nodes of a host; none if there aren't two.
+pub(crate) struct Nodes(Vec<Node>);
+
+/// Where most of a domain's RAM is.
+#[derive(Clone, Copy)]
+pub(crate) struct Near {
+    /// The number of the node.
+    pub(crate) node: u32,
+    /// Whether all of its RAM is there.
+    pub(crate) whole: bool,
+}
+
+/// What nobody has yet of a node.
+struct Left {
     frames: u64,
     cpus: usize,
 }
 
-/// For each domain its node.
-pub(crate) struct Nodes {
-    nodes: Vec<Node>,
-    /// For each domain a place in `nodes`.
-    chosen: Vec<Option<usize>>,
-}
-
 impl Nodes {
-    /// The number of a domain's node.
-    pub(crate) fn id(&self, domain: usize) -> Option<u32> {
-        Some(self.nodes[self.chosen[domain]?].id)
-    }
-
-    /// The RAM of a domain's node.
-    pub(crate) fn ram(&self, domain: usize) -> Option<Rc<[MfnRange]>> {
-        Some(self.nodes[self.chosen[domain]?].ram.clone())
-    }
-}
-
-/// Chooses a node for each domain, those with the most memory first, each on the node that it
-/// fills best. No node is chosen on a host that has one or none.
-pub(crate) fn choose(
-    ground: &Ground<'_>,
-    request: &SystemRequest,
-    reach: &[Option<Rc<[MfnRange]>>],
-    report: &Report,
-) -> Nodes {
-    let mut nodes = nodes(ground);
-    let mut chosen = vec![None; request.domains.len()];
-    if nodes.len() < 2 {
-        return Nodes { nodes, chosen };
-    }
-    let good = |index: usize| !report.is_refused(index);
-    let domains = || request.domains.iter().enumerate();
-    for (index, domain) in domains().filter(|(index, _)| good(*index)) {
-        chosen[index] = named(ground.host, domain, &nodes);
-        if let (Some(at), Some(affinity)) = (chosen[index], &domain.affinity) {
-            nodes[at].cpus = nodes[at].cpus.saturating_sub(affinity.value.len());
+    pub(crate) fn new(ground: &Ground<'_>) -> Self {
+        let host = ground.host;
+        let mut ids: Vec<u32> = host.ram.iter().filter_map(|bank| bank.node).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        if ids.len() < 2 {
+            return Self(Vec::new());
         }
-        for range in &domain.static_mem {
-            if let Some(at) = holder(&nodes, range) {
-                nodes[at].frames = nodes[at].frames.saturating_sub(range.size >> FRAME_SHIFT);
+        let node = |id: u32| {
+            let banks = host.ram.iter().filter(|bank| bank.node == Some(id));
+            let ram = sets::normalise(banks.map(|bank| bank.range.frames_inside()).collect());
+            let ram = sets::intersect(&ram, &ground.usable).into();
+            Node { id, ram }
+        };
+        Self(ids.into_iter().map(node).collect())
+    }
+
+    /// Chooses nodes for the wants, those with the most memory first, each on the node that it
+    /// fills best beside the hypervisor's likely place. The other nodes that could hold it come
+    /// after that.
+    pub(crate) fn choose(
+        &self,
+        ground: &Ground<'_>,
+        request: &SystemRequest,
+        free: &[MfnRange],
+        home: &Home,
+        report: &Report,
+        wants: &mut [Want<'_>],
+    ) {
+        if self.0.is_empty() {
+            return;
+        }
+        let host = ground.host;
+        let places = home.candidates(free);
+        let region = places.first().map(|place| place.region);
+        let free = sets::subtract(free, region.as_slice());
+        let left = |node: &Node| Left {
+            frames: sets::total(&sets::intersect(&node.ram, &free)),
+            cpus: host
+                .cpus
+                .iter()
+                .filter(|cpu| cpu.node == Some(node.id))
+                .count(),
+        };
+        let mut left: Vec<Left> = self.0.iter().map(left).collect();
+        let good = request.domains.iter().enumerate();
+        for (_, domain) in good.filter(|(index, _)| !report.is_refused(*index)) {
+            for at in named_cpus(domain).filter_map(|cpu| self.of_cpu(host, *cpu)) {
+                left[at].cpus = left[at].cpus.saturating_sub(1);
+            }
+            if let Some(at) = self.of_ranges(&domain.static_mem) {
+                left[at].cpus = left[at].cpus.saturating_sub(unnamed_cpus(domain));
+            }
+        }
+        let mut order: Vec<usize> = (0..wants.len()).collect();
+        sort_by_key(&mut order, |at| {
+            let want = &wants[*at];
+            let index = u64::try_from(want.index).unwrap_or(u64::MAX);
+            [!want.frames.unwrap_or(0), index, 0]
+        });
+        for want in order {
+            let want = &mut wants[want];
+            let domain = &request.domains[want.index];
+            let frames = want.frames.unwrap_or(0);
+            let cpus = unnamed_cpus(domain);
+            let able: Vec<usize> = (0..self.0.len())
+                .filter(|at| could_hold(&self.0[*at].ram, want))
+                .collect();
+            let fitting = |cpus: usize| {
+                let all = able.iter().copied();
+                let fitting = all.filter(|at| left[*at].frames >= frames && left[*at].cpus >= cpus);
+                // Who takes the rest takes most where most is.
+                fitting.min_by_key(|at| match want.frames {
+                    None => !left[*at].frames,
+                    Some(_) => left[*at].frames,
+                })
+            };
+            let named = self.of_cpus(host, domain);
+            let chosen = named.or_else(|| fitting(cpus)).or_else(|| fitting(0));
+            let Some(chosen) = chosen else {
+                continue;
+            };
+            left[chosen].frames = left[chosen].frames.saturating_sub(frames);
+            left[chosen].cpus = left[chosen].cpus.saturating_sub(cpus);
+            if want.frames.is_some() {
+                let others = able.into_iter().filter(|at| *at != chosen);
+                let all = core::iter::once(chosen).chain(others);
+                want.nodes = all.map(|at| self.0[at].ram.clone()).collect();
             }
         }
     }
-    let mut order: Vec<(usize, u64)> = domains()
-        .filter(|(index, _)| good(*index))
-        .filter_map(|(index, domain)| Some((index, frames(domain)?)))
-        .collect();
-    sort_by_key(&mut order, |(index, frames)| {
-        [!frames, u64::try_from(*index).unwrap_or(u64::MAX), 0]
-    });
-    for (index, wanted) in order {
-        let domain = &request.domains[index];
-        let cpus = match &domain.affinity {
-            Some(_) => 0,
-            None => usize::try_from(domain.cpus.value).unwrap_or(usize::MAX),
-        };
-        let reached = |node: &Node| {
-            let all = || sets::total(&node.ram);
-            let some = |reach: &Rc<[MfnRange]>| sets::total(&sets::intersect(&node.ram, reach));
-            reach[index].as_ref().map_or_else(all, some)
-        };
-        let fits = |node: &Node| {
-            node.frames >= wanted && node.cpus >= cpus && (wanted == 0 || reached(node) >= wanted)
-        };
-        let at = chosen[index].or_else(|| {
-            let fitting = nodes.iter().enumerate().filter(|(_, node)| fits(node));
-            // Who takes the rest takes most where most is.
-            let best = fitting.min_by_key(|(_, node)| match wanted {
-                0 => !node.frames,
-                _ => node.frames,
-            });
-            best.map(|(at, _)| at)
+
+    /// Where most of some banks are.
+    pub(crate) fn near(&self, banks: &[Bank]) -> Option<Near> {
+        let machine = sets::normalise(banks.iter().map(Bank::machine).collect());
+        let parts = self.0.iter().map(|node| {
+            let part = sets::intersect(&node.ram, &machine);
+            (sets::total(&part), node.id)
         });
-        if let Some(node) = at.and_then(|at| nodes.get_mut(at)) {
-            node.frames = node.frames.saturating_sub(wanted);
-            node.cpus = node.cpus.saturating_sub(cpus);
-        }
-        chosen[index] = at;
+        let (most, node) = parts.max_by_key(|(most, id)| (*most, !*id))?;
+        Some(Near {
+            node,
+            whole: most == sets::total(&machine),
+        })
     }
-    Nodes { nodes, chosen }
-}
 
-fn nodes(ground: &Ground<'_>) -> Vec<Node> {
-    let host = ground.host;
-    let mut ids: Vec<u32> = host.ram.iter().filter_map(|bank| bank.node).collect();
-    ids.sort_unstable();
-    ids.dedup();
-    if ids.len() < 2 {
-        return Vec::new();
+    /// The node of a CPU.
+    fn of_cpu(&self, host: &HostMap, cpu: u32) -> Option<usize> {
+        let id = host.cpus.get(usize::try_from(cpu).ok()?)?.node?;
+        self.0.iter().position(|node| node.id == id)
     }
-    let node = |id: u32| {
-        let banks = host.ram.iter().filter(|bank| bank.node == Some(id));
-        let ram = sets::normalise(banks.map(|bank| bank.range.frames_inside()).collect());
-        let ram = sets::intersect(&ram, &ground.usable);
-        let cpus = host.cpus.iter().filter(|cpu| cpu.node == Some(id)).count();
-        Node {
-            id,
-            frames: sets::total(&ram),
-            ram: ram.into(),
-            cpus,
-        }
-    };
-    ids.into_iter().map(node).collect()
-}
 
-/// Frames to be placed; 0 for the rest.
-fn frames(domain: &DomainRequest) -> Option<u64> {
-    match domain.memory.value {
-        MemoryRequest::Size(size) if domain.static_mem.is_empty() => Some(size >> FRAME_SHIFT),
-        MemoryRequest::Rest => Some(0),
-        MemoryRequest::Size(_) | MemoryRequest::SumOfStatic => None,
+    /// The node that a domain names by its CPUs, if they are of one.
+    fn of_cpus(&self, host: &HostMap, domain: &DomainRequest) -> Option<usize> {
+        one(named_cpus(domain).map(|cpu| self.of_cpu(host, *cpu)))
     }
-}
 
-/// The node that a domain names by its CPUs or its ranges, if they are of one.
-fn named(host: &HostMap, domain: &DomainRequest, nodes: &[Node]) -> Option<usize> {
-    let one = |mut all: alloc::vec::IntoIter<Option<usize>>| {
-        let first = all.next()??;
-        all.all(|other| other == Some(first)).then_some(first)
-    };
-    if let Some(affinity) = &domain.affinity {
-        let of = |cpu: &u32| {
-            let id = host.cpus.get(usize::try_from(*cpu).ok()?)?.node?;
-            nodes.iter().position(|node| node.id == id)
+    /// The node that holds all of these ranges.
+    fn of_ranges(&self, ranges: &[StaticRange]) -> Option<usize> {
+        let holder = |range: &StaticRange| {
+            let start = crate::MachineAddress::new(range.start);
+            let frames = MachineRange::new(start, range.size)?.frames_touched();
+            let mut nodes = self.0.iter();
+            nodes.position(|node| sets::covers(&node.ram, &frames))
         };
-        return one(affinity
-            .value
-            .iter()
-            .map(of)
-            .collect::<Vec<_>>()
-            .into_iter());
+        one(ranges.iter().map(holder))
     }
-    let ranges = domain.static_mem.iter().map(|range| holder(nodes, range));
-    one(ranges.collect::<Vec<_>>().into_iter())
 }
 
-fn holder(nodes: &[Node], range: &StaticRange) -> Option<usize> {
-    let start = crate::MachineAddress::new(range.start);
-    let frames = MachineRange::new(start, range.size)?.frames_touched();
-    let covers = |node: &Node| sets::covers(&node.ram, &frames);
-    nodes.iter().position(covers)
+/// What all of them are, if they are the same.
+fn one(mut all: impl Iterator<Item = Option<usize>>) -> Option<usize> {
+    let first = all.next()??;
+    all.all(|other| other == Some(first)).then_some(first)
+}
+
+fn named_cpus(domain: &DomainRequest) -> impl Iterator<Item = &u32> {
+    domain.affinity.iter().flat_map(|affinity| &affinity.value)
+}
+
+/// How many CPUs a domain gets without naming them.
+fn unnamed_cpus(domain: &DomainRequest) -> usize {
+    match &domain.affinity {
+        Some(_) => 0,
+        None => usize::try_from(domain.cpus.value).unwrap_or(usize::MAX),
+    }
+}
+
+/// Whether RAM would do for a domain if nobody else had any of it.
+fn could_hold(ram: &[MfnRange], want: &Want<'_>) -> bool {
+    let below = sets::below(ram, want.limit);
+    let reached = match &want.reach {
+        Some(reach) => sets::intersect(&below, reach),
+        None => below,
+    };
+    let kernel = want.bounded_kernel();
+    sets::total(&reached) >= want.frames.unwrap_or(0)
+        && kernel.is_none_or(|kernel| reached.iter().any(|ram| kernel.lowest(ram).is_some()))
 }

@@ -51,8 +51,9 @@ pub(crate) struct Want<'a> {
     pub(crate) modules: &'a Wanted,
     /// The RAM that all of its devices reach, if that isn't all RAM and nothing translates.
     pub(crate) reach: Option<Rc<[MfnRange]>>,
-    /// The RAM of the NUMA node that was chosen for it.
-    pub(crate) node: Option<Rc<[MfnRange]>>,
+    /// The RAM of the NUMA node that was chosen for it, and of the others that could hold it; none
+    /// if there is no choice.
+    pub(crate) nodes: Vec<Rc<[MfnRange]>>,
 }
 
 impl<'a> Want<'a> {
@@ -114,6 +115,8 @@ struct Score {
     cut_off: usize,
     /// Domains of a size with a device that reaches a part of their RAM.
     bounced: usize,
+    /// Domains that are on no single node, though nodes were chosen.
+    split: usize,
     /// Extents of the domains' RAM.
     banks: usize,
     /// Extents that are left over.
@@ -133,7 +136,7 @@ pub(crate) fn share_out(task: &Task<'_>) -> Option<Sharing> {
     let prefer = task
         .wants
         .iter()
-        .any(|want| want.reach.is_some() || want.node.is_some());
+        .any(|want| want.reach.is_some() || !want.nodes.is_empty());
     let mut best = prefer.then(|| try_out(task, few, true)).flatten();
     if best.as_ref().is_none_or(Sharing::is_incomplete) {
         let plain = try_out(task, few, false);
@@ -235,6 +238,7 @@ impl Score {
         self.refused == 0
             && self.cut_off == 0
             && self.bounced == 0
+            && self.split == 0
             && self.banks <= domains
             && self.leftovers <= 1
             && self.small == 0
@@ -300,6 +304,7 @@ fn rate(
         refused: shares.iter().filter(|share| share.is_none()).count(),
         cut_off: 0,
         bounced: 0,
+        split: 0,
         banks: 0,
         leftovers: left.len(),
         small: 0,
@@ -319,12 +324,20 @@ fn rate(
         }
     }
     for (want, share) in task.wants.iter().zip(&shares) {
-        if let (Some(reach), Some(share)) = (&want.reach, share) {
-            let ram = share.banks.iter().map(Bank::machine).collect();
-            let reached = sets::total(&sets::intersect(&sets::normalise(ram), reach));
-            score.cut_off += usize::from(reached == 0);
-            score.bounced += usize::from(want.frames.is_some_and(|all| reached < all));
+        let Some(share) = share else {
+            continue;
+        };
+        if want.reach.is_none() && want.nodes.is_empty() {
+            continue;
         }
+        let ram = sets::normalise(share.banks.iter().map(Bank::machine).collect());
+        let all = |part: &[MfnRange]| sets::intersect(&ram, part) == ram;
+        if let Some(reach) = &want.reach {
+            score.cut_off += usize::from(sets::intersect(&ram, reach).is_empty());
+            score.bounced += usize::from(want.frames.is_some() && !all(reach));
+        }
+        let whole = want.nodes.iter().any(|node| all(node));
+        score.split += usize::from(!want.nodes.is_empty() && !whole);
     }
     Sharing {
         home: place,

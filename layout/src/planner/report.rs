@@ -3,7 +3,6 @@
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::fmt;
 
 use crate::conflict::{Code, Conflict, Severity, Side};
 use crate::host::Origin;
@@ -109,34 +108,9 @@ pub(crate) fn name(index: usize, domain: &DomainRequest) -> String {
     }
 }
 
-/// A number of bytes as a manifest writes it: `256MiB`, `4KiB`, `17`.
-pub(crate) struct Size(pub(crate) u64);
-
-impl fmt::Display for Size {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
-        for (shift, unit) in units {
-            if self.0 != 0 && self.0.trailing_zeros() >= shift {
-                return write!(f, "{}{unit}", self.0 >> shift);
-            }
-        }
-        write!(f, "{}", self.0)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_read_as_in_a_manifest() {
-        let text = |bytes| format!("{}", Size(bytes));
-        assert_eq!(text(0), "0");
-        assert_eq!(text(4 << 30), "4GiB");
-        assert_eq!(text(1536 << 20), "1536MiB");
-        assert_eq!(text(4096), "4KiB");
-        assert_eq!(text(4097), "4097");
-    }
 
     #[test]
     fn the_first_error_is_kept() {

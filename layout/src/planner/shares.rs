@@ -1,5 +1,5 @@
-//! Devices of different owners that can't be kept apart: they share a page, an interrupt, or what
-//! isolates them.
+//! Devices of different owners that can't be kept apart: they share a page, an interrupt, what
+//! isolates them, or memory. And devices whose interrupts go through other owners' controllers.
 
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -32,6 +32,7 @@ struct Ties<'a> {
     holders: Vec<usize>,
     by_interrupt: BTreeMap<u32, Vec<usize>>,
     by_group: BTreeMap<u32, Vec<usize>>,
+    by_region: BTreeMap<u32, Vec<usize>>,
 }
 
 /// Devices that go to one domain or to none: whoever shares anything with one of them is among them.
@@ -42,7 +43,7 @@ struct Knots {
 
 impl Knots {
     /// `theirs` are the devices that somebody has. What nobody has raises no interrupt and does no
-    /// DMA; its registers are there all the same.
+    /// DMA; its registers and its memory are there all the same.
     fn new(ties: &Ties<'_>, theirs: impl Fn(usize) -> bool) -> Self {
         let mut parents: Vec<usize> = (0..ties.host.devices.len()).collect();
         let mut order: Vec<(MfnRange, usize)> = pages(ties.host).collect();
@@ -65,6 +66,10 @@ impl Knots {
                 continue;
             };
             together.for_each(|other| join(&mut parents, first, other));
+        }
+        for together in ties.by_region.values() {
+            let pairs = together.windows(2);
+            pairs.for_each(|pair| join(&mut parents, pair[0], pair[1]));
         }
         let of: Vec<usize> = (0..parents.len())
             .map(|at| root(&mut parents, at))
@@ -99,6 +104,7 @@ enum Tie {
     Page,
     Interrupt,
     Group,
+    Region,
 }
 
 impl Tie {
@@ -107,6 +113,7 @@ impl Tie {
             Self::Page => Code::DeviceSharesPage,
             Self::Interrupt => Code::DeviceSharesInterrupt,
             Self::Group => Code::DeviceSharesGroup,
+            Self::Region => Code::DeviceSharesMemory,
         }
     }
 
@@ -118,6 +125,10 @@ impl Tie {
                 "nothing tells their DMA and their addresses apart: functions of one PCI device, or \
                  of one bus without access control, go to one domain"
             }
+            Self::Region => {
+                "a region of reserved memory, which is there for its devices' DMA, goes to one domain \
+                 with all of them"
+            }
         }
     }
 }
@@ -127,12 +138,16 @@ impl<'a> Ties<'a> {
         let (pages, holders): (Vec<MfnRange>, Vec<usize>) = pages(host).unzip();
         let mut by_interrupt: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
         let mut by_group: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
+        let mut by_region: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
         for (at, device) in host.devices.iter().enumerate() {
             for interrupt in &device.interrupts {
                 by_interrupt.entry(*interrupt).or_default().push(at);
             }
             if let Some(group) = device.group {
                 by_group.entry(group).or_default().push(at);
+            }
+            for region in &device.regions {
+                by_region.entry(*region).or_default().push(at);
             }
         }
         Self {
@@ -141,6 +156,7 @@ impl<'a> Ties<'a> {
             holders,
             by_interrupt,
             by_group,
+            by_region,
         }
     }
 
@@ -161,6 +177,11 @@ impl<'a> Ties<'a> {
             Tie::Group => {
                 let group = device.group.and_then(|group| self.by_group.get(&group));
                 group.cloned().unwrap_or_default()
+            }
+            Tie::Region => {
+                let own = device.regions.iter();
+                let same = own.filter_map(|it| self.by_region.get(it));
+                same.flatten().copied().collect()
             }
         };
         near.sort_unstable();
@@ -215,11 +236,14 @@ pub(crate) fn check(
             let Some(device) = found.filter(|at| check.owners[*at] == Some(index)) else {
                 continue;
             };
-            for tie in [Tie::Page, Tie::Interrupt, Tie::Group] {
+            for tie in [Tie::Page, Tie::Interrupt, Tie::Group, Tie::Region] {
                 check.named(index, wanted, device, tie, report);
             }
             check.own_pages(index, wanted, device, report);
         }
+    }
+    for device in 0..host.devices.len() {
+        check.controller(device, report);
     }
     if let Some(console) = console {
         for tie in [Tie::Page, Tie::Interrupt] {
@@ -272,14 +296,18 @@ impl Check<'_> {
         }
         let nobodys = |at: &usize| self.owners[*at].is_none() && self.console != Some(*at);
         let idle: Vec<usize> = near.into_iter().filter(nobodys).take(MOST_NAMED).collect();
-        if matches!(tie, Tie::Page) && !idle.is_empty() {
-            let sides = self.sides(index, wanted, &idle);
-            let why = String::from(
+        let why = match tie {
+            Tie::Page => {
                 "their registers lie in one page: who has the one device can drive the others, which \
-                 nobody gave it",
-            );
+                 nobody gave it"
+            }
+            Tie::Region => "reserved memory and the devices that use it are of use together only",
+            Tie::Interrupt | Tie::Group => return,
+        };
+        if !idle.is_empty() {
+            let sides = self.sides(index, wanted, &idle);
             let help = self.help(index, wanted, device);
-            report.warning(tie.code(), sides, why, help);
+            report.warning(tie.code(), sides, String::from(why), help);
         }
     }
 
@@ -355,6 +383,45 @@ impl Check<'_> {
         report.error(Tie::Page.code(), &[index], sides, why, help);
     }
 
+    /// A device against the controller that its interrupt goes through. What isn't among the devices
+    /// is the hardware domain's.
+    fn controller(&self, device: usize, report: &mut Report) {
+        let own = &self.ties.host.devices[device];
+        let (Some(controller), Some(owner)) = (&own.other_controller, self.owners[device]) else {
+            return;
+        };
+        let at = self.paths.get(controller.as_str()).copied();
+        let domain = &self.request.domains[owner];
+        let is_its = match at {
+            Some(at) => self.owners[at] == Some(owner),
+            None => domain.identity().is_hardware(),
+        };
+        if is_its {
+            return;
+        }
+        let mut named = domain.devices.iter();
+        let named = named.find(|named| named.path == own.path);
+        let first = named.map_or_else(
+            || self.holder_side(device),
+            |named| self.wanted_side(owner, named),
+        );
+        let (other, help) = match at {
+            Some(at) => (
+                self.holder_side(at),
+                format!("give {} and {controller} to one domain", own.path),
+            ),
+            None => (
+                host_side(format!("the controller {controller}"), Origin::NONE),
+                format!("leave {} out of devices", own.path),
+            ),
+        };
+        let why = String::from(
+            "an interrupt of the device goes through a controller with numbers of its own, which its \
+             domain hasn't: it doesn't arrive",
+        );
+        report.warning(Code::DeviceInterruptLost, vec![first, other], why, help);
+    }
+
     /// The console against the devices that nobody names: the hardware domain has those, and keeps
     /// them, since there may be no other console.
     fn console(&self, console: usize, tie: Tie, report: &mut Report) {
@@ -375,7 +442,7 @@ impl Check<'_> {
         sides.extend(others.iter().map(|other| self.holder_side(*other)));
         let why = match tie {
             Tie::Interrupt => "they raise one interrupt, which the hypervisor keeps",
-            Tie::Page | Tie::Group => {
+            Tie::Page | Tie::Group | Tie::Region => {
                 "their registers lie in one page: who has those devices can write to the console's too"
             }
         };

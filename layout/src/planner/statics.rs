@@ -12,12 +12,13 @@ use super::ground::{
     Ground, as_static, hardware_only, largest_free, modules, nearest_free, registers,
 };
 use super::index::Index;
-use super::report::{Report, Size, host_side, name, side};
+use super::report::{Report, host_side, name, side};
 use super::sets::{self, SUPERPAGE, align_down, align_up};
 use crate::address::{FRAME_SHIFT, FRAME_SIZE, MachineAddress, MachineRange, Mfn, MfnRange};
 use crate::conflict::{Code, Side};
 use crate::host::{BootKind, Origin};
 use crate::request::{DomainRequest, MemoryRequest, StaticRange, SystemRequest};
+use crate::size::Size;
 use crate::sort::sort_by_key;
 
 /// A range is compared with at most so many others that reach into it, and with so many
@@ -154,9 +155,10 @@ fn form(
         let whole = size
             .checked_next_multiple_of(FRAME_SIZE)
             .unwrap_or(size - size % FRAME_SIZE);
-        let help = format!("start = {nearest:#x}, size = \"{}\"", Size(whole));
-        let why =
-            String::from("memory is given out in frames of 4KiB: start and size must be multiples");
+        let help = format!("start = {nearest:#x}, size = \"{:#}\"", Size(whole));
+        let why = String::from(
+            "memory is given out in frames of 4 KiB: start and size must be multiples",
+        );
         report.error(
             Code::StaticMisalignedPage,
             &[index],
@@ -168,7 +170,7 @@ fn form(
     if range.is_none() {
         let why = String::from("the range ends at or above 2^64");
         let help = format!(
-            "leave static-mem out and the planner chooses the place: memory = \"{}\"",
+            "leave static-mem out and the planner chooses the place: memory = \"{:#}\"",
             Size(size)
         );
         report.error(Code::StaticWraps, &[index], vec![own], why, help);
@@ -217,16 +219,16 @@ fn check_sum(index: usize, domain: &DomainRequest, report: &mut Report) {
             );
         }
         (MemoryRequest::Size(size), None) if size % FRAME_SIZE != 0 => {
-            let why = String::from("memory is given out in frames of 4KiB");
+            let why = String::from("memory is given out in frames of 4 KiB");
             let whole = size
                 .checked_next_multiple_of(FRAME_SIZE)
                 .unwrap_or(size - size % FRAME_SIZE);
-            let help = format!("memory = \"{}\"", Size(whole));
-            let what = own(format!("memory = {size}"));
+            let help = format!("memory = \"{:#}\"", Size(whole));
+            let what = own(format!("memory of {}", Size(size)));
             report.error(Code::MemoryMisaligned, &[index], vec![what], why, help);
         }
         (MemoryRequest::Size(size), Some(first)) if size != sum => {
-            let mut sides = vec![own(format!("memory = {}", Size(size)))];
+            let mut sides = vec![own(format!("memory of {}", Size(size)))];
             sides.extend(
                 domain
                     .static_mem
@@ -237,12 +239,12 @@ fn check_sum(index: usize, domain: &DomainRequest, report: &mut Report) {
             let why = format!("memory is {} and static-mem is {}", Size(size), Size(sum));
             let help = match domain.static_mem.len() {
                 1 => format!(
-                    "memory = \"{}\", or static-mem = [{{ start = {:#x}, size = \"{}\" }}]",
+                    "memory = \"{:#}\", or static-mem = [{{ start = {:#x}, size = \"{:#}\" }}]",
                     Size(sum),
                     first.start,
                     Size(size)
                 ),
-                _ => format!("memory = \"{}\"", Size(sum)),
+                _ => format!("memory = \"{:#}\"", Size(sum)),
             };
             report.error(Code::MemorySumMismatch, &[index], sides, why, help);
         }
@@ -254,7 +256,7 @@ fn check_sum(index: usize, domain: &DomainRequest, report: &mut Report) {
             let why = String::from(
                 "named ranges are all that the domain gets, so it can't have the rest",
             );
-            let help = format!("memory = \"{}\", or leave out static-mem", Size(sum));
+            let help = format!("memory = \"{:#}\", or leave out static-mem", Size(sum));
             report.error(Code::MemorySumMismatch, &[index], sides, why, help);
         }
         _ => {}
@@ -345,7 +347,7 @@ impl Check<'_> {
         if one.range.overlaps(&promised) {
             let what = format!("the first MiB {}", promised.bytes());
             let why = String::from(
-                "the hardware domain has the RAM below 1MiB without asking, and nobody else can",
+                "the hardware domain has the RAM below 1 MiB without asking, and nobody else can",
             );
             let sides = vec![self.side(one), host_side(what, Origin::NONE)];
             report.error(
@@ -550,7 +552,7 @@ impl Check<'_> {
                     above
                 };
                 let help = format!(
-                    "start = {:#x}, size = \"{}\"",
+                    "start = {:#x}, size = \"{:#}\"",
                     nearest.saturating_mul(FRAME_SIZE),
                     Size(one.stated.size)
                 );

@@ -9,14 +9,14 @@ use alloc::vec::Vec;
 use super::ground::{Ground, hardware_only, modules};
 use super::guest;
 use super::modules::{MOST_TEXT_OFFSET, Wanted};
-use super::nodes::Nodes;
 use super::place::Want;
-use super::report::{Report, Size, host_side, name, side};
+use super::report::{Report, host_side, name, side};
 use crate::address::{FRAME_SHIFT, GuestRange, Mfn, MfnRange};
 use crate::conflict::{Code, Side};
 use crate::host::{Architecture, BootKind, Origin};
 use crate::need::MOST_TREE_BYTES;
 use crate::request::{DomainRequest, MemoryRequest, SystemRequest};
+use crate::size::Size;
 
 /// For each domain what it needs; `None` if it has no kernel that could be placed.
 pub(crate) fn check(
@@ -45,6 +45,7 @@ pub(crate) fn collect<'a>(
     ground: &Ground<'_>,
     request: &SystemRequest,
     wanted: &'a [Option<Wanted>],
+    reach: &[Option<Rc<[MfnRange]>>],
     report: &Report,
 ) -> Vec<Want<'a>> {
     let mut wants = Vec::new();
@@ -77,24 +78,9 @@ pub(crate) fn collect<'a>(
             most,
             limit,
             modules,
-            reach: None,
-            node: None,
+            reach: reach[index].clone(),
+            nodes: Vec::new(),
         });
-    }
-    wants
-}
-
-/// The same wants with what each would rather have.
-pub(crate) fn prefer<'a>(
-    mut wants: Vec<Want<'a>>,
-    reach: &[Option<Rc<[MfnRange]>>],
-    nodes: &Nodes,
-) -> Vec<Want<'a>> {
-    for want in &mut wants {
-        want.reach.clone_from(&reach[want.index]);
-        if want.frames.is_some() {
-            want.node = nodes.ram(want.index);
-        }
     }
     wants
 }
@@ -161,7 +147,7 @@ fn check_tree(index: usize, domain: &DomainRequest, report: &mut Report) {
             domain.tree_bytes
         );
         let own = side(index, what, domain.name.origin);
-        let why = String::from("Linux maps 2MiB of a device tree");
+        let why = String::from("Linux maps 2 MiB of a device tree");
         let help = String::from("a smaller partial tree");
         report.error(Code::TreeTooLarge, &[index], vec![own], why, help);
     }
@@ -190,7 +176,7 @@ fn check_low(
         origin,
     );
     let why = String::from(
-        "it has no RAM below 1MiB, which is the hardware domain's; Linux doesn't start without any",
+        "it has no RAM below 1 MiB, which is the hardware domain's; Linux doesn't start without any",
     );
     let help = String::from("leave out direct-map, unless what it runs can do without");
     report.warning(Code::NoLowMemory, vec![own], why, help);

@@ -41,6 +41,7 @@ pub fn virt(memory: u64, cpus: u32) -> HostMap {
             ranges: vec![bytes(0x800_0000, 0x1_0000), bytes(0x80a_0000, 0xf6_0000)],
             max_cpus: 123,
             origin: Origin(2),
+            ..Controller::default()
         },
         cpus: (0..cpus)
             .map(|id| HostCpu {

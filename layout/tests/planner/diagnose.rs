@@ -85,7 +85,9 @@ fn apply(request: &SystemRequest, at: usize, change: &str) -> SystemRequest {
         domain.memory_below = None;
     } else if let Some(range) = change.strip_prefix("static-mem = [{ start = ") {
         let start = hex(range.split(',').next().expect("a start"));
-        domain.static_mem[0].start = start;
+        let text = range.split_once("size = ").expect("a size").1;
+        let text = text.trim_end_matches(" }]").trim_matches('"');
+        domain.static_mem = vec![fixed(start, size(text))];
     } else {
         panic!("no known change: {change}");
     }
@@ -149,6 +151,62 @@ fn a_static_range_in_the_middle_is_moved() {
         let mended = apply(&request, 1, change);
         assert_eq!(codes(&plan(&host, &mended)), [""; 0], "{change}");
     }
+}
+
+/// A direct-mapped guest with the virtio device, which reaches the first GiB of RAM.
+fn driver(size: u64) -> DomainRequest {
+    let mut driver = guest("driver", size, true);
+    driver.devices = vec![DeviceRequest {
+        path: "/virtio_mmio@a000000".into(),
+        dma_mask: Some(2 * GIB - 1),
+        origin: Origin(80),
+    }];
+    driver
+}
+
+/// The one conflict is about reach, and each change that is proposed puts an end to it.
+fn reach_is_mended(domains: Vec<DomainRequest>, proposed: &[&str]) {
+    let host = virt(4 * GIB, 4);
+    let request = system(domains);
+    let outcome = told(&host, &request);
+    assert_eq!(codes(&outcome), ["dma-mask"]);
+    let found = &outcome.conflicts[0];
+    let changes: Vec<&str> = found.help.split("; or ").collect();
+    assert_eq!(changes, proposed);
+    let index = found.sides[0].domain.unwrap();
+    for change in changes {
+        let mended = apply(&request, index, change);
+        assert_eq!(codes(&plan(&host, &mended)), [""; 0], "{change}");
+    }
+}
+
+#[test]
+fn the_rest_gives_way_to_what_a_device_reaches() {
+    let rest = || domain("control", MemoryRequest::Rest, 0, true);
+    let mut far = driver(0);
+    far.memory.value = MemoryRequest::SumOfStatic;
+    far.static_mem = vec![fixed(3 * GIB, 256 * MIB)];
+    reach_is_mended(
+        vec![rest(), far],
+        &["static-mem = [{ start = 0x70000000, size = \"256MiB\" }]"],
+    );
+    // The hypervisor gives way, too.
+    reach_is_mended(vec![rest(), driver(1536 * MIB)], &["memory = \"1GiB\""]);
+    let mut own = rest();
+    own.devices = driver(0).devices;
+    reach_is_mended(vec![own], &["memory-below = 0x80000000"]);
+}
+
+#[test]
+fn a_static_range_gives_way_to_what_a_device_reaches() {
+    let mut wide = guest("wide", 0, false);
+    wide.memory.value = MemoryRequest::SumOfStatic;
+    wide.static_mem = vec![fixed(0x4e00_0000, 800 * MIB)];
+    let changes = [
+        "memory = \"224MiB\"",
+        "static-mem = [{ start = 0x80000000, size = \"800MiB\" }] for domain \"wide\"",
+    ];
+    reach_is_mended(vec![driver(512 * MIB), wide], &changes);
 }
 
 #[test]

@@ -95,3 +95,64 @@ fn what_fits_on_no_node_is_planned_all_the_same() {
     let outcome = planned(&host, &system(vec![guest("a", 3 * GIB, 5)]));
     assert_eq!(nodes(&host, &outcome.plan.domains[0]).0, [0, 1]);
 }
+
+/// Whether all of a domain's RAM and CPUs are on one node.
+fn is_whole(host: &HostMap, plan: &DomainPlan) -> bool {
+    let (ram, cpus) = nodes(host, plan);
+    ram.len() == 1 && ram == cpus
+}
+
+#[test]
+fn the_hypervisor_has_its_part_of_a_node() {
+    let host = two_nodes();
+    // The large one leaves no room for the hypervisor, which lies on node 0.
+    let large = guest("large", 2044 * MIB, 1);
+    let small = |at| guest(&format!("small{at}"), 480 * MIB, 1);
+    for count in [1, 4] {
+        let all = core::iter::once(large.clone()).chain((0..count).map(small));
+        let outcome = planned(&host, &system(all.collect()));
+        for domain in &outcome.plan.domains {
+            assert!(is_whole(&host, domain), "{domain:#?}");
+        }
+    }
+}
+
+#[test]
+fn cpus_come_from_where_the_memory_is() {
+    let mut host = two_nodes();
+    host.ram[1].range = bytes(3 * GIB, 1536 * MIB);
+    // It takes all of one node, which the small one would fill better.
+    let large = guest("large", 2560 * MIB, 5);
+    for count in [1, 3] {
+        let mut all = vec![large.clone()];
+        all.extend((0..count).map(|at| guest(&format!("small{at}"), 256 * MIB, 1)));
+        let outcome = planned(&host, &system(all));
+        for domain in &outcome.plan.domains[1..] {
+            assert!(is_whole(&host, domain), "{domain:#?}");
+        }
+    }
+    // A limit leaves one node only.
+    let mut low = guest("low", 512 * MIB, 2);
+    low.memory_below = Some((3 * GIB).into());
+    let outcome = planned(&host, &system(vec![low]));
+    assert!(is_whole(&host, &outcome.plan.domains[0]));
+}
+
+#[test]
+fn memory_stays_whole_though_cpus_cannot() {
+    let host = two_nodes();
+    // What they leave of the nodes meets in the middle.
+    let mut low = guest("low", 1600 * MIB, 3);
+    low.memory_below = Some((3 * GIB).into());
+    let all = [
+        low,
+        guest("high", 1800 * MIB, 3),
+        guest("middle", 300 * MIB, 2),
+    ];
+    let outcome = planned(&host, &system(all.to_vec()));
+    for domain in &outcome.plan.domains {
+        assert_eq!(nodes(&host, domain).0.len(), 1, "{domain:#?}");
+    }
+    let (_, cpus) = nodes(&host, &outcome.plan.domains[2]);
+    assert_eq!(cpus, [0, 1]);
+}

@@ -53,8 +53,8 @@ pub fn q35(memory: u64, cpus: u32) -> HostMap {
         controller: Controller {
             kind: ControllerKind::IoApic,
             ranges: vec![bytes(0xfec0_0000, 4096), bytes(0xfee0_0000, 4096)],
-            max_cpus: u32::MAX,
             origin: Origin(3),
+            ..Controller::default()
         },
         cpus: (0..cpus)
             .map(|id| HostCpu {
@@ -160,6 +160,46 @@ fn a_hardware_domain_gets_nearly_all_of_two_gib() {
     }
 }
 
+#[test]
+fn who_reaches_the_local_apic_raises_any_vector() {
+    let statement = |masks: [u64; 2]| {
+        let mut host = q35(2 * GIB, 2);
+        for (device, mask) in [2, 3].into_iter().zip(masks) {
+            host.devices[device].dma = Dma::Possible { mask };
+        }
+        let control = pc_domain("control", MemoryRequest::Rest, movable(16 * MIB), true);
+        let request = pc_system(vec![control]);
+        let plan = planned(&host, &request).plan;
+        let reach = reach::of_plan(&host, &request, &plan);
+        let is_trusted = reach.trusted(&plan) == [0];
+        (reach.domains[0].statement(&plan), is_trusted)
+    };
+    // As an ISA bridge reaches it, and as far as just below the messages.
+    let (line, is_trusted) = statement([0xff_ffff, 0xfedf_ffff]);
+    assert!(!line.contains("interrupt") && is_trusted, "{line}");
+    let (line, _) = statement([0xff_ffff, 0xffff_ffff]);
+    let end = ", and raise any interrupt vector on any CPU";
+    assert!(line.ends_with(end), "{line}");
+    // In its own memory it can do as it likes.
+    let (line, is_trusted) = statement([0xf_ffff, 0xf_ffff]);
+    assert_eq!(line, "its devices reach its own memory alone");
+    assert!(!is_trusted);
+    // Everybody trusts it for the messages alone.
+    let mut host = q35(2 * GIB, 2);
+    host.devices.truncate(3);
+    host.devices[2].dma_windows = vec![DmaWindow {
+        bus: 0,
+        machine: bytes(0xfee0_0000, 0x1000),
+    }];
+    let control = pc_domain("control", MemoryRequest::Rest, movable(16 * MIB), true);
+    let request = pc_system(vec![control]);
+    let plan = planned(&host, &request).plan;
+    let reach = reach::of_plan(&host, &request, &plan);
+    let line = reach.domains[0].statement(&plan);
+    assert_eq!(line, format!("its devices reach no memory{end}"));
+    assert_eq!(reach.trusted(&plan), [0]);
+}
+
 fn frames(start: u64, end: u64) -> MfnRange {
     MfnRange::between(Mfn::new(start), Mfn::new(end))
 }
@@ -225,6 +265,74 @@ fn a_guest_starts_above_its_first_mib_too() {
     assert_eq!(guest.kernel.address.raw(), 16 * MIB);
     assert!(guest.tree.start().raw() >= MIB);
     assert!(guest.ramdisk.as_ref().unwrap().address.raw() >= MIB);
+}
+
+#[test]
+fn pieces_meet_at_superpages() {
+    let plain = || {
+        let size = MemoryRequest::Size(2560 * MIB);
+        let mut guest = pc_domain("guest", size, movable(16 * MIB), false);
+        guest.kernel.as_mut().unwrap().bounds = None;
+        guest
+    };
+    let mut direct = plain();
+    direct.direct_map = Some(true.into());
+    let size = MemoryRequest::Size(2560 * MIB);
+    let hardware = pc_domain("control", size, movable(16 * MIB), true);
+    for domain in [plain(), direct, hardware] {
+        for memory in [3 * GIB, 4 * GIB] {
+            let outcome = planned(&q35(memory, 1), &pc_system(vec![domain.clone()]));
+            assert!(!outcome.has_errors());
+            let banks = &outcome.plan.domains[0].banks;
+            let above = banks.iter().filter(|bank| bank.mfn.raw() >= 256);
+            for bank in above {
+                let ends = [bank.mfn.raw(), bank.gfn.raw(), bank.frames];
+                assert!(ends.iter().all(|end| end % 512 == 0), "{banks:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_kernels_place_decides_on_the_node() {
+    let mut host = q35(3 * GIB, 4);
+    // The node above 4 GiB would be filled better.
+    let nodes = [0, 0, 1];
+    for (bank, node) in host.ram.iter_mut().zip(nodes) {
+        bank.node = Some(node);
+    }
+    for (cpu, node) in host.cpus.iter_mut().zip([1, 1, 0, 0]) {
+        cpu.node = Some(node);
+    }
+    let size = MemoryRequest::Size(512 * MIB);
+    let request = pc_system(vec![pc_domain("control", size, movable(16 * MIB), true)]);
+    let outcome = planned(&host, &request);
+    assert_eq!(codes(&outcome), [""; 0]);
+    assert_eq!(outcome.plan.domains[0].cpus, [2]);
+}
+
+#[test]
+fn a_limited_master_gets_what_it_reaches_of_a_pc() {
+    let host = q35(6 * GIB, 2);
+    let mut driver = pc_domain(
+        "driver",
+        MemoryRequest::Size(3 * GIB),
+        movable(16 * MIB),
+        false,
+    );
+    driver.direct_map = Some(true.into());
+    driver.devices = vec![DeviceRequest {
+        path: "pci:0000:00:02.0".into(),
+        dma_mask: Some(u64::from(u32::MAX)),
+        origin: Origin(80),
+    }];
+    let outcome = planned(&host, &pc_system(vec![driver]));
+    assert_eq!(codes(&outcome), ["no-low-memory", "dma-mask"]);
+    let banks = outcome.plan.domains[0].banks.iter();
+    let low = banks.filter(|bank| bank.machine().end().address().raw() <= 4 * GIB);
+    let low: u64 = low.map(Bank::bytes).sum();
+    // Of 2 GiB the first MiB, the firmware's part and the hypervisor's are missing.
+    assert!(low > 2 * GIB - 64 * MIB, "{low:#x}");
 }
 
 #[test]
@@ -405,14 +513,12 @@ fn a_device_that_does_not_reach_the_domain() {
         dma_mask: Some(0xfff_ffff),
         origin: Origin(22),
     }];
-    let outcome = planned(&host, &pc_system(vec![control]));
+    let request = pc_system(vec![control]);
+    let mut outcome = planned(&host, &request);
     assert_eq!(codes(&outcome), ["dma-mask"]);
     assert!(!outcome.has_errors());
-    assert!(
-        outcome.conflicts[0]
-            .help
-            .contains("memory-below = 0x10000000")
-    );
+    diagnose(&host, &request, &mut outcome);
+    assert_eq!(outcome.conflicts[0].help, "memory-below = 0x10000000");
 }
 
 fn any_kernel() -> impl Strategy<Value = KernelRequest> {

@@ -41,9 +41,9 @@ fn who_drives_a_master_reaches_everything() {
     assert_eq!(all, 2 * GIB);
     let line = control.statement(&plan);
     assert!(line.contains("the hypervisor ("), "{line}");
-    assert!(line.contains("domain \"guest\" (256MiB)"), "{line}");
+    assert!(line.contains("domain \"guest\" (256 MiB)"), "{line}");
     assert!(!line.contains("control"), "{line}");
-    assert_eq!(reach.trusted(), [0]);
+    assert_eq!(reach.trusted(&plan), [0]);
     assert!(reach.statement(&plan).ends_with("trusts \"control\""));
 }
 
@@ -212,15 +212,116 @@ fn the_rest_keeps_what_its_devices_reach() {
     assert!(low.map(Bank::bytes).sum::<u64>() >= 64 * MIB);
 }
 
+/// A board of which all masters reach the second GiB of the low RAM only.
+fn narrow() -> HostMap {
+    let mut host = high_and_low();
+    for device in &mut host.devices[2..4] {
+        device.dma_windows = vec![DmaWindow {
+            bus: 0,
+            machine: bytes(2 * GIB, GIB),
+        }];
+    }
+    host
+}
+
+/// Bytes of a domain's RAM in the window of [`narrow`].
+fn reached(plan: &DomainPlan) -> u64 {
+    let window = bytes(2 * GIB, GIB).frames_inside();
+    let banks = plan.banks.iter();
+    let parts = banks.filter_map(|bank| bank.machine().intersection(&window));
+    parts.map(|part| part.frames() * FRAME_SIZE).sum()
+}
+
+fn narrow_driver(name: &str, size: u64, device: &str) -> DomainRequest {
+    let mut driver = driver(size, u64::MAX);
+    driver.name.value = name.into();
+    driver.devices[0].path = device.into();
+    driver
+}
+
+const VIRTIO: &str = "/virtio_mmio@a000000";
+const PCIE: &str = "/pcie@10000000";
+
+#[test]
+fn who_does_not_fit_gets_all_that_it_reaches() {
+    let host = narrow();
+    let mut all = vec![narrow_driver("driver", 1536 * MIB, VIRTIO)];
+    for name in ["a", "b"] {
+        all.push(domain(name, MemoryRequest::Size(1536 * MIB), 2, false));
+    }
+    for rotation in 0..3 {
+        all.rotate_left(1);
+        let found = outcome(&host, &system(all.clone()));
+        assert_eq!(codes(&found), ["dma-mask"], "{rotation}");
+        let driver = found.plan.domain("driver").unwrap();
+        assert_eq!(reached(driver), GIB, "{rotation}");
+    }
+}
+
+#[test]
+fn nobody_is_turned_away_for_one_who_bounces() {
+    let host = narrow();
+    let mut all = vec![narrow_driver("driver", 1536 * MIB, VIRTIO)];
+    // Below its limit are 2 GiB beside the window, less the hypervisor's part.
+    let mut low = domain("low", MemoryRequest::Size(2200 * MIB), 1, false);
+    low.memory_below = Some((9 * GIB).into());
+    all.push(low);
+    let found = outcome(&host, &system(all));
+    assert_eq!(codes(&found), ["dma-mask"]);
+    let left = reached(&found.plan.domains[0]);
+    assert!((700 * MIB..GIB).contains(&left), "{left:#x}");
+}
+
+#[test]
+fn two_who_bounce_both_have_something_to_bounce_through() {
+    let host = narrow();
+    let all = vec![
+        narrow_driver("a", 1536 * MIB, VIRTIO),
+        narrow_driver("b", 1536 * MIB, PCIE),
+    ];
+    let found = outcome(&host, &system(all));
+    assert_eq!(codes(&found), ["dma-mask", "dma-mask"]);
+    let mut reached: Vec<u64> = found.plan.domains.iter().map(reached).collect();
+    reached.sort_unstable();
+    assert_eq!(reached, [64 * MIB, GIB - 64 * MIB]);
+    // The rest's devices have a claim as well.
+    let rest = domain("control", MemoryRequest::Rest, 0, true);
+    let all = vec![rest, narrow_driver("a", 1536 * MIB, VIRTIO)];
+    let found = outcome(&host, &system(all));
+    assert_eq!(codes(&found), ["dma-mask"]);
+    let reached: Vec<u64> = found
+        .plan
+        .domains
+        .iter()
+        .map(super::reach::reached)
+        .collect();
+    assert_eq!(reached, [64 * MIB, GIB - 64 * MIB]);
+}
+
+#[test]
+fn who_reaches_more_leaves_the_rest_what_that_reaches() {
+    let mut host = narrow();
+    host.devices[2].dma_windows.clear();
+    let rest = domain("control", MemoryRequest::Rest, 0, true);
+    // It would fit best into the low 2 GiB.
+    let mut wide = driver(900 * MIB, 10 * GIB - 1);
+    wide.devices[0].path = VIRTIO.into();
+    let found = outcome(&host, &system(vec![rest, wide]));
+    assert_eq!(codes(&found), [""; 0]);
+    assert_eq!(reached(&found.plan.domains[0]), GIB);
+}
+
 #[test]
 fn who_cannot_be_reached_is_told_where_it_could() {
     let host = high_and_low();
     let mut guest = driver(256 * MIB, u64::from(u32::MAX));
     guest.memory.value = MemoryRequest::SumOfStatic;
     guest.static_mem = vec![fixed(9 * GIB, 256 * MIB)];
-    let found = outcome(&host, &system(vec![guest.clone()]));
+    let request = system(vec![guest.clone()]);
+    let mut found = outcome(&host, &request);
     assert_eq!(codes(&found), ["dma-mask"]);
     assert!(found.has_errors());
+    diagnose(&host, &request, &mut found);
     let help = &found.conflicts[0].help;
     assert_eq!(
         help,
@@ -247,7 +348,7 @@ mod properties {
         #[test]
         fn reach_is_respected(
             sizes in prop::collection::vec(64_u64..1024, 0..5),
-            own in 64_u64..1024,
+            own in 64_u64..2560,
             mask in prop_oneof![Just(0xffff_ffff_u64), Just(0xbfff_ffff), Just(0x9fff_ffff)],
             place in 0_usize..5,
         ) {
@@ -263,11 +364,26 @@ mod properties {
             let request = system(domains);
             let found = outcome(&host, &request);
             prop_assert!(found.refused.is_empty(), "{:?}", codes(&found));
-            let fits = own * MIB + 16 * MIB <= mask + 1 - GIB;
+            let fits = own * MIB + 16 * MIB <= (mask + 1).min(3 * GIB) - GIB;
             for domain in &found.plan.domains {
                 if domain.name == "driver" {
                     prop_assert!(!fits || end(domain) <= mask + 1);
                     prop_assert_eq!(codes(&found).contains(&"dma-mask"), end(domain) > mask + 1);
+                }
+            }
+            let mask = MachineAddress::new(mask + 1);
+            let below = MachineRange::between(MachineAddress::new(0), mask).frames_inside();
+            if codes(&found).contains(&"dma-mask") {
+                // All that it reaches is its own, or the hypervisor's: the others go elsewhere.
+                for owned in found.plan.owners() {
+                    let part = owned.frames.intersection(&below);
+                    let whole = part.filter(|part| part.frames() >= 1024);
+                    let name = match owned.owner {
+                        Owner::Domain(at) => found.plan.domains[at].name.as_str(),
+                        Owner::Hypervisor => continue,
+                        _ => "nobody",
+                    };
+                    prop_assert!(whole.is_none() || name == "driver", "{owned:?}");
                 }
             }
             let reach = reach::of_plan(&host, &request, &found.plan);
@@ -277,7 +393,7 @@ mod properties {
                 prop_assert!(own > 0);
                 let ends = class.reached.iter().flat_map(|it| &it.ranges);
                 let past = ends.map(|range| range.bytes().end().raw()).max().unwrap();
-                prop_assert!(past <= mask + 1);
+                prop_assert!(past <= mask.raw());
             }
         }
     }

@@ -265,7 +265,7 @@ impl<'c, 't, 'r> Converter<'c, 't, 'r> {
         true
     }
 
-    /// What is passed through: by its paths, else by the partial tree, whose `xen,path` name it.
+    /// What is passed through: by its paths, else by the partial tree.
     fn devices(&mut self, index: u32, section: &mut Section) {
         if let Some(paths) = self.text("DOMU_PASSTHROUGH_PATHS", index) {
             section.set_list("devices", paths.split_ascii_whitespace());
@@ -275,16 +275,8 @@ impl<'c, 't, 'r> Converter<'c, 't, 'r> {
             }
             return;
         }
-        let Some(partial) = self.text("DOMU_PASSTHROUGH_DTB", index) else {
-            return;
-        };
-        section.set("dtb", self.path(&partial));
-        match (self.reading.file)(&partial).and_then(|blob| passed_through(&blob)) {
-            Some(paths) => section.set_list("devices", paths),
-            None => {
-                let why = "the partial tree can't be read: add the devices that it passes through to `devices`";
-                self.leave("DOMU_PASSTHROUGH_DTB", index, why, Some(section));
-            }
+        if let Some(partial) = self.text("DOMU_PASSTHROUGH_DTB", index) {
+            section.set("dtb", self.path(&partial));
         }
     }
 
@@ -496,11 +488,4 @@ fn names_ram(blob: &[u8]) -> Option<bool> {
     };
     let host = host::read(&tree, &facts, None, &mut Origins::new());
     Some(!host.map.ram.is_empty())
-}
-
-/// The host's paths of what a partial tree passes through; `None` if it is no tree.
-fn passed_through(blob: &[u8]) -> Option<Vec<String>> {
-    let tree = Tree::read(blob).ok()?;
-    let paths = tree.nodes().filter_map(|node| node.string("xen,path"));
-    Some(paths.map(str::to_owned).collect())
 }

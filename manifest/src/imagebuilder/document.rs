@@ -65,14 +65,7 @@ fn address(address: u64) -> Value {
 
 /// A size in the largest unit that it is a multiple of.
 pub(super) fn bytes(bytes: u64) -> Value {
-    let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
-    let unit = units
-        .iter()
-        .find(|(_, shift)| bytes != 0 && bytes.trailing_zeros() >= *shift);
-    match unit {
-        Some((name, shift)) => format!("{}{name}", bytes >> shift).into(),
-        None => bytes.to_string().into(),
-    }
+    format!("{:#}", layout::Size(bytes)).into()
 }
 
 /// The manifest, its version first.

@@ -179,6 +179,11 @@ const MAGICS: [(&[u8], Wrapper); 5] = [
     (&LZ4_LEGACY_MAGIC, Wrapper::Lz4Legacy),
 ];
 
+/// Whether a file that begins with these 4 KiB, or is shorter and holds no more, must be unwrapped to be started.
+pub fn is_wrapped(head: &[u8]) -> bool {
+    detect(head).is_some()
+}
+
 fn detect(bytes: &[u8]) -> Option<Wrapper> {
     if bytes.starts_with(b"MZ") && bytes.get(4..8) == Some(b"zimg") {
         return Some(Wrapper::EfiZboot);

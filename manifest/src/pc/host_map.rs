@@ -150,8 +150,8 @@ impl Reader<'_> {
         Controller {
             kind: ControllerKind::IoApic,
             ranges: pages.map(|start| range(start, PAGE)).collect(),
-            max_cpus: u32::MAX,
             origin: self.origin("local APIC and IO-APICs".to_owned()),
+            ..Controller::default()
         }
     }
 

@@ -1,20 +1,22 @@
 //! The files that a manifest names, and the container that they make.
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::rc::Rc;
 
 use layout::{
     Architecture, Code, Conflict, DomainRequest, KernelRequest, Located, MachineAddress,
     MachineRange, ModuleRequest, Origin, Severity, Side, SystemRequest,
 };
 
+use super::file::{Content, File, read};
 use super::{Manifest, mend};
 use crate::container::{self, Arrangement, ContainerError, Shape};
-use crate::image::{HEADER_BYTES, IMAGE_ALIGNMENT};
-use crate::kernel;
+use crate::image::HEADER_BYTES;
 use crate::origin::Position;
 use crate::tree::blob::{Tree, TreeError};
-use crate::tree::system::{self, HostDescription, Modules, System};
+use crate::tree::system::{self, Contents, HostDescription, Modules, System};
 use crate::tree::writer::TooLarge;
 
 /// A manifest with the files that it names, and their places in the container.
@@ -34,6 +36,8 @@ pub enum BuildError {
     Container(ContainerError),
     /// What was written can't be read again.
     Unreadable(TreeError),
+    /// A file that was there can't be read now, or has another length: its path, and why.
+    File(PathBuf, String),
 }
 
 impl fmt::Display for BuildError {
@@ -42,6 +46,7 @@ impl fmt::Display for BuildError {
             Self::Tree(error) => error.fmt(f),
             Self::Container(error) => error.fmt(f),
             Self::Unreadable(error) => error.fmt(f),
+            Self::File(path, why) => write!(f, "can't read {}: {why}", path.display()),
         }
     }
 }
@@ -49,8 +54,8 @@ impl fmt::Display for BuildError {
 impl std::error::Error for BuildError {}
 
 /// What a file is to its domain.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Role {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Role {
     Kernel,
     Ramdisk,
     PartialTree,
@@ -61,10 +66,8 @@ enum Role {
 struct Payload {
     domain: usize,
     role: Role,
-    bytes: Vec<u8>,
-    shape: Shape,
-    /// What a kernel asks of its place.
-    kernel: Option<KernelRequest>,
+    /// Several domains may name one file.
+    file: Rc<File>,
     origin: Origin,
 }
 
@@ -76,6 +79,7 @@ impl Manifest {
     /// The files don't fit into a container.
     pub fn load_files(mut self, architecture: Architecture) -> Result<Loaded, BuildError> {
         let mut payloads = Vec::new();
+        let mut files_read = FilesRead::new();
         for domain in 0..self.files.len() {
             let Some(files) = self.files.get(domain).cloned() else {
                 continue;
@@ -87,13 +91,15 @@ impl Manifest {
             ];
             for (role, path) in named {
                 let Some(path) = path else { continue };
-                match read(role, &path.value, architecture) {
+                let known = files_read.entry((role, path.value.clone()));
+                let file = known.or_insert_with_key(|(role, path)| {
+                    read(*role, path, architecture).map(Rc::new)
+                });
+                match file.clone() {
                     Ok(file) => payloads.push(Payload {
                         domain,
                         role,
-                        bytes: file.bytes,
-                        shape: file.shape,
-                        kernel: file.kernel,
+                        file,
                         origin: path.origin,
                     }),
                     Err((code, why)) => {
@@ -125,7 +131,7 @@ impl Manifest {
                 continue;
             };
             let address = MachineAddress::new(start.saturating_add(*offset));
-            let module = MachineRange::saturating(address, payload.shape.file_size);
+            let module = MachineRange::saturating(address, payload.file.shape.file_size);
             let origin = payload.origin;
             match payload.role {
                 Role::Kernel => domain.kernel = payload.kernel_request(module),
@@ -161,7 +167,7 @@ fn arrange(
     payloads: &[Payload],
     base: u64,
 ) -> Result<Arrangement, BuildError> {
-    let shapes: Vec<Shape> = payloads.iter().map(|payload| payload.shape).collect();
+    let shapes: Vec<Shape> = payloads.iter().map(|payload| payload.file.shape).collect();
     let mut room = 0;
     loop {
         let arrangement = container::arrange(room, &shapes, base).map_err(BuildError::Container)?;
@@ -177,12 +183,8 @@ fn arrange(
 }
 
 impl Payload {
-    fn header(&self) -> Option<[u8; HEADER_BYTES]> {
-        self.bytes.first_chunk().copied()
-    }
-
     fn kernel_request(&self, module: MachineRange) -> Option<KernelRequest> {
-        self.kernel.as_ref().map(|kernel| KernelRequest {
+        self.file.kernel.as_ref().map(|kernel| KernelRequest {
             module,
             origin: self.origin,
             ..kernel.clone()
@@ -190,79 +192,8 @@ impl Payload {
     }
 }
 
-/// A file as it goes into the container.
-struct File {
-    bytes: Vec<u8>,
-    shape: Shape,
-    kernel: Option<KernelRequest>,
-}
-
-fn read(role: Role, path: &Path, architecture: Architecture) -> Result<File, (Code, String)> {
-    // What is larger fits into no container.
-    let bytes = crate::files::read(path, container::MAX_BYTES).map_err(|error| {
-        (
-            Code::FileUnreadable,
-            format!("can't read {}: {error}", path.display()),
-        )
-    })?;
-    if role == Role::PartialTree
-        && let Err(error) = Tree::read(&bytes)
-    {
-        let why = format!("{} can't be read as a device tree: {error}", path.display());
-        return Err((Code::TreeInvalid, why));
-    }
-    if role != Role::Kernel {
-        return Ok(File {
-            shape: Shape::data(bytes.len() as u64),
-            bytes,
-            kernel: None,
-        });
-    }
-    let kernel = match architecture {
-        Architecture::X86_64 => kernel::unwrap_x86(bytes).map(x86_kernel),
-        Architecture::Aarch64 | Architecture::Riscv64 => {
-            kernel::unwrap_image(bytes, architecture).map(image_kernel)
-        }
-    };
-    kernel.map_err(|error| {
-        let why = format!("{} can't be started: {error}", path.display());
-        (Code::KernelFile, why)
-    })
-}
-
-fn image_kernel(kernel: kernel::Kernel) -> File {
-    let shape = Shape {
-        file_size: kernel.bytes.len() as u64,
-        memory_size: kernel.image.memory_size,
-        alignment: IMAGE_ALIGNMENT,
-        offset: kernel.image.text_offset,
-        bounds: None,
-    };
-    File {
-        kernel: Some(kernel.image.request(nowhere(), Origin::NONE)),
-        bytes: kernel.bytes,
-        shape,
-    }
-}
-
-fn nowhere() -> MachineRange {
-    MachineRange::saturating(MachineAddress::new(0), 0)
-}
-
-fn x86_kernel(kernel: kernel::elf::Flat) -> File {
-    let bounds = (kernel.bounds.start().raw(), kernel.bounds.end().raw());
-    File {
-        shape: Shape {
-            file_size: kernel.bytes.len() as u64,
-            memory_size: kernel.memory_size,
-            alignment: kernel.alignment,
-            offset: kernel.text_offset,
-            bounds: Some(bounds),
-        },
-        kernel: Some(kernel.request(nowhere(), Origin::NONE)),
-        bytes: kernel.bytes,
-    }
-}
+/// What each file holds, or why it can't be used: unwrapping a kernel takes half a second, and many domains may name it.
+type FilesRead = BTreeMap<(Role, PathBuf), Result<Rc<File>, (Code, String)>>;
 
 fn file_problem(
     code: Code,
@@ -373,12 +304,16 @@ impl Loaded {
             .manifest
             .tree(&self.payloads, &self.arrangement, digest)
             .map_err(BuildError::Tree)?;
-        let payloads: Vec<&[u8]> = self
-            .payloads
-            .iter()
-            .map(|payload| payload.bytes.as_slice())
-            .collect();
-        container::assemble(&tree, &payloads, &self.arrangement).map_err(BuildError::Container)
+        let mut unread = None;
+        let payloads = self.payloads.iter().map_while(|payload| {
+            let bytes = payload.file.content.bytes();
+            bytes.map_err(|error| unread = Some(error)).ok()
+        });
+        let container = container::assemble(&tree, payloads, &self.arrangement);
+        match unread {
+            Some(error) => Err(error),
+            None => container.map_err(BuildError::Container),
+        }
     }
 
     /// What the hypervisor reads from this container at machine address `start` on a host with
@@ -397,17 +332,18 @@ impl Loaded {
             .tree(&self.payloads, &self.arrangement, None)
             .map_err(BuildError::Tree)?;
         let tree = Tree::read(&blob).map_err(BuildError::Unreadable)?;
-        let (payloads, offsets) = (&self.payloads, &self.arrangement.offsets);
-        let header = |module: MachineRange| {
-            let offset = module.start().raw().checked_sub(start)?;
-            let place = offsets.iter().position(|other| *other == offset)?;
-            payloads.get(place)?.header()
-        };
-        let origins = &mut self.manifest.origins;
-        let mut system = system::read(&tree, Modules::Container(start), host, &header, origins);
         let said = self
             .manifest
             .request_at(&self.payloads, &self.arrangement, start);
+        let contents = InContainer {
+            payloads: &self.payloads,
+            arrangement: &self.arrangement,
+            start,
+        };
+        let origins = &mut self.manifest.origins;
+        let mut system = system::read(&tree, Modules::Container(start), host, &contents, origins);
+        self.name_partial_trees(start);
+        give_partial_tree_origins(&mut system, &said);
         give_origins(&mut system.request, &said);
         if let Some(console) = &said.hypervisor.console {
             give_console_origin(&mut system.problems, console);
@@ -417,6 +353,65 @@ impl Loaded {
             read.origin = said.origin;
         }
         Ok(system)
+    }
+
+    /// Tells the table of positions which file each partial tree of the container at `start` is.
+    fn name_partial_trees(&mut self, start: u64) {
+        for (payload, offset) in self.payloads.iter().zip(&self.arrangement.offsets) {
+            let files = self.manifest.files.get(payload.domain);
+            let file = files.and_then(|files| files.partial_tree.as_ref());
+            if let (Role::PartialTree, Some(file)) = (payload.role, file) {
+                let address = start.saturating_add(*offset);
+                let name = file.value.display().to_string();
+                let origins = &mut self.manifest.origins;
+                origins.name_module(address, name, payload.origin);
+            }
+        }
+    }
+}
+
+/// The payloads where the container at machine address `start` has them.
+struct InContainer<'a> {
+    payloads: &'a [Payload],
+    arrangement: &'a Arrangement,
+    start: u64,
+}
+
+impl InContainer<'_> {
+    fn at(&self, module: MachineRange) -> Option<&Payload> {
+        let offset = module.start().raw().checked_sub(self.start)?;
+        let mut placed = self.payloads.iter().zip(&self.arrangement.offsets);
+        // An empty file lies where the next one does.
+        let (payload, _) = placed.find(|(payload, other)| {
+            **other == offset && payload.file.shape.file_size == module.size()
+        })?;
+        Some(payload)
+    }
+}
+
+impl Contents for InContainer<'_> {
+    fn header(&self, module: MachineRange) -> Option<[u8; HEADER_BYTES]> {
+        self.at(module)?.file.header
+    }
+
+    fn partial_tree(&self, module: MachineRange) -> Option<&[u8]> {
+        match &self.at(module)?.file.content {
+            Content::Read(bytes) => Some(bytes),
+            Content::InFile(..) => None,
+        }
+    }
+}
+
+/// What was found in a partial tree was brought in by a line of the manifest.
+fn give_partial_tree_origins(system: &mut System, said: &SystemRequest) {
+    for (read, said) in system.request.domains.iter().zip(&said.domains) {
+        let Some((read, said)) = read.partial_tree.as_ref().zip(said.partial_tree.as_ref()) else {
+            continue;
+        };
+        let sides = system.problems.iter_mut().flat_map(|it| &mut it.sides);
+        for side in sides.filter(|side| side.origin == read.origin) {
+            side.origin = said.origin;
+        }
     }
 }
 
@@ -481,5 +476,66 @@ fn domain_origins(read: &mut DomainRequest, said: &DomainRequest) {
     }
     for (read, said) in read.event_channels.iter_mut().zip(&said.event_channels) {
         read.origin = said.origin;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_several_domains_name_is_read_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let put = |name: &str, bytes: &[u8]| std::fs::write(folder.path().join(name), bytes);
+        let mut kernel = vec![0; HEADER_BYTES];
+        kernel[56..60].copy_from_slice(b"ARM\x64");
+        kernel[16..24].copy_from_slice(&0x1_0000u64.to_le_bytes());
+        put("kernel", &kernel).unwrap();
+        put("ramdisk", b"files").unwrap();
+        let domain = |name: &str, more: &str| {
+            format!(
+                "[[domain]]\nname = \"{name}\"\nmemory = \"64MiB\"\nkernel = \"kernel\"\n{more}\n"
+            )
+        };
+        let text = [
+            "manifest-version = 1\n[host]\ndescription = \"board.dtb\"\n".to_owned(),
+            domain("a", "ramdisk = \"ramdisk\""),
+            domain("b", "ramdisk = \"ramdisk\""),
+            // What a kernel's file is as a ramdisk is another thing.
+            domain("c", "ramdisk = \"kernel\""),
+        ];
+        let manifest = super::super::parse("m.toml", text.concat(), folder.path()).unwrap();
+        let loaded = manifest.load_files(Architecture::Aarch64).unwrap();
+        assert_eq!(loaded.manifest.problems, []);
+        let mut files: Vec<*const File> = Vec::new();
+        files.extend(loaded.payloads.iter().map(|it| Rc::as_ptr(&it.file)));
+        assert_eq!(files.len(), 6);
+        files.sort_unstable();
+        files.dedup();
+        assert_eq!(files.len(), 3);
+    }
+
+    #[test]
+    fn a_ramdisk_is_read_for_the_container_alone_and_must_be_what_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let put = |name: &str, bytes: &[u8]| std::fs::write(folder.path().join(name), bytes);
+        let mut kernel = vec![0; HEADER_BYTES + 1];
+        kernel[56..60].copy_from_slice(b"ARM\x64");
+        kernel[16..24].copy_from_slice(&0x1_0000u64.to_le_bytes());
+        put("kernel", &kernel).unwrap();
+        put("ramdisk", b"before").unwrap();
+        let text = "manifest-version = 1\n[host]\ndescription = \"board.dtb\"\n[[domain]]\n\
+            name = \"a\"\nmemory = \"64MiB\"\nkernel = \"kernel\"\nramdisk = \"ramdisk\"\n";
+        let manifest = super::super::parse("m.toml", text.to_owned(), folder.path()).unwrap();
+        let loaded = manifest.load_files(Architecture::Aarch64).unwrap();
+        assert_eq!(loaded.manifest.problems, []);
+        put("ramdisk", b"behind").unwrap();
+        let container = loaded.container(None).unwrap();
+        let holds = |bytes: &[u8]| container.windows(bytes.len()).any(|it| it == bytes);
+        assert!(holds(b"behind") && holds(&kernel));
+        put("ramdisk", b"longer than before").unwrap();
+        let path = folder.path().join("ramdisk");
+        let why = "it had 6 bytes, and has 18 now".to_owned();
+        assert_eq!(loaded.container(None), Err(BuildError::File(path, why)));
     }
 }

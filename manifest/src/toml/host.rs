@@ -1,5 +1,6 @@
 //! `[host]` and `[hypervisor]`.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use layout::{
@@ -93,7 +94,14 @@ impl Reader<'_> {
                 None
             }
         };
-        let memory = value(table, "memory").map(|list| {
+        let memory = match (&source, value(table, "qemu"), value(table, "memory")) {
+            (Some(HostSource::Qemu(_)), Some(qemu), Some(memory)) => {
+                self.memory_beside_qemu(memory, qemu);
+                None
+            }
+            (.., memory) => memory,
+        };
+        let memory = memory.map(|list| {
             self.ranges(&list, &[], |reader, said, _| {
                 let range = reader.machine_range(&said)?;
                 Some(RamBank {
@@ -121,6 +129,13 @@ impl Reader<'_> {
         })
     }
 
+    fn memory_beside_qemu(&mut self, memory: Value<'_>, qemu: Value<'_>) {
+        let side = |value: Value<'_>| (value.span(), format!("`{}`", value.key));
+        let why = "`memory` is for a board; a QEMU machine has what `qemu` says and no more";
+        let help = "leave `memory` out of [host]: `qemu` has a `memory` of its own";
+        self.clash(Code::ValueInvalid, [memory, qemu].map(side), why, help);
+    }
+
     fn machine_range(&mut self, said: &StaticRange) -> Option<MachineRange> {
         let range = MachineRange::new(MachineAddress::new(said.start), said.size);
         if range.is_none() {
@@ -137,7 +152,7 @@ impl Reader<'_> {
         &mut self,
         table: &DeTable<'_>,
         origin: Origin,
-        span: std::ops::Range<usize>,
+        span: Range<usize>,
     ) -> Option<HostSource> {
         self.check_keys(table, &QEMU_KEYS, "`qemu`");
         let mut text = |key: &str| match value(table, key) {
@@ -180,7 +195,7 @@ impl Reader<'_> {
         })))
     }
 
-    fn check_architecture(&mut self, arch: &str, span: std::ops::Range<usize>) {
+    fn check_architecture(&mut self, arch: &str, span: Range<usize>) {
         if !ARCHITECTURES.contains(&arch) {
             let why = format!("there is no architecture \"{arch}\"");
             let help = one_of(arch, ARCHITECTURES.into_iter());

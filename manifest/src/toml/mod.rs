@@ -5,6 +5,7 @@
 //! and makes the container. The contract of the keys is in docs/manifest.md.
 
 mod domain;
+mod file;
 mod files;
 mod host;
 mod links;

@@ -269,3 +269,82 @@ fn files_that_are_not_there_or_no_kernels_are_problems() {
         .collect();
     assert_eq!(codes, [Code::KernelFile, Code::FileUnreadable]);
 }
+
+/// A partial tree that passes the machine's GPIO through.
+fn gpio() -> Vec<u8> {
+    let mut writer = crate::tree::writer::Writer::new();
+    writer.node("", |root| {
+        root.node("passthrough", |passthrough| {
+            passthrough.cells("#address-cells", &[2]);
+            passthrough.cells("#size-cells", &[2]);
+            passthrough.node("gpio@9030000", |node| {
+                node.string("xen,path", "/pl061@9030000");
+                node.numbers("xen,reg", &[0x903_0000, 0x1000, 0x903_0000]);
+            });
+        });
+    });
+    writer.finish(&[], 1 << 16).unwrap()
+}
+
+/// A container in memory.
+struct InMemory<'a>(crate::container::Container<'a>, u64);
+
+impl InMemory<'_> {
+    fn bytes(&self, module: layout::MachineRange) -> Option<&[u8]> {
+        let offset = module.start().raw().checked_sub(self.1)?;
+        self.0.module(offset, module.size()).ok()
+    }
+}
+
+impl crate::tree::system::Contents for InMemory<'_> {
+    fn header(&self, module: layout::MachineRange) -> Option<[u8; 64]> {
+        self.bytes(module)?.first_chunk().copied()
+    }
+
+    fn partial_tree(&self, module: layout::MachineRange) -> Option<&[u8]> {
+        self.bytes(module)
+    }
+}
+
+#[test]
+fn a_partial_trees_device_is_the_domains_for_workstation_and_hypervisor() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut kernel = vec![0; 4096];
+    kernel[16..24].copy_from_slice(&0x10_0000u64.to_le_bytes());
+    kernel[56..60].copy_from_slice(b"ARM\x64");
+    let files = [
+        ("vmlinuz", kernel),
+        ("initrd.gz", Vec::new()),
+        ("gpio.dtb", gpio()),
+    ];
+    for (name, bytes) in files {
+        std::fs::write(folder.path().join(name), bytes).unwrap();
+    }
+    let text = with_domain("memory = \"64MiB\"\nkernel = \"vmlinuz\"\ndtb = \"gpio.dtb\"");
+    let manifest = parse("m.toml", text, folder.path()).unwrap();
+    let mut loaded = manifest.load_files(layout::Architecture::Aarch64).unwrap();
+    let container = loaded.container(None).unwrap();
+    let container = crate::container::Container::open(&container).unwrap();
+    let host = std::fs::read("tests/trees/virt-gicv3.dtb").unwrap();
+    let host = crate::tree::blob::Tree::read(&host).unwrap();
+    let start = 0x4040_0000;
+    let told = loaded.system(start, &host).unwrap();
+    assert_eq!(told.problems, []);
+    let tree = crate::tree::blob::Tree::read(container.tree()).unwrap();
+    let modules = crate::tree::system::Modules::Container(start);
+    let contents = InMemory(container, start);
+    let mut origins = Origins::new();
+    let booted = crate::tree::system::read(&tree, modules, &host, &contents, &mut origins);
+    for request in [&told.request, &booted.request] {
+        let devices = request.domains[1].devices.iter();
+        let paths: Vec<&str> = devices.map(|device| device.path.as_str()).collect();
+        assert_eq!(paths, ["/pl061@9030000"]);
+    }
+    // By the file's name and the node, not by an address that nobody chose.
+    let device = told.request.domains[1].devices[0].origin;
+    let place = loaded.manifest().origins.describe(device).unwrap();
+    assert!(
+        place.ends_with("gpio.dtb /passthrough/gpio@9030000:xen,path"),
+        "{place}"
+    );
+}

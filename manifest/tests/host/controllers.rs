@@ -169,6 +169,11 @@ fn device(root: &mut Writer, parent: u32, interrupts: &[u32]) {
 fn riscv_with_a_plic() {
     let host = read(&tree(|root| {
         harts(root, 2, "rv64imafdch");
+        root.node("clint@2000000", |clint| {
+            clint.strings("compatible", &["sifive,clint0", "riscv,clint0"]);
+            clint.cells("interrupts-extended", &external(2, &[3, 7]));
+            clint.numbers("reg", &[0x200_0000, 0x1_0000]);
+        });
         root.node("plic@c000000", |plic| {
             plic.strings("compatible", &["sifive,plic-1.0.0", "riscv,plic0"]);
             plic.flag("interrupt-controller");

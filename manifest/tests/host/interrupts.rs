@@ -75,6 +75,38 @@ fn a_controller_above_takes_its_childrens_interrupts() {
     assert_eq!(lines(&host), expected);
 }
 
+#[test]
+fn a_controller_in_between_is_named() {
+    let host = read(&tree(|root| {
+        gic(root, 0);
+        second(root, &["marvell,cp110-icu-nsr"], 2, 1, 2);
+        second(root, &["ti,sci-intr"], 3, 1, 1);
+        bus(root, "soc", |soc| {
+            device(soc, 0x300_0000, &[0, 5, 4]);
+            soc.node("device@4000000", |node| {
+                node.string("compatible", "x,device");
+                node.cells("reg", &[0x400_0000, 0x1000]);
+                node.cells("interrupts-extended", &[1, 0, 6, 4, 3, 1, 2, 8, 4]);
+            });
+            // Its own.
+            soc.node("pcie@5000000", |node| {
+                node.string("compatible", "x,pcie");
+                node.cells("reg", &[0x500_0000, 0x1000]);
+                node.cells("interrupts-extended", &[9, 0]);
+                node.node("intc", |intc| {
+                    intc.flag("interrupt-controller");
+                    intc.cells("#interrupt-cells", &[1]);
+                    intc.cells("phandle", &[9]);
+                });
+            });
+        });
+    }));
+    let devices = host.map.devices.iter();
+    let others: Vec<Option<&str>> = devices.map(|it| it.other_controller.as_deref()).collect();
+    assert_eq!(others, [None, Some("/second@3000000"), None]);
+    assert_eq!(host.map.devices[1].interrupts, [38]);
+}
+
 /// As Arm's Versatile Express: a bus with a map, and one below it without.
 #[test]
 fn lines_of_a_nexus_are_those_of_the_devices_on_it() {
@@ -273,4 +305,46 @@ fn a_pdc_goes_by_its_ranges() {
     }));
     let expected: [(&str, &[u32]); 2] = [("/device", &[37, 538, 641, 655]), ("/other", &[38])];
     assert_eq!(lines(&host), expected);
+}
+
+/// Controllers in a row, each with as many properties as there is room for, and devices whose interrupts take the whole way.
+fn long_way(interrupts: u32) -> Host {
+    const NODES: u32 = 30;
+    read(&tree(|root| {
+        gic(root, 0);
+        for node in 0..NODES {
+            root.node(&format!("bus{node}"), |bus| {
+                for property in 0..2000 {
+                    bus.flag(&format!("x,{property}"));
+                }
+                bus.cells("#interrupt-cells", &[3]);
+                bus.cells("phandle", &[100 + node]);
+                let above = if node == 0 { 1 } else { 99 + node };
+                bus.cells("interrupt-parent", &[above]);
+            });
+        }
+        bus(root, "soc", |soc| {
+            soc.cells("interrupt-parent", &[99 + NODES]);
+            let all: Vec<u32> = (0..interrupts).flat_map(|it| [0, it % 900, 4]).collect();
+            device(soc, 0x400_0000, &all);
+        });
+    }))
+}
+
+fn is_cut(host: &Host) -> bool {
+    let mut problems = host.problems.iter();
+    problems.any(|found| found.is_error() && found.why.contains("more steps"))
+}
+
+/// Walked anew for each interrupt, this would take minutes.
+#[test]
+fn what_a_node_does_with_interrupts_is_read_once() {
+    let host = long_way(8000);
+    assert_eq!(host.map.devices[0].interrupts.len(), 900);
+    assert!(!is_cut(&host));
+}
+
+#[test]
+fn a_way_that_no_machine_has_is_not_walked_to_its_end() {
+    assert!(is_cut(&long_way(16_000)));
 }

@@ -39,7 +39,7 @@ fn tree(inside: impl FnOnce(&mut Writer)) -> Vec<u8> {
         root.cells("interrupt-parent", &[1]);
         inside(root);
     });
-    writer.finish(&[], 1 << 16).unwrap()
+    writer.finish(&[], 2 << 20).unwrap()
 }
 
 fn read(bytes: &[u8]) -> Host {
@@ -67,6 +67,7 @@ fn qemu_virt_with_gicv3() {
     let its = vec![range(0x808_0000, 0x2_0000)];
     assert!(matches!(gic.version, GicVersion::V3 { its: ref found, .. } if *found == its));
     assert_eq!(host.map.controller.ranges.len(), 3);
+    assert_eq!(host.map.controller.its, its);
     let console = host.console.unwrap();
     assert_eq!(
         (console.path.as_str(), console.interrupt),

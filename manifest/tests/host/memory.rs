@@ -98,8 +98,9 @@ fn reserved_memory_of_drivers_is_reached_like_a_device() {
                 region.numbers("reg", &[0x8300_0000, 0x10_0000]);
             });
         });
-        root.node("remoteproc", |node| {
+        root.node("remoteproc@90000000", |node| {
             node.string("compatible", "x,remoteproc");
+            node.numbers("reg", &[0x9000_0000, 0x1000]);
             node.cells("memory-region", &[7, 2]);
         });
         root.node("disabled", |node| {
@@ -129,11 +130,15 @@ fn reserved_memory_of_drivers_is_reached_like_a_device() {
         .map(|device| (device.path.as_str(), device.dma))
         .collect();
     let expected = [
+        ("/remoteproc@90000000", Dma::Possible { mask: u64::MAX }),
         ("/reserved-memory/ramoops@81000000", Dma::None),
         ("/reserved-memory/firmware@82000000", Dma::None),
     ];
     assert_eq!(devices, expected);
-    assert_eq!(host.map.devices[1].ranges, [range(0x8200_0000, 0x10_0000)]);
+    assert_eq!(host.map.devices[2].ranges, [range(0x8200_0000, 0x10_0000)]);
+    let regions = host.map.devices.iter().map(|device| &device.regions[..]);
+    let regions: Vec<&[u32]> = regions.collect();
+    assert_eq!(regions, [&[2][..], &[], &[2]]);
     let tree = Tree::read(&blob).unwrap();
     for (device, &node) in host.map.devices.iter().zip(&host.device_nodes) {
         assert_eq!(tree.node(node).unwrap().path(), device.path);

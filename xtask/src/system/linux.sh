@@ -22,12 +22,13 @@ fact slept "$before $(cut -d' ' -f1 /proc/uptime)"
 fact timers "$(awk -v cpus="$(nproc)" '/arch_timer|^ *LOC:|xen.* timer[0-9]+$/ { for (i = 1; i <= cpus; i++) sum[i] += $(i + 1) }
     END { for (i = 1; i <= cpus; i++) printf "%d ", sum[i] }' /proc/interrupts)"
 
-# A call of swiotlb-xen is counted, and so is each buffer that it bounces.
+# A call of swiotlb-xen is counted, and so is each buffer that it bounces. Its function has one of two names; to look into
+# /proc/kallsyms for which would take an emulated machine longer than all else here.
 cd /sys/kernel/tracing
-mapping=$(sed -n 's/.* \(xen_swiotlb_map_p[a-z]*\)$/\1/p' /proc/kallsyms | head -n 1)
-bounce=$(sed -n 's/.* \(swiotlb_tbl_map_single\)$/\1/p' /proc/kallsyms | head -n 1)
-echo "p:bounced $bounce" >kprobe_events
-[ -z "$mapping" ] || echo "p:mapped $mapping" >>kprobe_events
+echo 'p:bounced swiotlb_tbl_map_single' >kprobe_events
+for mapping in xen_swiotlb_map_page xen_swiotlb_map_phys; do
+    echo "p:mapped $mapping" 2>/dev/null >>kprobe_events && break
+done
 echo 1 >events/kprobes/enable
 cd /
 

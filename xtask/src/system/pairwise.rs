@@ -3,6 +3,7 @@
 //! Greedy: each combination begins with a pair that isn't covered yet, and every further choice is the one that covers
 //! most. Deterministic, so that a scenario keeps its name from run to run.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 /// Combinations, one choice per axis, in which each pair of choices of two axes occurs at least once. `sizes` are the
@@ -16,12 +17,15 @@ pub fn pairs(sizes: &[usize]) -> Vec<Vec<usize>> {
             }
         }
     }
+    // Axes with many choices first: those with few fit in wherever they are put.
+    let mut order: Vec<usize> = (0..sizes.len()).collect();
+    order.sort_by_key(|&axis| Reverse(sizes[axis]));
     let mut combinations = Vec::new();
     while let Some(&[first, second]) = open.first() {
         let mut chosen: Vec<Option<usize>> = vec![None; sizes.len()];
         chosen[first.0] = Some(first.1);
         chosen[second.0] = Some(second.1);
-        for axis in 0..sizes.len() {
+        for &axis in &order {
             if chosen[axis].is_none() {
                 // The last of the best, so that the first choices aren't worn out.
                 chosen[axis] =
@@ -94,7 +98,8 @@ mod tests {
 
     #[test]
     fn few_combinations_do() {
-        assert!(pairs(&SIZES).len() <= 14, "{}", pairs(&SIZES).len());
+        assert_eq!(pairs(&SIZES).len(), 10);
+        assert_eq!(pairs(&[3, 3, 3, 2, 3, 2]).len(), 10);
         assert_eq!(all(&SIZES).len(), 324);
     }
 }

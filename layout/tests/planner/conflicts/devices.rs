@@ -166,7 +166,12 @@ fn devices_and_their_dma() {
     partly.direct_map = Some(true.into());
     partly.memory.value = MemoryRequest::SumOfStatic;
     partly.static_mem = vec![fixed(0xb000_0000, 256 * MIB)];
-    let found = one(partly);
+    let request = system(vec![partly]);
+    let mut outcome = plan(&host, &request);
+    diagnose(&host, &request, &mut outcome);
+    let [found] = outcome.conflicts.as_slice() else {
+        panic!("{:#?}", outcome.conflicts);
+    };
     assert_eq!(
         (found.code, found.severity),
         (Code::DmaMask, Severity::Warning)
@@ -281,12 +286,16 @@ fn memory_that_is_proposed_holds_the_kernel() {
             dma_mask: Some(mask),
             origin: Origin(80),
         }];
-        plan(&host, &system(vec![guest]))
+        let request = system(vec![guest]);
+        let mut outcome = plan(&host, &request);
+        diagnose(&host, &request, &mut outcome);
+        outcome
     };
     let little = asking(GIB + 512 * KIB - 1);
     assert_eq!(codes(&little), ["dma-mask"]);
     let help = &little.conflicts[0].help;
-    assert!(help.starts_with("leave it out of devices"), "{help}");
+    let whose = "leave /virtio_mmio@a000000 out of devices, or ";
+    assert!(help.starts_with(whose), "{help}");
     let enough = asking(GIB + 96 * MIB - 1);
     assert_eq!(codes(&enough), ["dma-mask"]);
     let help = &enough.conflicts[0].help;
@@ -460,4 +469,73 @@ fn devices_over_what_a_domain_is_shown() {
     // The mend.
     let direct = &|guest: &mut DomainRequest| guest.direct_map = Some(true.into());
     assert!(shown(v3, 0x300_1000, direct).is_empty());
+}
+
+#[test]
+fn a_reserved_region_goes_with_the_devices_that_use_it() {
+    let mut host = virt(2 * GIB, 2);
+    let region = "/reserved-memory/video@b0000000";
+    host.devices[2].regions = vec![7];
+    host.devices.push(HostDevice {
+        path: region.into(),
+        ranges: vec![bytes(0xb000_0000, 0x10_0000)],
+        regions: vec![7],
+        origin: Origin(100),
+        ..HostDevice::default()
+    });
+    let device = "/virtio_mmio@a000000";
+    for (one, other) in [(device, region), (region, device)] {
+        let mut request = beside_control(one);
+        let found = conflict(&host, &request);
+        assert_eq!(found.code, Code::DeviceSharesMemory);
+        assert_eq!(found.severity, Severity::Error);
+        assert_eq!(found.sides.len(), 2);
+        let list = format!("devices = [\"{one}\", \"{other}\"]");
+        assert!(found.help.ends_with(&list), "{}", found.help);
+        // Without a hardware domain nobody writes there, and the driver finds nothing.
+        let mut alone = request.clone();
+        alone.domains.truncate(1);
+        let found = conflict(&host, &alone);
+        assert_eq!(found.code, Code::DeviceSharesMemory);
+        assert_eq!(found.severity, Severity::Warning);
+        // The mend of both.
+        for request in [&mut request, &mut alone] {
+            request.domains[0].devices.push(DeviceRequest {
+                path: other.into(),
+                dma_mask: None,
+                origin: Origin(82),
+            });
+            assert_eq!(codes(&plan(&host, request)), [""; 0]);
+        }
+    }
+}
+
+#[test]
+fn an_interrupt_goes_with_the_controller_that_it_goes_through() {
+    let mut host = virt(2 * GIB, 2);
+    let (device, gpio) = ("/virtio_mmio@a000000", "/pl061@9030000");
+    host.devices[2].other_controller = Some(gpio.into());
+    for (one, other) in [(device, gpio), (gpio, device)] {
+        let mut request = beside_control(one);
+        let found = conflict(&host, &request);
+        assert_eq!(found.code, Code::DeviceInterruptLost);
+        assert_eq!(found.severity, Severity::Warning);
+        let whats: Vec<&str> = found.sides.iter().map(|it| it.what.as_str()).collect();
+        assert!(
+            whats[0].contains(device) && whats[1].contains(gpio),
+            "{whats:?}"
+        );
+        // The mend.
+        request.domains[0].devices.push(DeviceRequest {
+            path: other.into(),
+            dma_mask: None,
+            origin: Origin(82),
+        });
+        assert_eq!(codes(&plan(&host, &request)), [""; 0]);
+    }
+    // What has no registers is the hardware domain's.
+    host.devices[2].other_controller = Some("/icu".into());
+    let found = conflict(&host, &beside_control(device));
+    assert_eq!(found.sides[1].what, "the controller /icu");
+    assert_eq!(codes(&plan(&host, &beside_control(gpio))), [""; 0]);
 }

@@ -158,6 +158,7 @@ fn plain(
             ranges,
             max_cpus,
             origin: reader.origin(node),
+            ..Controller::default()
         },
         nodes: alloc::vec![node.index()],
         lines,

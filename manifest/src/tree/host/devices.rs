@@ -6,11 +6,12 @@
 
 use alloc::vec::Vec;
 
-use layout::{Architecture, Dma, HostDevice, Iommu, MachineRange};
+use layout::{Architecture, Dma, HostDevice, Iommu, MachineRange, Severity};
 
 use super::controller::Found;
-use super::{Reader, V2mFrame, address, dma, interrupts};
-use crate::tree::blob::Node;
+use super::interrupts::{Ways, shared};
+use super::{Reader, V2mFrame, address, dma};
+use crate::tree::blob::{Cells, Node};
 
 /// Devices that only answer their registers. Each of them has no bus-master port in its reference manual.
 const WITHOUT_DMA: [&str; 21] = [
@@ -67,6 +68,20 @@ const BUSES: [&str; 2] = ["simple-bus", "simple-pm-bus"];
 /// The most entries of a bus's `reg` that are told apart. Real ones have one.
 const MOST_OF_BUS: usize = 8;
 
+/// Timers and software interrupts of RISC-V's machine mode, which is the firmware's: it lets nobody else at their registers
+/// (RISC-V ACLINT specification 1.0, chapters 2 and 3; Linux, Documentation/devicetree/bindings/timer/: sifive,clint.yaml,
+/// thead,c900-aclint-mtimer.yaml; interrupt-controller/: thead,c900-aclint-mswi.yaml).
+const OF_THE_FIRMWARE: [&str; 8] = [
+    "riscv,clint0",
+    "sifive,clint0",
+    "sifive,clint2",
+    "thead,c900-clint",
+    "riscv,aclint-mtimer",
+    "riscv,aclint-mswi",
+    "thead,c900-aclint-mtimer",
+    "thead,c900-aclint-mswi",
+];
+
 /// Parts of the tree that describe no device.
 const NO_DEVICES: [&str; 7] = [
     "cpus",
@@ -78,15 +93,17 @@ const NO_DEVICES: [&str; 7] = [
     "__symbols__",
 ];
 
-/// Each device with its node's index, and the IOMMUs. The interrupt controller, memory and CPUs are none of
-/// them; neither is what has no registers that a CPU reaches and no shared interrupt.
+/// Each device with its node's index, and the IOMMUs. The interrupt controller, memory, CPUs and what the
+/// firmware keeps are none of them; neither is what has no registers that a CPU reaches and no shared interrupt.
 pub fn read(
     reader: &mut Reader<'_, '_, '_>,
     architecture: Architecture,
     controller: &Found,
+    regions: &[(usize, HostDevice)],
 ) -> (Vec<(usize, HostDevice)>, Vec<Iommu>) {
     let (mut devices, mut iommus) = (Vec::new(), Vec::new());
     let mut bridges = Bridges::default();
+    let mut ways = controller.lines.map(Ways::new);
     let mut skipped: Option<Node<'_, '_>> = None;
     for node in reader.tree.nodes() {
         if skipped.is_some_and(|above| above.contains(node)) {
@@ -100,7 +117,9 @@ pub fn read(
         let is_controller =
             controller.nodes.contains(&node.index()) || node.is_compatible("arm,gic-v3-its");
         let is_memory = node.string("device_type") == Some("memory");
-        if is_controller || is_memory || !node.has("compatible") {
+        let mut names = node.strings("compatible");
+        let is_firmwares = names.any(|name| OF_THE_FIRMWARE.contains(&name));
+        if is_controller || is_memory || is_firmwares || !node.has("compatible") {
             continue;
         }
         if dma::is_iommu(node) {
@@ -114,11 +133,20 @@ pub fn read(
             });
         } else {
             let is_bridge = is_host_bridge(node);
-            if let Some(mut device) = device(reader, node, is_bridge, architecture, controller) {
+            let ways = ways.as_mut();
+            if let Some(mut device) = device(reader, node, ways, architecture, controller) {
+                if !regions.is_empty() {
+                    device.regions = memory_regions(node, regions);
+                }
                 bridges.join(node, is_bridge, &mut device, &mut devices);
                 devices.push((node.index(), device));
             }
         }
+    }
+    if ways.is_some_and(|ways| ways.is_cut()) {
+        let what = "the ways of its devices' interrupts";
+        let why = "they take more steps, through maps and controllers, than any machine's: they aren't known";
+        reader.problem(reader.tree.root(), Severity::Error, what, why);
     }
     (devices, iommus)
 }
@@ -156,13 +184,14 @@ fn is_host_bridge(node: Node<'_, '_>) -> bool {
     address::is_pci(node) && !node.parent().is_some_and(address::is_pci)
 }
 
-fn device(
+fn device<'t, 'a>(
     reader: &mut Reader<'_, '_, '_>,
-    node: Node<'_, '_>,
-    is_bridge: bool,
+    node: Node<'t, 'a>,
+    ways: Option<&mut Ways<'t, 'a>>,
     architecture: Architecture,
     controller: &Found,
 ) -> Option<HostDevice> {
+    let is_bridge = is_host_bridge(node);
     let mut ranges = reader.registers(node);
     leave_to_children(node, &mut ranges);
     if is_bridge {
@@ -170,10 +199,9 @@ fn device(
         ranges.extend(reader.reached(node, windows, "a PCI host bridge without windows"));
     }
     ranges.retain(|range| !range.is_empty());
-    let mut interrupts = controller
-        .lines
-        .map(|lines| interrupts::shared(node, lines))
-        .unwrap_or_default();
+    let found = ways.map(|ways| ways.all(node)).unwrap_or_default();
+    let numbering = controller.lines.map(|lines| lines.numbering);
+    let mut interrupts = numbering.map_or_else(Vec::new, |it| shared(&found.lines, it));
     if let Some(frame) = controller.gic.as_ref().and_then(|gic| {
         let frame = |frame: &&V2mFrame| ranges.first() == Some(&frame.registers);
         gic.v2m.iter().find(frame)?.interrupts
@@ -187,6 +215,7 @@ fn device(
     let mut device = HostDevice {
         path: node.path(),
         interrupts,
+        other_controller: found.other.map(Node::path),
         origin,
         ..HostDevice::default()
     };
@@ -200,6 +229,20 @@ fn device(
     }
     device.ranges = ranges;
     Some(device)
+}
+
+/// The numbers of these regions, which are their phandles, that a node's driver uses.
+///
+/// Source: dt-schema, reserved-memory/reserved-memory.yaml, "memory-region".
+fn memory_regions(node: Node<'_, '_>, regions: &[(usize, HostDevice)]) -> Vec<u32> {
+    let mut cells = Cells::new(node.value("memory-region").unwrap_or_default());
+    let named = core::iter::from_fn(|| cells.next_u32());
+    let is_known = |number: &u32| {
+        let region = node.tree().by_phandle(*number).map(Node::index);
+        let place = region.map(|region| regions.binary_search_by_key(&region, |(at, _)| *at));
+        matches!(place, Some(Ok(_)))
+    };
+    named.filter(is_known).collect()
 }
 
 /// Takes out of a bus's registers the entries of `reg` that only tell where its children's are, as those of i.MX8M's AIPS

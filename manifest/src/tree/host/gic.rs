@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use layout::{Controller, ControllerKind, MachineRange, Origin, Severity};
 
 use super::Reader;
-use super::interrupts::{self, Lines, Numbering};
+use super::interrupts::{Lines, Numbering, Ways};
 use crate::tree::blob::Node;
 
 /// Bytes of a GICv3 redistributor without `redistributor-stride`: two frames of 64 KiB (GIC architecture
@@ -91,7 +91,7 @@ impl Gic {
 
     /// How it numbers interrupts.
     #[must_use]
-    pub(super) fn lines(&self) -> Lines {
+    pub(crate) fn lines(&self) -> Lines {
         Lines {
             node: self.node,
             numbering: Numbering::Gic,
@@ -102,6 +102,7 @@ impl Gic {
     #[must_use]
     pub fn controller(&self) -> Controller {
         let mut ranges = alloc::vec![self.distributor];
+        let mut translators = Vec::new();
         match &self.version {
             GicVersion::V2 {
                 cpu_interface,
@@ -119,6 +120,7 @@ impl Gic {
             } => {
                 ranges.extend(redistributors);
                 ranges.extend(its);
+                translators.clone_from(its);
             }
         }
         Controller {
@@ -127,6 +129,7 @@ impl Gic {
                 GicVersion::V3 { .. } => ControllerKind::GicV3,
             },
             ranges,
+            its: translators,
             max_cpus: self.max_cpus(),
             origin: self.origin,
         }
@@ -180,7 +183,8 @@ pub fn read(reader: &mut Reader<'_, '_, '_>) -> Option<Gic> {
         maintenance: None,
         origin,
     };
-    gic.maintenance = interrupts::all(node, gic.lines()).first().copied();
+    let lines = Ways::new(gic.lines()).all(node).lines;
+    gic.maintenance = lines.first().map(|line| line.number);
     Some(gic)
 }
 

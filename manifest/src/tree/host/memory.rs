@@ -158,13 +158,13 @@ fn fixed(
         kind,
         origin,
     }));
-    let is_named = node
-        .u32("phandle")
-        .is_some_and(|phandle| named.binary_search(&phandle).is_ok());
+    let number = node.u32("phandle");
+    let is_named = number.is_some_and(|number| named.binary_search(&number).is_ok());
     if (is_named || node.has("compatible")) && !ranges.is_empty() {
         let device = HostDevice {
             path: node.path(),
             ranges,
+            regions: number.filter(|_| is_named).into_iter().collect(),
             origin,
             ..HostDevice::default()
         };

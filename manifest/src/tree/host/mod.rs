@@ -21,7 +21,7 @@ pub use cpus::architecture;
 pub(crate) use dma::is_iommu;
 pub use dynamic::{Dynamic, without_room};
 pub use gic::{Gic, GicVersion, V2mFrame};
-pub(crate) use interrupts::of_gic;
+pub(crate) use interrupts::{Lines, Numbering, Ways, specifier};
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -29,7 +29,6 @@ use alloc::vec::Vec;
 use layout::{BootKind, BootRange, Code, Conflict, HostMap, MachineRange, Origin, Severity, Side};
 
 use self::address::Reached;
-use self::interrupts::Lines;
 use super::blob::{Node, Tree};
 use crate::origin::{Origins, Position, WhichTree};
 
@@ -141,7 +140,8 @@ pub fn read(
     let (psci, cpus) = (reader.psci(), cpus::read(&mut reader, architecture));
     let gic = controller.gic.as_ref();
     let timer = gic.and_then(|gic| timer(tree, gic));
-    let (mut devices, iommus) = devices::read(&mut reader, architecture, &controller);
+    let (mut devices, iommus) =
+        devices::read(&mut reader, architecture, &controller, &regions.devices);
     devices.extend(regions.devices);
     let (device_nodes, devices) = devices.into_iter().unzip();
     let map = HostMap {
@@ -198,7 +198,7 @@ fn timer(tree: &Tree<'_>, gic: &Gic) -> Option<Timer> {
     let node = tree.nodes().find(|node| {
         node.is_compatible("arm,armv8-timer") || node.is_compatible("arm,armv7-timer")
     })?;
-    let interrupts = interrupts::all(node, gic.lines());
+    let interrupts = Ways::new(gic.lines()).all(node).lines;
     let names: Vec<&str> = node.strings("interrupt-names").collect();
     let by = |name: &str, place: usize| {
         let place = if names.is_empty() {
@@ -206,7 +206,7 @@ fn timer(tree: &Tree<'_>, gic: &Gic) -> Option<Timer> {
         } else {
             names.iter().position(|&other| other == name)
         };
-        interrupts.get(place?).copied()
+        interrupts.get(place?).map(|line| line.number)
     };
     Some(Timer {
         node: node.index(),
@@ -314,7 +314,7 @@ impl Reader<'_, '_, '_> {
             path: node.path(),
             compatible: String::from(node.string("compatible")?),
             registers,
-            interrupt: lines.and_then(|lines| interrupts::shared(node, lines).first().copied()),
+            interrupt: lines.and_then(|lines| Ways::new(lines).shared(node).first().copied()),
         })
     }
 

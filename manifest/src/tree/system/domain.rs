@@ -10,7 +10,7 @@ use layout::{
     MemoryRequest, ModuleRequest, OnStop, OnStrayAccess, Origin, Policies, StaticRange,
 };
 
-use super::read::{Modules, Reader};
+use super::read::Reader;
 use super::{Module, Role, property};
 use crate::tree::blob::{Cells, Node};
 
@@ -84,10 +84,7 @@ impl Reader<'_, '_> {
             misread: None,
         };
         domain.tree_bytes = self.host.budget(&domain);
-        // A manifest's own tree has devices by their names.
-        if self.modules == Modules::Absolute {
-            self.partial_tree(&mut domain);
-        }
+        self.partial_tree(&mut domain);
         domain
     }
 

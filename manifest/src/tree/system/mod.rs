@@ -9,6 +9,7 @@
 //! Source: Xen, docs/misc/arm/device-tree/booting.txt. The `terrane,*` properties are described in
 //! docs/system-tree.md.
 
+mod classic;
 mod domain;
 mod host;
 mod kernel;
@@ -19,9 +20,9 @@ pub mod words;
 mod write;
 mod xen;
 
-pub use host::HostDescription;
 #[cfg(feature = "std")]
-pub(crate) use read::xen_size;
+pub(crate) use classic::xen_size;
+pub use host::HostDescription;
 pub use read::{Modules, System, read};
 pub use write::{DIGEST_LENGTH, write};
 

@@ -21,7 +21,7 @@ use super::HostDescription;
 use super::read::Reader;
 use crate::origin::{Origins, Position, WhichTree};
 use crate::tree::blob::{Cells, Node, Tree};
-use crate::tree::host::{self, BootFacts};
+use crate::tree::host::{self, BootFacts, Lines, Numbering, Ways};
 
 const PATH: &str = "xen,path";
 const REG: &str = "xen,reg";
@@ -34,6 +34,7 @@ const PAGE: u64 = 4096;
 struct Host<'r, 'h> {
     tree: &'r Tree<'h>,
     devices: Vec<HostDevice>,
+    gic: Option<Lines>,
 }
 
 /// A node of a partial tree, and what it is compared with.
@@ -69,10 +70,7 @@ impl Reader<'_, '_> {
         };
         match Tree::read(bytes) {
             Ok(tree) => {
-                let host = Host {
-                    tree: host,
-                    devices: devices(host),
-                };
+                let host = Host::read(host);
                 self.passed_through(&tree, &module, &host, domain);
             }
             Err(error) => {
@@ -228,7 +226,7 @@ impl Reader<'_, '_> {
         let what = format!("{}, {REG} {range}", at.node.name());
         let uneven = range.start().raw() | range.size() | entry.guest;
         if !uneven.is_multiple_of(PAGE) {
-            let why = "registers are mapped by whole pages of 4KiB";
+            let why = "registers are mapped by whole pages of 4 KiB";
             self.wrong_partial(at, REG, Code::ValueInvalid, &what, why, help);
         } else if range.is_empty() || !covers(device, &range) {
             let why = "the device's registers aren't there";
@@ -244,7 +242,11 @@ impl Reader<'_, '_> {
     fn compare_interrupts(&mut self, at: &Passed<'_>, device: &HostDevice) {
         let node = at.node;
         let Some(gic) = at.gic else { return };
-        let interrupts = host::of_gic(node, gic);
+        let lines = Lines {
+            node: gic.index(),
+            numbering: Numbering::Gic,
+        };
+        let interrupts = Ways::new(lines).shared(node);
         let astray = interrupts
             .iter()
             .find(|number| !device.interrupts.contains(number));
@@ -255,9 +257,8 @@ impl Reader<'_, '_> {
         };
         let what = format!("{}, interrupt {number}", node.name());
         let why = "the device has no such interrupt: the guest would wait for it in vain";
-        let own = at.host.tree.find(&device.path);
-        let help = match own.and_then(|own| own.value("interrupts")) {
-            Some(value) => format!("interrupts = <{}>;", cells(value)),
+        let help = match at.host.specifiers(device) {
+            Some(cells) => format!("interrupts = <{cells}>;"),
             None => format!("leave {name} out"),
         };
         self.mismatch(at, name, device, &what, why, &help);
@@ -297,7 +298,7 @@ impl Reader<'_, '_> {
     /// The position of a property in a partial tree.
     fn in_partial(&mut self, at: &Passed<'_>, name: &str) -> Origin {
         let mut path = at.node.path();
-        if self.origins.is_detailed() && at.node.has(name) {
+        if at.node.has(name) {
             path.push(':');
             path.push_str(name);
         }
@@ -309,23 +310,36 @@ impl Reader<'_, '_> {
     }
 }
 
-impl Host<'_, '_> {
+impl<'r, 'h> Host<'r, 'h> {
+    /// The host with its devices as the planner knows them.
+    fn read(tree: &'r Tree<'h>) -> Self {
+        let nowhere = MachineRange::saturating(MachineAddress::new(0), 0);
+        let boot = BootFacts {
+            hypervisor: nowhere,
+            host_tree: nowhere,
+            container: None,
+        };
+        let host = host::read(tree, &boot, None, &mut Origins::new());
+        Self {
+            tree,
+            devices: host.map.devices,
+            gic: host.gic.map(|gic| gic.lines()),
+        }
+    }
+
     fn device(&self, path: &str) -> Option<&HostDevice> {
         self.devices.iter().find(|device| device.path == path)
     }
-}
 
-/// The host's devices, as the planner knows them.
-fn devices(tree: &Tree<'_>) -> Vec<HostDevice> {
-    let nowhere = MachineRange::saturating(MachineAddress::new(0), 0);
-    let boot = BootFacts {
-        hypervisor: nowhere,
-        host_tree: nowhere,
-        container: None,
-    };
-    host::read(tree, &boot, None, &mut Origins::new())
-        .map
-        .devices
+    /// What `interrupts` of a device has to be below the guest's interrupt controller; `None` if there are none.
+    fn specifiers(&self, device: &HostDevice) -> Option<String> {
+        let node = self.tree.find(&device.path)?;
+        let lines = Ways::new(self.gic?).all(node).lines.into_iter();
+        let own = lines.filter(|line| device.interrupts.contains(&line.number));
+        let cells = own.filter_map(host::specifier).flatten();
+        let words: Vec<String> = cells.map(|cell| format!("{cell:#x}")).collect();
+        (!words.is_empty()).then(|| words.join(" "))
+    }
 }
 
 /// The entries of a node's `xen,reg`; `None` if it has none or it isn't a whole number of them.
@@ -394,14 +408,6 @@ fn number(number: u64, cells: usize, words: &mut Vec<String>) {
         words.push(format!("{:#x}", number >> 32));
     }
     words.push(format!("{:#x}", number & 0xffff_ffff));
-}
-
-/// A value's cells.
-fn cells(value: &[u8]) -> String {
-    let mut cells = Cells::new(value);
-    let words = core::iter::from_fn(|| cells.next_u32());
-    let words: Vec<String> = words.map(|cell| format!("{cell:#x}")).collect();
-    words.join(" ")
 }
 
 /// A device as the host's tree has it.

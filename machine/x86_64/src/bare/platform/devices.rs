@@ -22,7 +22,7 @@ const TSC_PER_TICK: u32 = 1;
 const XEN_VERSION: u32 = 4 << 16 | 20;
 /// Bytes from the local APIC's registers on in which a write may be taken for a message that interrupts any CPU: from a
 /// device always, and in QEMU from a CPU too.
-const MESSAGES: u64 = 0x10_0000;
+const MESSAGES: u64 = layout::fixed::MESSAGE_BYTES;
 
 /// The devices of a domain.
 pub struct Devices {

@@ -4,7 +4,7 @@ use super::timer::Kind;
 use super::{GeneralProtection, LVT_MASKED, LocalApic, Lvt, Mode, Platform, SVR_ENABLE, error};
 
 /// Where the xAPIC's page of registers is, in guest physical addresses. It doesn't move.
-pub const BASE_ADDRESS: u64 = 0xfee0_0000;
+pub const BASE_ADDRESS: u64 = layout::fixed::LOCAL_APIC;
 /// IA32_APIC_BASE.
 pub const MSR_APIC_BASE: u32 = 0x1b;
 /// IA32_TSC_DEADLINE.

@@ -194,7 +194,7 @@ fn what(region: &Region, view: &View) -> String {
 
 fn what_is_seen(region: &Region) -> String {
     match region.kind {
-        Kind::Ram => "RAM".to_owned(),
+        Kind::Ram => region.label.clone(),
         Kind::Kernel | Kind::Ramdisk | Kind::Description => {
             format!("RAM, where its {} lies when it starts", region.label)
         }

@@ -68,7 +68,8 @@ impl<M: Machine> System<M> {
                 .ownership
                 .claim(bank.machine(), owner)
                 .ok_or(BuildError::Bank(bank.machine()))?;
-            if self.scrub == Scrub::All {
+            // What is reserved is content of firmware's, or of the domain's last life.
+            if self.scrub == Scrub::All && !bank.reserved {
                 self.clear_but_modules(domain, &claim);
             }
             self.machine

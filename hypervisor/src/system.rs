@@ -284,26 +284,29 @@ fn memory(plan: &Plan, devices: &[Holding]) -> Result<Vec<Holding>, BuildError> 
         holdings.extend(ranges.iter().map(|&frames| Holding { frames, owner }));
     }
     let owner = Owner::Reserved;
+    let devices: Vec<MfnRange> = devices.iter().map(|device| device.frames).collect();
     for &range in &plan.reserved {
-        let left = without(range, devices);
+        let left = without(range, &devices);
         holdings.extend(left.into_iter().map(|frames| Holding { frames, owner }));
     }
     Ok(holdings)
 }
 
-/// What the holdings leave of a range.
-fn without(range: MfnRange, taken: &[Holding]) -> Vec<MfnRange> {
+/// What is left of a range; pieces may be empty.
+fn without(range: MfnRange, taken: &[MfnRange]) -> Vec<MfnRange> {
     let mut left = alloc::vec![range];
-    for holding in taken {
-        let Some(hole) = range.intersection(&holding.frames) else {
-            continue;
-        };
-        let pieces = left.iter().flat_map(|piece| {
-            let below = MfnRange::between(piece.start(), hole.start().min(piece.end()));
-            let above = MfnRange::between(hole.end().max(piece.start()), piece.end());
-            [below, above]
-        });
-        left = pieces.filter(|piece| !piece.is_empty()).collect();
+    for taken in taken {
+        for index in 0..left.len() {
+            let piece = left.get_mut(index);
+            let Some((piece, hole)) =
+                piece.and_then(|it| it.intersection(taken).map(|hole| (it, hole)))
+            else {
+                continue;
+            };
+            let above = MfnRange::between(hole.end(), piece.end());
+            *piece = MfnRange::between(piece.start(), hole.start());
+            left.push(above);
+        }
     }
     left
 }
@@ -325,6 +328,12 @@ fn left_behind(ownership: &Ownership, ranges: &[MachineRange]) -> Result<Box<[Cl
 
 /// The holdings of device registers, and of reserved RAM that drivers use.
 fn devices(host: &HostMap, plan: &Plan) -> Vec<Holding> {
+    let banks = plan.domains.iter().flat_map(|domain| &domain.banks);
+    let reserved = banks
+        .filter(|bank| bank.reserved)
+        .map(layout::Bank::machine);
+    // A reserved region is a device of its driver's too.
+    let ram: Vec<MfnRange> = reserved.chain(plan.kept.iter().copied()).collect();
     let mut holdings = Vec::new();
     for (domain, index) in plan.domains.iter().zip((0..).map(DomainIndex)) {
         let devices = domain
@@ -339,7 +348,8 @@ fn devices(host: &HostMap, plan: &Plan) -> Vec<Holding> {
             } else {
                 Owner::Device(index)
             };
-            holdings.push(Holding { frames, owner });
+            let left = without(frames, &ram);
+            holdings.extend(left.into_iter().map(|frames| Holding { frames, owner }));
         }
     }
     holdings

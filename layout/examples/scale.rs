@@ -42,7 +42,7 @@ fn machine(regions: u64, domains: u64) -> (HostMap, SystemRequest) {
             8 => host.reserved.push(Reserved {
                 range: bytes(at - 4 * MIB, 64 << 10),
                 name: format!("reserved{region}"),
-                no_map: true,
+                kind: Reservation::NoMap,
                 origin: Origin::NONE,
             }),
             9 => host.devices.push(HostDevice {

@@ -81,7 +81,7 @@ pub struct HostMap {
     pub architecture: Architecture,
     /// Memory, reserved parts included.
     pub ram: Vec<RamBank>,
-    /// Memory that firmware or the manifest keeps from every domain's RAM.
+    /// Memory that firmware or the manifest keeps from being shared out.
     pub reserved: Vec<Reserved>,
     /// Devices other than CPUs, memory, interrupt controller and IOMMUs.
     pub devices: Vec<HostDevice>,
@@ -107,17 +107,31 @@ pub struct RamBank {
     pub origin: Origin,
 }
 
-/// A range that no domain gets as RAM.
+/// A range that isn't shared out.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Reserved {
     /// Where; it may lie outside RAM.
     pub range: MachineRange,
     /// The firmware's or the manifest's name for it.
     pub name: String,
-    /// Whether it must not even be mapped (device tree's `no-map`).
-    pub no_map: bool,
+    /// What becomes of it.
+    pub kind: Reservation,
     /// Who says so.
     pub origin: Origin,
+}
+
+/// What becomes of reserved memory.
+#[derive(Clone, core::marker::Copy, PartialEq, Eq, Debug, Hash, Default)]
+pub enum Reservation {
+    /// Nobody has it as RAM: it is the firmware's, or the manifest keeps it.
+    #[default]
+    Kept,
+    /// Nobody has it as RAM, and it must not even be mapped (device tree's `no-map`).
+    NoMap,
+    /// RAM of the machine's own kernel, which keeps it for what its tree says: a child of
+    /// `/reserved-memory` without `no-map`. That kernel is the direct-mapped hardware domain's; without
+    /// such a domain nobody has it.
+    Kernel,
 }
 
 /// Whether a device can read and write memory by itself.

@@ -31,7 +31,7 @@ pub use diagnose::diagnose;
 pub use domain::{Capabilities, DirectMap, Identity, Kind, MemoryFeature, PopulateRule};
 pub use host::{
     Architecture, BootKind, BootRange, Controller, ControllerKind, Dma, DmaWindow, HostCpu,
-    HostDevice, HostMap, Iommu, Located, Origin, RamBank, Reserved,
+    HostDevice, HostMap, Iommu, Located, Origin, RamBank, Reservation, Reserved,
 };
 pub use plan::{
     Bank, Copy, DomainPlan, HypervisorPlan, Item, Outcome, Owned, Owner, Placement, Plan, Refusal,

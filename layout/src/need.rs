@@ -5,7 +5,7 @@
 use alloc::vec::Vec;
 
 use crate::address::{FRAME_SHIFT, FRAME_SIZE};
-use crate::host::{Architecture, BootKind, HostMap};
+use crate::host::{Architecture, BootKind, HostMap, Reservation};
 use crate::planner::ground::registers;
 use crate::planner::place::MOST_EXTENTS;
 use crate::planner::sets::{SUPERPAGE, normalise_bytes};
@@ -105,13 +105,21 @@ pub fn pool_frames(limits: &Limits) -> u64 {
 pub fn table_frames(host: &HostMap, domain: &DomainRequest) -> u64 {
     let identity = domain.identity();
     let named = count(domain.static_mem.len());
+    // The hardware domain has these beside its own extents.
+    let kernels = host.reserved.iter();
+    let kernels = kernels.filter(|reserved| reserved.kind == Reservation::Kernel);
+    let kernels = if identity.is_hardware() {
+        count(kernels.count())
+    } else {
+        0
+    };
     let pieces = match domain.memory.value {
         // What finds no single piece is spread over as many as the host has.
         MemoryRequest::Rest | MemoryRequest::Size(_) => {
             let pieces = CUTS + count(host.ram.len()) + count(host.reserved.len());
-            pieces.clamp(EXTENTS, count(MOST_EXTENTS))
+            pieces.clamp(EXTENTS, count(MOST_EXTENTS) + kernels)
         }
-        MemoryRequest::SumOfStatic => EXTENTS,
+        MemoryRequest::SumOfStatic => EXTENTS + kernels,
     };
     let extents = pieces.saturating_add(named).saturating_mul(TABLES_AT_EDGES);
     // Of a range whose ends aren't superpages' the guest has the whole superpages first, and the ends

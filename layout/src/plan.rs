@@ -64,7 +64,7 @@ pub struct Plan {
     pub clear: Vec<MachineRange>,
     /// RAM with modules that are needed for a restart. Nobody's RAM, by address.
     pub kept: Vec<MfnRange>,
-    /// RAM that firmware or the manifest reserves, by address.
+    /// RAM that firmware or the manifest reserves and no domain has, by address.
     pub reserved: Vec<MfnRange>,
     /// RAM that nobody got, by address.
     pub unowned: Vec<MfnRange>,
@@ -165,9 +165,9 @@ pub struct DomainPlan {
     pub name: String,
     /// What it is.
     pub identity: Identity,
-    /// Its RAM, by guest frame. Neighbours that continue each other in both spaces are one. On
-    /// x86 the hardware domain's begins with the RAM below 1 MiB, which counts in addition to
-    /// what it asked for.
+    /// Its RAM, by guest frame. Neighbours that continue each other in both spaces are one, unless
+    /// one of them is [reserved](Bank::reserved). On x86 the hardware domain's begins with the RAM
+    /// below 1 MiB. That and what is reserved counts in addition to what it asked for.
     pub banks: Vec<Bank>,
     /// Frames in the hypervisor's region for what the hypervisor shares with the domain: one
     /// for shared info, one for a console ring, and the grant table's.
@@ -210,8 +210,17 @@ impl DomainPlan {
 
     /// Its RAM as the guest sees it: banks that follow each other in guest space are one.
     pub fn guest_ram(&self) -> Vec<GfnRange> {
+        self.joined(true)
+    }
+
+    /// The same without what the host's tree reserves: what the guest's kernel is free to use.
+    pub fn guest_ram_to_use(&self) -> Vec<GfnRange> {
+        self.joined(false)
+    }
+
+    fn joined(&self, reserved: bool) -> Vec<GfnRange> {
         let mut ram: Vec<GfnRange> = Vec::new();
-        for bank in &self.banks {
+        for bank in self.banks.iter().filter(|bank| reserved || !bank.reserved) {
             let range = bank.guest();
             match ram.last_mut() {
                 Some(last) if last.end() == range.start() => {
@@ -257,6 +266,9 @@ pub struct Bank {
     pub mfn: Mfn,
     /// The number of frames.
     pub frames: u64,
+    /// Whether the host's tree reserves it: the hardware domain's kernel uses it for that alone.
+    /// Nothing lies there when the domain starts, and its content, such as a crash log, stays.
+    pub reserved: bool,
 }
 
 impl Bank {

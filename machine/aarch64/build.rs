@@ -14,6 +14,8 @@ fn main() {
         // `core` is compiled without -fPIC, so some of its read-only data needs relocations,
         // which we apply before the MMU makes it read-only.
         "-znotext",
+        // An address of 8 bytes has 24 of relocation otherwise.
+        "--pack-dyn-relocs=relr",
         "-znorelro",
         "-zmax-page-size=4096",
         "--build-id=none",

@@ -148,6 +148,9 @@ fn bank(json: &mut Json, bank: &Bank) {
         json.address("address", bank.gfn.address().raw());
         json.address("machine", bank.mfn.address().raw());
         json.number("size", bank.bytes());
+        if bank.reserved {
+            json.flag("reserved", true);
+        }
     });
 }
 
@@ -209,6 +212,7 @@ mod tests {
             name: "con\"trol\n".into(),
             identity,
             banks: vec![Bank {
+                reserved: true,
                 gfn: layout::Gfn::new(16),
                 mfn: Mfn::new(16),
                 frames: 8,
@@ -313,6 +317,7 @@ mod tests {
         assert_eq!(domain["cpus"], serde_json::json!([0, 1]));
         assert_eq!(domain["ramdisk"], serde_json::Value::Null);
         assert_eq!(domain["memory"][0]["address"], "0x10000");
+        assert_eq!(domain["memory"][0]["reserved"], true);
         assert_eq!(domain["devices"][0]["ranges"][1]["start"], "0x100000000000");
         assert_eq!(domain["devices"][0]["dma"], "0xffffffffffffffff");
     }

@@ -5,7 +5,7 @@
 use alloc::string::String;
 use core::fmt;
 
-use layout::{Conflict, HostMap, OnConflict, Outcome};
+use layout::{Conflict, HostMap, MachineRange, OnConflict, Outcome};
 
 use crate::origin::Origins;
 use crate::plan_json::{digest, plan_json};
@@ -14,6 +14,8 @@ use crate::tree::system::System;
 /// What one boot has found.
 #[derive(Debug, Clone, Copy)]
 pub struct Report<'a> {
+    /// The hypervisor's image as it runs.
+    pub image: MachineRange,
     /// The host in the planner's terms.
     pub host: &'a HostMap,
     /// What is wrong or strange in the host's description.
@@ -27,10 +29,16 @@ pub struct Report<'a> {
 }
 
 impl Report<'_> {
-    /// Prints every conflict, and the plan if it is asked for or isn't the workstation's. Says whether domains may
+    /// Prints who is there, every conflict, and the plan if it is asked for or isn't the workstation's. Says whether domains may
     /// be started.
     #[must_use]
     pub fn print(&self, say: &dyn Fn(fmt::Arguments<'_>)) -> bool {
+        say(format_args!(
+            "Terrane {} at {:#x}, {} KiB",
+            env!("CARGO_PKG_VERSION"),
+            self.image.start().raw(),
+            self.image.size() / 1024
+        ));
         let (system, outcome) = (self.system, self.outcome);
         let request = &system.request.hypervisor;
         let all = self

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use layout::{
     Capabilities, Code, DomainRequest, KernelRequest, Located, MachineAddress, MachineRange,
-    MemoryRequest, MfnRange, ModuleRequest, Origin, Outcome, Severity, SystemRequest,
+    MemoryRequest, MfnRange, ModuleRequest, Origin, Outcome, Reservation, Severity, SystemRequest,
 };
 use terrane_manifest::origin::Origins;
 use terrane_manifest::tree::blob::{Cells, MAX_BYTES, Node, Tree};
@@ -283,6 +283,11 @@ fn check(path: &Path, tree: &Tree<'_>, host: &Host, outcome: &Outcome) {
         .flat_map(|it| &it.banks)
         .map(|bank| bank.machine())
         .collect();
+    let banks = plan.domains.iter().flat_map(|it| &it.banks);
+    let pools = banks
+        .filter(|bank| bank.reserved)
+        .map(layout::Bank::machine);
+    let pools: Vec<MfnRange> = pools.collect();
     owned.push(plan.hypervisor.region);
     owned.sort_by_key(MfnRange::start);
     assert!(
@@ -305,7 +310,18 @@ fn check(path: &Path, tree: &Tree<'_>, host: &Host, outcome: &Outcome) {
             .sum();
         assert!(covered >= bytes.size(), "{board}: {bytes} isn't RAM");
         let within = taken.iter().find(|taken| taken.overlaps(&bytes));
-        assert_eq!(within, None, "{board}: {bytes}");
+        let pooled = pools.contains(frames);
+        assert!(within.is_none() || pooled, "{board}: {bytes} in {within:?}");
+    }
+    for pool in pools {
+        let bytes = pool.bytes();
+        let mut all = host.map.reserved.iter();
+        let within = |it: &layout::Reserved| it.range.frames_touched().overlaps(&pool);
+        let kinds = |kind| move |it: &layout::Reserved| within(it) && it.kind == kind;
+        assert!(
+            all.clone().any(kinds(Reservation::Kernel)) && !all.any(kinds(Reservation::NoMap)),
+            "{board}: {bytes}"
+        );
     }
     for domain in &plan.domains {
         let built = guest::build(tree, host, plan, domain, None)

@@ -34,6 +34,7 @@ fn read_host(tree: &Tree<'_>) -> Host {
 
 fn domain(capabilities: Capabilities, direct: bool, banks: &[(u64, u64, u64)]) -> DomainPlan {
     let banks = banks.iter().map(|&(gfn, mfn, size)| Bank {
+        reserved: false,
         gfn: GuestAddress::new(gfn).frame(),
         mfn: MachineAddress::new(mfn).frame(),
         frames: size >> 12,
@@ -281,6 +282,28 @@ fn other_domains_devices_are_hidden() {
     });
     let tree = Tree::read(&built.bytes).unwrap();
     assert!(tree.find(path).is_none() && tree.find("/virtio_mmio@a003c00").is_some());
+}
+
+#[test]
+fn reserved_ram_is_memory_and_reserved() {
+    let built = hardware(V3, |domain, _| {
+        let pool = Bank {
+            reserved: true,
+            gfn: GuestAddress::new(0xc000_0000).frame(),
+            mfn: MachineAddress::new(0xc000_0000).frame(),
+            frames: 0x1000,
+        };
+        let behind = Bank {
+            reserved: false,
+            gfn: GuestAddress::new(0xc100_0000).frame(),
+            mfn: MachineAddress::new(0xc100_0000).frame(),
+            frames: 0x1000,
+        };
+        domain.banks.extend([pool, behind]);
+    });
+    let tree = Tree::read(&built.bytes).unwrap();
+    let memory = tree.find("/memory@40400000").unwrap();
+    assert_eq!(numbers(memory, "reg"), [0x4040_0000, 0x81c0_0000]);
 }
 
 #[test]

@@ -89,6 +89,7 @@ fn boot(tree: &[u8]) -> (Vec<String>, Vec<String>, bool) {
     assert_eq!(outcome.conflicts, []);
     let lines = RefCell::new(Vec::new());
     let report = Report {
+        image: facts.hypervisor,
         host: &host.map,
         host_problems: &host.problems,
         system: &system,

@@ -4,7 +4,8 @@ use layout::{
     Capabilities, Code, DeviceRequest, DomainRequest, EventChannelRequest, GuestAddress,
     GuestRange, HypervisorRequest, KernelRequest, Kind, Limits, Located, MachineAddress,
     MachineRange, MemoryRequest, ModuleRequest, OnConflict, OnStop, OnStrayAccess, Origin,
-    Policies, Reserved, Scrub, ShareRole, SharedMemoryRequest, StaticRange, SystemRequest,
+    Policies, Reservation, Reserved, Scrub, ShareRole, SharedMemoryRequest, StaticRange,
+    SystemRequest,
 };
 use proptest::prelude::*;
 use terrane_manifest::origin::Origins;
@@ -411,7 +412,7 @@ fn reserved_ranges_reach_the_reader() {
     let reserved = Reserved {
         range: range(0x9000_0000, 0x100_0000),
         name: "remoteproc".into(),
-        no_map: false,
+        kind: Reservation::Kept,
         origin: Origin::NONE,
     };
     let request = SystemRequest::default();

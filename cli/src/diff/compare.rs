@@ -233,7 +233,8 @@ impl Found {
     fn bank(&mut self, domain: &str, before: &Bank, after: &Bank) {
         let stays = (before.machine, before.address) == (after.machine, after.address);
         let how = match before.size.cmp(&after.size) {
-            std::cmp::Ordering::Equal if stays => return,
+            std::cmp::Ordering::Equal if before == after => return,
+            std::cmp::Ordering::Equal if stays => How::Changed,
             std::cmp::Ordering::Less if stays => How::Grown,
             std::cmp::Ordering::Greater if stays => How::Shrunk,
             _ => How::Moved,
@@ -296,7 +297,8 @@ fn piece(bank: &Bank) -> String {
     } else {
         format!("seen at {:#x}", bank.address)
     };
-    format!("{machine}, {}, {seen}", Size(bank.size))
+    let reserved = if bank.reserved { ", reserved" } else { "" };
+    format!("{machine}, {}, {seen}{reserved}", Size(bank.size))
 }
 
 /// What is said of each thing, most of all who drives it, by the thing's name.

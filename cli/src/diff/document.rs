@@ -98,6 +98,9 @@ pub struct Bank {
     pub machine: u64,
     /// Bytes.
     pub size: u64,
+    /// Whether the host's tree reserves it.
+    #[serde(default)]
+    pub reserved: bool,
 }
 
 /// Where something lies in a domain's memory.

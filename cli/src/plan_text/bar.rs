@@ -162,6 +162,8 @@ fn label(region: &Region) -> &str {
         Some(Owner::Kept) => "(kept)",
         Some(Owner::Reserved) if region.label == view::nobody(region.owner) => "(reserved)",
         Some(Owner::Nobody) => "(nobody's)",
+        // Without the name that the machine's tree reserves it under.
+        Some(Owner::Domain(_)) => region.label.split(": ").next().unwrap_or_default(),
         _ => &region.label,
     }
 }

@@ -91,7 +91,12 @@ fn memory(source: Source<'_>, width: Option<usize>) -> String {
             } else {
                 format!("{:#x}", bank.gfn.address().raw())
             };
-            rows.push((bank.machine(), shown(&domain.name), seen, "RAM".into()));
+            let what = if bank.reserved {
+                "RAM, reserved in its tree"
+            } else {
+                "RAM"
+            };
+            rows.push((bank.machine(), shown(&domain.name), seen, what.into()));
         }
     }
     for range in &plan.reserved {

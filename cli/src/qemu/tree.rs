@@ -55,10 +55,15 @@ impl Machine {
 
     fn tree_name(&self, input: &[u8]) -> String {
         let arguments = self.arguments();
+        // The machine's own tree is then what the user's file says.
+        let trees = arguments.windows(2).filter(|two| two[0] == "-dtb");
+        let trees: Vec<Vec<u8>> = trees
+            .map(|two| fs::read(&two[1]).unwrap_or_default())
+            .collect();
         let arguments = arguments.iter().map(|word| word.as_encoded_bytes());
         let program = self.qemu.identity.as_bytes();
         let parts = [program, input].into_iter().chain(arguments);
-        cache::key(parts) + ".dtb"
+        cache::key(parts.chain(trees.iter().map(Vec::as_slice))) + ".dtb"
     }
 
     fn dump(&self, tree: Option<&[u8]>) -> Result<Vec<u8>, Failure> {

@@ -20,7 +20,9 @@ pub fn of(source: Source<'_>, domain: &DomainPlan) -> Guest {
             size: guest.size(),
         };
         banks.push(link);
-        regions.extend(of_bank(source, domain, link).map(|region| Region { owner, ..region }));
+        let label = if bank.reserved { "reserved RAM" } else { "RAM" };
+        let inside = of_bank(source, domain, link, label);
+        regions.extend(inside.map(|region| Region { owner, ..region }));
     }
     for index in &domain.devices {
         regions.extend(host::device(source, *index));
@@ -41,6 +43,7 @@ fn of_bank<'a>(
     source: Source<'a>,
     domain: &'a DomainPlan,
     bank: Link,
+    label: &'a str,
 ) -> impl Iterator<Item = Region> + 'a {
     let reason = why::seen(source, domain);
     let region = move |start: u64, end: u64, kind: Kind, label: &str, why: String| Region {
@@ -53,7 +56,7 @@ fn of_bank<'a>(
         why,
         parts: Vec::new(),
     };
-    let whole = region(bank.guest, bank.guest + bank.size, Kind::Ram, "RAM", reason);
+    let whole = region(bank.guest, bank.guest + bank.size, Kind::Ram, label, reason);
     let contents = contents(source, domain).into_iter();
     let inside = contents.filter_map(move |(start, end, kind, label, why)| {
         let (start, end) = (start.max(bank.guest), end.min(bank.guest + bank.size));

@@ -48,23 +48,41 @@ pub fn regions(source: Source<'_>) -> Vec<Region> {
     flat::flatten(regions)
 }
 
-/// RAM that is reserved, by the names that it is reserved under.
+/// RAM that is reserved, by the names that it is reserved under, with its domain's before if one has it.
 fn named(source: Source<'_>) -> Vec<Region> {
+    let nobodys = source.plan.reserved.iter();
+    let nobodys = nobodys.map(|frames| (Owner::Reserved, frames.bytes()));
+    let all: Vec<(Owner, MachineRange)> = nobodys.chain(pools(source)).collect();
     let mut named = Vec::new();
     for reserved in &source.host.reserved {
-        let here = source.plan.reserved.iter();
-        let parts = here.filter_map(|frames| frames.bytes().intersection(&reserved.range));
-        named.extend(parts.map(|range| Region {
-            why: why::described(source, "reserved under this name", reserved.origin),
-            ..region(
-                &range,
-                Kind::Ram,
-                Some(Owner::Reserved),
-                shown(&reserved.name),
-            )
-        }));
+        let parts = all.iter().filter_map(|(owner, here)| {
+            let range = here.intersection(&reserved.range)?;
+            let name = shown(&reserved.name);
+            let (label, why) = match owner {
+                Owner::Domain(index) => {
+                    let domain = source.plan.domains.get(*index)?;
+                    let why = "the machine's tree reserves it under this name, without `no-map`: its kernel has it";
+                    (format!("{}: {name}", shown(&domain.name)), why)
+                }
+                _ => (name, "reserved under this name"),
+            };
+            Some(Region {
+                why: why::described(source, why, reserved.origin),
+                ..region(&range, Kind::Ram, Some(*owner), label)
+            })
+        });
+        named.extend(parts);
     }
     named
+}
+
+/// What domains have of reserved RAM.
+fn pools(source: Source<'_>) -> impl Iterator<Item = (Owner, MachineRange)> {
+    let domains = source.plan.domains.iter().enumerate();
+    domains.flat_map(|(index, domain)| {
+        let pools = domain.banks.iter().filter(|bank| bank.reserved);
+        pools.map(move |bank| (Owner::Domain(index), bank.machine().bytes()))
+    })
 }
 
 /// What is reserved and isn't RAM: the owners' list has the rest.
@@ -99,7 +117,10 @@ pub fn device(source: Source<'_>, index: usize) -> Vec<Region> {
     let name = shown(&device.path);
     let label = name.rsplit('/').next().unwrap_or(&name).to_owned();
     let why = why::device(source, index, owner);
-    let ranges = device.ranges.iter().filter(|range| !range.is_empty());
+    // A reserved region is a device of its driver's too; where it is RAM that says more.
+    let is_ram = |range: &MachineRange| pools(source).any(|(_, pool)| pool.covers(range));
+    let ranges = device.ranges.iter();
+    let ranges = ranges.filter(|range| !range.is_empty() && !is_ram(range));
     ranges
         .map(|range| Region {
             why: why.clone(),

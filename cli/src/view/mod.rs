@@ -216,7 +216,13 @@ impl View {
     pub fn ram_words(&self, region: &Region) -> String {
         match region.owner {
             Some(Owner::Hypervisor) => "the hypervisor's memory".to_owned(),
-            Some(Owner::Domain(_)) => format!("RAM of `{}`", self.owner(region.owner)),
+            Some(Owner::Domain(_)) => {
+                let domain = self.owner(region.owner);
+                match region.label.strip_prefix(&format!("{domain}: ")) {
+                    Some(name) => format!("RAM of `{domain}`, reserved as {name}"),
+                    None => format!("RAM of `{domain}`"),
+                }
+            }
             Some(Owner::Kept) => "RAM with modules that are kept for a restart".to_owned(),
             Some(Owner::Reserved) if region.label == nobody(region.owner) => {
                 "RAM that is reserved".to_owned()

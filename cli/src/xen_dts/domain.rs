@@ -6,7 +6,7 @@ use layout::{
 };
 
 use super::source::Source;
-use super::{Overlay, Planned};
+use super::{Overlay, Planned, own_banks};
 
 const MIB: u64 = 1 << 20;
 
@@ -63,7 +63,7 @@ impl<'a> Overlay<'a> {
     /// 1 GiB 640, of 2 GiB 1600.
     pub(super) fn classic_memory(&self, domain: Planned<'_>) -> u64 {
         const STEP: u64 = 64;
-        let bytes: u64 = domain.plan.banks.iter().map(layout::Bank::bytes).sum();
+        let bytes = own_banks(domain.plan).map(layout::Bank::bytes).sum::<u64>();
         match domain.request.memory.value {
             MemoryRequest::Rest => (bytes / MIB / 2 / STEP * STEP).max(STEP),
             MemoryRequest::Size(_) | MemoryRequest::SumOfStatic => bytes / MIB,
@@ -120,7 +120,7 @@ impl<'a> Overlay<'a> {
 
     fn memory(&mut self, node: &mut Source, domain: Planned<'a>) {
         let request = domain.request;
-        let bytes: u64 = domain.plan.banks.iter().map(layout::Bank::bytes).sum();
+        let bytes = own_banks(domain.plan).map(layout::Bank::bytes).sum::<u64>();
         let at = self.said_at(request.memory.origin);
         node.comment(&format!("{}{at}", Size(bytes)));
         node.numbers("memory", &[bytes >> 10]);

@@ -15,8 +15,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use layout::{
-    Architecture, DomainPlan, DomainRequest, HostMap, MachineAddress, MachineRange, Origin, Plan,
-    Scrub,
+    Architecture, Bank, DomainPlan, DomainRequest, HostMap, MachineAddress, MachineRange, Origin,
+    Plan, Scrub,
 };
 use manifest::image::IMAGE_ALIGNMENT;
 use manifest::toml::DomainFiles;
@@ -253,7 +253,7 @@ impl<'a> Overlay<'a> {
         let named = !domain.request.static_mem.is_empty();
         let wanted = !classic && (domain.plan.identity.is_direct_mapped() || named);
         wanted.then(|| {
-            let banks = domain.plan.banks.iter().map(|bank| bank.machine().bytes());
+            let banks = own_banks(domain.plan).map(|bank| bank.machine().bytes());
             let banks: Vec<MachineRange> = banks.collect();
             // Others see theirs one after the other from the guest layout's start.
             if domain.plan.identity.is_direct_mapped() {
@@ -302,6 +302,11 @@ impl<'a> Overlay<'a> {
         let place = self.said.origins.describe(origin);
         place.map_or_else(String::new, |place| format!(" ({place})"))
     }
+}
+
+/// A domain's RAM without what the host's tree reserves: Xen gives its hardware domain that by itself.
+fn own_banks(domain: &DomainPlan) -> impl Iterator<Item = &Bank> {
+    domain.banks.iter().filter(|bank| !bank.reserved)
 }
 
 /// Xen puts kernel, ramdisk and tree into the first range, the kernel at its start. So the largest one comes first, from

@@ -2,7 +2,7 @@
 
 use layout::{
     BootKind, DomainRequest, HostMap, MachineAddress, MachineRange, MemoryRequest, Origin,
-    Reserved, SystemRequest,
+    Reservation, Reserved, SystemRequest,
 };
 
 use crate::hypervisor::Footprint;
@@ -49,7 +49,7 @@ pub fn prepare(map: &mut HostMap, request: &mut SystemRequest) {
         .map(|boot| Reserved {
             range: boot.range,
             name: "what Xen starts from".to_owned(),
-            no_map: false,
+            kind: Reservation::Kept,
             origin: Origin::NONE,
         })
         .collect();

@@ -11,10 +11,13 @@ use super::report::{Report, host_side, name, side};
 use super::shares;
 use crate::address::{GuestAddress, GuestRange};
 use crate::conflict::Code;
-use crate::host::{HostMap, Origin};
+use crate::host::{Architecture, HostMap, Origin};
 use crate::plan::DomainPlan;
-use crate::request::SystemRequest;
+use crate::request::{DomainRequest, SystemRequest};
 use crate::sort::sort_by_key;
+
+/// So many devices are named in one conflict.
+const MOST_NAMED: usize = 8;
 
 /// The devices of a host by path.
 pub(crate) type Paths<'a> = BTreeMap<&'a str, usize>;
@@ -97,6 +100,11 @@ pub(crate) fn assign(
             (0..host.devices.len()).filter(|at| owners[*at].is_none() && console != Some(*at));
         assigned[hardware].extend(free);
     }
+    if host.architecture == Architecture::X86_64 {
+        for (index, domain) in request.domains.iter().enumerate() {
+            registers_alone(host, index, domain, &assigned[index], report);
+        }
+    }
     for devices in &mut assigned {
         sort_by_key(devices, |device| {
             [u64::try_from(*device).unwrap_or(u64::MAX), 0, 0]
@@ -104,6 +112,36 @@ pub(crate) fn assign(
     }
     shares::check(host, request, &paths, &assigned, console, report);
     assigned
+}
+
+/// On a PC the hypervisor routes interrupts, and answers PCI configuration, for the hardware domain only.
+fn registers_alone(
+    host: &HostMap,
+    index: usize,
+    domain: &DomainRequest,
+    devices: &[usize],
+    report: &mut Report,
+) {
+    if domain.identity().is_hardware() || devices.is_empty() {
+        return;
+    }
+    let own = name(index, domain);
+    let named = domain.devices.iter();
+    let named = named.filter(|named| {
+        let mut devices = devices.iter().map(|at| &host.devices[*at].path);
+        devices.any(|path| *path == named.path)
+    });
+    let sides = named.take(MOST_NAMED).map(|named| {
+        let what = format!("{own}, device {}", named.path);
+        side(index, what, named.origin)
+    });
+    let why = String::from(
+        "the domain gets the device's registers alone: interrupts and PCI configuration are the \
+         hardware domain's, and by which line the device interrupts isn't known, so that it may hold \
+         down one of the hardware domain's",
+    );
+    let help = String::from("leave it out of devices, unless its driver needs neither");
+    report.warning(Code::NotBuiltYet, sides.collect(), why, help);
 }
 
 /// Devices are shown at their machine addresses, where a domain that isn't direct-mapped may have its

@@ -180,7 +180,9 @@ pub(crate) fn check_reach(
         return;
     }
     let domain = &request.domains[plan.index];
-    let own = sets::normalise(plan.banks.iter().map(Bank::machine).collect());
+    // A driver's buffers don't come from what is reserved.
+    let own = plan.banks.iter().filter(|bank| !bank.reserved);
+    let own = sets::normalise(own.map(Bank::machine).collect());
     let mut stranded: Vec<&HostDevice> = Vec::new();
     let mut fine: Vec<Vec<MachineRange>> = Vec::new();
     for at in &plan.devices {

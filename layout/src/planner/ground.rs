@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use super::sets::{self, align_down, align_up};
 use crate::address::{FRAME_SHIFT, MachineRange, MfnRange};
 use crate::conflict::Side;
-use crate::host::{Architecture, BootKind, BootRange, HostMap, Origin};
+use crate::host::{Architecture, BootKind, BootRange, HostMap, Origin, Reservation};
 use crate::request::SystemRequest;
 use crate::size::Size;
 
@@ -25,6 +25,9 @@ pub(crate) struct Ground<'a> {
     pub(crate) low: Vec<MfnRange>,
     /// The other frames of RAM.
     pub(crate) reserved: Vec<MfnRange>,
+    /// Those of them that a direct-mapped hardware domain has as RAM, unless a device of somebody else
+    /// has registers there.
+    pub(crate) kernels: Vec<MfnRange>,
 }
 
 impl<'a> Ground<'a> {
@@ -32,9 +35,22 @@ impl<'a> Ground<'a> {
         let ram_bytes = sets::normalise_bytes(host.ram.iter().map(|bank| bank.range).collect());
         let ram = ram_bytes.iter().map(MachineRange::frames_inside).collect();
         let ram = sets::normalise(ram);
-        let taken = host.reserved.iter().map(|reserved| reserved.range);
-        let taken = taken.chain(registers(host).map(|(range, ..)| range));
-        let taken = sets::normalise(taken.map(|range| range.frames_touched()).collect());
+        let mut kernels = Vec::new();
+        let mut kept = Vec::new();
+        for reserved in &host.reserved {
+            let of_kind = match reserved.kind {
+                Reservation::Kernel => &mut kernels,
+                Reservation::Kept | Reservation::NoMap => &mut kept,
+            };
+            of_kind.push(reserved.range.frames_touched());
+        }
+        let mut taken: Vec<MfnRange> = registers(host)
+            .map(|(range, ..)| range.frames_touched())
+            .collect();
+        taken.extend_from_slice(&kernels);
+        taken.extend_from_slice(&kept);
+        let taken = sets::normalise(taken);
+        let (kernels, kept) = (sets::normalise(kernels), sets::normalise(kept));
         let all = sets::subtract(&ram, &taken);
         let first = [hardware_only(host.architecture)];
         Self {
@@ -42,6 +58,7 @@ impl<'a> Ground<'a> {
             usable: sets::subtract(&all, &first),
             low: sets::intersect(&all, &first),
             reserved: sets::intersect(&ram, &taken),
+            kernels: sets::subtract(&sets::intersect(&ram, &kernels), &kept),
             ram,
             ram_bytes,
         }

@@ -81,6 +81,7 @@ pub(crate) fn same_frames(frames: &[MfnRange]) -> impl Iterator<Item = Bank> {
         gfn: Gfn::new(range.start().raw()),
         mfn: range.start(),
         frames: range.frames(),
+        reserved: false,
     })
 }
 
@@ -109,6 +110,7 @@ pub(crate) fn banks(
             gfn: direct.guest(range.start()),
             mfn: range.start(),
             frames: range.frames(),
+            reserved: false,
         };
         return Some(owned.iter().map(bank).collect());
     }
@@ -132,6 +134,7 @@ pub(crate) fn banks(
                 gfn,
                 mfn: piece.start(),
                 frames: count,
+                reserved: false,
             });
             used += count;
             piece = MfnRange::between(piece.start().offset(count), piece.end());

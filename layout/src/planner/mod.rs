@@ -32,12 +32,12 @@ use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use crate::address::{GuestAddress, Mfn, MfnRange};
+use crate::address::{Gfn, GuestAddress, MachineRange, Mfn, MfnRange};
 use crate::conflict::Code;
 use crate::domain::Identity;
 use crate::host::{HostMap, Origin};
 use crate::need;
-use crate::plan::{DomainPlan, HypervisorPlan, Outcome, Placement, Plan};
+use crate::plan::{Bank, DomainPlan, HypervisorPlan, Outcome, Placement, Plan};
 use crate::request::{DomainRequest, StaticRange, SystemRequest};
 use crate::size::Size;
 use ground::Ground;
@@ -119,7 +119,7 @@ impl<'a> Planner<'a> {
         let near = |share: &Option<Share>| Some(nodes.near(&share.as_ref()?.banks));
         let places: Vec<_> = shares.iter().map(near).collect();
         let cpus = cpus::assign(host, request, cpus, &places);
-        let mut domains = self.domain_plans(shares, cpus, devices, &kept);
+        let mut domains = self.domain_plans(shares, cpus, devices, &kept, place);
         for domain in &domains {
             devices::check_seen(host, request, domain, &mut self.report);
             dma::check_reach(&self.ground, request, domain, &mut self.report);
@@ -156,8 +156,9 @@ impl<'a> Planner<'a> {
             kept.map(|(_, _, range, _)| range.frames_touched())
                 .collect(),
         );
-        // The first MiB, too: else the hardware domain would have them.
+        // What the hardware domain has beside its share, too: else its modules would be overwritten.
         let ram = sets::union(&self.ground.usable, &self.ground.low);
+        let ram = sets::union(&ram, &self.ground.kernels);
         sets::intersect(&kept, &ram)
     }
 
@@ -292,6 +293,7 @@ impl<'a> Planner<'a> {
         cpus: Vec<Vec<u32>>,
         devices: Vec<Vec<usize>>,
         kept: &[MfnRange],
+        place: Place,
     ) -> Vec<DomainPlan> {
         let low = sets::subtract(&self.ground.low, kept);
         let mut ids = 1..=u16::MAX;
@@ -311,6 +313,9 @@ impl<'a> Planner<'a> {
             };
             if identity.is_hardware() && identity.uses_host_layout() {
                 banks.splice(..0, guest::same_frames(&low));
+            }
+            if identity.is_hardware() && identity.is_direct_mapped() {
+                self.add_reserved(&mut banks, &devices, kept, place);
             }
             if self.report.is_refused(index) {
                 continue;
@@ -337,6 +342,40 @@ impl<'a> Planner<'a> {
             });
         }
         plans
+    }
+
+    /// Gives the direct-mapped hardware domain what the host's tree reserves for its kernel. Nothing is
+    /// placed there, so it comes last.
+    fn add_reserved(
+        &self,
+        banks: &mut Vec<Bank>,
+        devices: &[usize],
+        kept: &[MfnRange],
+        place: Place,
+    ) {
+        let ground = &self.ground;
+        if ground.kernels.is_empty() {
+            return;
+        }
+        let mut taken = vec![place.region];
+        taken.extend_from_slice(kept);
+        for (at, device) in ground.host.devices.iter().enumerate() {
+            if devices.binary_search(&at).is_err() {
+                taken.extend(device.ranges.iter().map(MachineRange::frames_touched));
+            }
+        }
+        let own = ground::own_registers(ground.host);
+        taken.extend(own.map(|(range, ..)| range.frames_touched()));
+        for frames in sets::subtract(&ground.kernels, &sets::normalise(taken)) {
+            let at = banks.partition_point(|bank| bank.mfn < frames.start());
+            let bank = Bank {
+                gfn: Gfn::new(frames.start().raw()),
+                mfn: frames.start(),
+                frames: frames.frames(),
+                reserved: true,
+            };
+            banks.insert(at, bank);
+        }
     }
 
     /// Orders the copies; a domain whose module can't be moved safely is left out.
@@ -384,12 +423,11 @@ impl<'a> Planner<'a> {
         heap: Vec<MfnRange>,
     ) -> Outcome {
         let ground = &self.ground;
-        let own = sets::normalise(vec![place.region]);
         let owned = domains
             .iter()
             .flat_map(|domain| &domain.banks)
             .map(|bank| bank.machine());
-        let taken = owned.chain(kept.iter().copied()).chain(own.iter().copied());
+        let taken = owned.chain(kept.iter().copied()).chain([place.region]);
         let taken = sets::normalise(taken.collect());
         let settings = &self.request.hypervisor;
         let plan = Plan {
@@ -407,7 +445,7 @@ impl<'a> Planner<'a> {
             clear: copies::left_behind(self.request, &domains, &copies),
             copies,
             kept,
-            reserved: sets::subtract(&ground.reserved, &own),
+            reserved: sets::subtract(&ground.reserved, &taken),
             unowned: sets::subtract(&sets::union(&ground.usable, &ground.low), &taken),
             domains,
         };

@@ -277,8 +277,10 @@ fn check_domain(host: &HostMap, request: &DomainRequest, plan: &DomainPlan) {
     let low = low_frames(host, plan);
     let may_have_low = plan.identity.is_hardware() && plan.identity.uses_host_layout();
     assert!(low == 0 || may_have_low);
-    let frames = plan.frames() - low;
+    let reserved: Vec<&Bank> = plan.banks.iter().filter(|bank| bank.reserved).collect();
+    let frames = plan.frames() - low - reserved.iter().map(|bank| bank.frames).sum::<u64>();
     let direct = plan.identity.is_direct_mapped();
+    assert!(reserved.is_empty() || direct && plan.identity.is_hardware());
     for bank in &plan.banks {
         assert!(bank.frames > 0);
         assert!(
@@ -300,7 +302,8 @@ fn check_domain(host: &HostMap, request: &DomainRequest, plan: &DomainPlan) {
         let named: u64 = request.static_mem.iter().map(|range| range.size).sum();
         assert_eq!(frames * FRAME_SIZE, named);
     }
-    let ram: Vec<GuestRange> = plan.guest_ram().iter().map(GfnRange::bytes).collect();
+    let ram = plan.guest_ram_to_use();
+    let ram: Vec<GuestRange> = ram.iter().map(GfnRange::bytes).collect();
     let mut used = vec![plan.kernel.range(), plan.tree];
     used.extend(plan.ramdisk.as_ref().map(Placement::range));
     for (at, one) in used.iter().enumerate() {
@@ -322,7 +325,7 @@ fn check_domain(host: &HostMap, request: &DomainRequest, plan: &DomainPlan) {
         assert!(bounds.covers(&plan.kernel.range()), "{:?}", plan.kernel);
     }
     if let Some(limit) = request.memory_below {
-        for bank in &plan.banks {
+        for bank in plan.banks.iter().filter(|bank| !bank.reserved) {
             assert!(bank.machine().end().address().raw() <= limit.value);
         }
     }

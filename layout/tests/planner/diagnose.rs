@@ -263,7 +263,7 @@ proptest! {
         host.reserved.push(Reserved {
             range: modules,
             name: "modules".into(),
-            no_map: false,
+            kind: Reservation::Kept,
             origin: Origin(2),
         });
         let mut request = request;

@@ -101,7 +101,8 @@ fn named_ranges_are_taken_as_they_stand() {
         [Bank {
             gfn: Gfn::new(0x7_0000),
             mfn: Mfn::new(0x7_0000),
-            frames: 0x1_0000
+            frames: 0x1_0000,
+            reserved: false
         }]
     );
     assert!(!guest.kernel.in_place);

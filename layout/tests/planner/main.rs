@@ -9,4 +9,5 @@ mod oracle;
 mod pc;
 mod properties;
 mod reach;
+mod reserved;
 mod scale;

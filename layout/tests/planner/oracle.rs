@@ -88,7 +88,7 @@ impl Machine {
         let reserved = |range| Reserved {
             range,
             name: "test".into(),
-            no_map: true,
+            kind: Reservation::NoMap,
             origin: Origin(2),
         };
         host.reserved.push(reserved(modules));

@@ -20,7 +20,7 @@ pub fn q35(memory: u64, cpus: u32) -> HostMap {
     let reserved = |start, size| Reserved {
         range: bytes(start, size),
         name: "firmware".into(),
-        no_map: false,
+        kind: Reservation::Kept,
         origin: Origin(2),
     };
     let function = |path: &str, start: u64, size: u64, dma| HostDevice {
@@ -642,4 +642,28 @@ fn a_module_that_is_kept_below_a_mebibyte_is_not_the_hardware_domains() {
             .iter()
             .all(|clear| !clear.frames_touched().overlaps(&module))
     );
+}
+
+#[test]
+fn a_device_of_another_domain_has_no_interrupts() {
+    let host = q35(2 * GIB, 2);
+    let devices = vec![DeviceRequest {
+        path: "pci:0000:00:02.0".into(),
+        dma_mask: None,
+        origin: Origin(22),
+    }];
+    let memory = MemoryRequest::Size(256 * MIB);
+    for hardware in [true, false] {
+        let mut domain = pc_domain("driver", memory, movable(CONTAINER), hardware);
+        domain.direct_map = Some(true.into());
+        domain.devices = devices.clone();
+        let outcome = plan(&host, &pc_system(vec![domain]));
+        let found = outcome.conflicts.iter();
+        let found: Vec<&Conflict> = found.filter(|it| it.code == Code::NotBuiltYet).collect();
+        assert_eq!(found.len(), usize::from(!hardware));
+        for found in found {
+            assert_eq!(found.sides[0].origin, Origin(22));
+            assert!(!found.is_error());
+        }
+    }
 }

@@ -36,10 +36,15 @@ fn hosts() -> impl Strategy<Value = HostMap> {
         Just(BootKind::HostTree),
         Just(BootKind::Container)
     ];
+    let reservation = prop_oneof![
+        Just(Reservation::Kept),
+        Just(Reservation::NoMap),
+        Just(Reservation::Kernel)
+    ];
     (
         prop_oneof![Just(Architecture::Aarch64), Just(Architecture::X86_64)],
         prop::collection::vec(near_ram(), 0..4),
-        prop::collection::vec((near_ram(), any::<bool>()), 0..3),
+        prop::collection::vec((near_ram(), reservation), 0..4),
         prop::collection::vec((boot, near_ram()), 0..3),
         prop::collection::vec(range(), 0..3),
         0_u32..5,
@@ -57,10 +62,10 @@ fn hosts() -> impl Strategy<Value = HostMap> {
                 host.ram.extend(ram.into_iter().map(bank));
                 host.reserved = reserved
                     .into_iter()
-                    .map(|(range, no_map)| Reserved {
+                    .map(|(range, kind)| Reserved {
                         range,
                         name: "reserved".into(),
-                        no_map,
+                        kind,
                         origin: Origin(2),
                     })
                     .collect();

@@ -302,6 +302,7 @@ fn plan(specs: &[DomainSpec], scrub: Scrub) -> (HostMap, Plan) {
                 direct_map: spec.direct_map,
             },
             banks: [Bank {
+                reserved: false,
                 gfn,
                 mfn: ram.start(),
                 frames: spec.frames,

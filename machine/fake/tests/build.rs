@@ -1,7 +1,7 @@
 //! Domains are built exactly as planned.
 
 use hypervisor::{Access, BuildError, DomainIndex, Next, Owner, Reason};
-use layout::{GuestAddress, MachineRange, Mfn, MfnRange, Plan, Scrub};
+use layout::{Bank, Gfn, GuestAddress, MachineRange, Mfn, MfnRange, Plan, Scrub};
 use terrane_machine_fake::{Board, DEVICES, DomainSpec, HARDWARE, NO_ROLE, Power, VcpuState};
 
 fn two_with(change: impl FnOnce(&mut Plan)) -> Board {
@@ -234,6 +234,32 @@ fn reserved_ram_of_a_device_is_its_drivers_memory() {
     assert_eq!(access(0, frame(0)), Some(Access::RamData));
     assert_eq!(access(1, frame(1)), Some(Access::Device));
     assert_eq!(access(1, frame(0)), None);
+    board.check();
+}
+
+/// As a region of `/reserved-memory` without `no-map` is: also a device, if a driver asks for it.
+#[test]
+fn reserved_ram_of_the_hardware_domain_is_ram_and_keeps_its_content() {
+    let specs = [DomainSpec::new("control", HARDWARE, true)];
+    let board = Board::boot_planned(&specs, Scrub::All, |plan| {
+        plan.domains[0].banks.push(Bank {
+            gfn: Gfn::new(DEVICES),
+            mfn: Mfn::new(DEVICES),
+            frames: 2,
+            reserved: true,
+        });
+    })
+    .unwrap();
+    let guest = board.guest(0, 0);
+    for frame in [Mfn::new(DEVICES), Mfn::new(DEVICES + 1)] {
+        let owner = board.system.ownership().find(frame).unwrap().owner;
+        assert_eq!(owner, Owner::Domain(DomainIndex(0)));
+        let mappings = board.system.domains()[0].machine().mappings();
+        let found = mappings.iter().find(|(_, mapping)| mapping.mfn == frame);
+        assert_eq!(found.unwrap().1.access, Access::Ram);
+        assert_ne!(guest.get::<u64>(frame.address().raw()), 0);
+    }
+    assert_eq!(guest.get::<u64>(guest.ram()), 0);
     board.check();
 }
 

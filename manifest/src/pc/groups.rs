@@ -9,8 +9,9 @@ use alloc::vec::Vec;
 
 use super::{Bridge, Description, Function, PciAddress};
 
-/// A bridge has no DMA of its own, so it is in nobody's group: host bridges, PCI bridges, ISA bridges.
-const BRIDGES: [u32; 3] = [0x0600, 0x0601, 0x0604];
+/// These bridges have no DMA of their own, so they are in nobody's group: host bridges and PCI bridges. An ISA bridge
+/// has: that of the devices on its bus, by the PC's DMA controller or as masters of the LPC bus.
+const BRIDGES: [u32; 2] = [0x0600, 0x0604];
 
 /// For each function, in order, its group; `None` for one that is alone in it.
 pub(super) fn of(pc: &Description) -> Vec<Option<u32>> {
@@ -121,9 +122,9 @@ mod tests {
             ..Description::default()
         };
         let groups = of(&pc);
-        let alone = [0, 1, 2, 5, 6].map(|place: usize| groups[place]);
-        assert_eq!(alone, [None; 5]);
-        assert_eq!(groups[3], groups[4]);
+        let alone = [0, 1, 5, 6].map(|place: usize| groups[place]);
+        assert_eq!(alone, [None; 4]);
+        assert_eq!([groups[2], groups[3]], [groups[4]; 2]);
         assert_eq!(groups[7], groups[8]);
         assert_eq!(groups[9], groups[10]);
         let mut numbers = [groups[3], groups[7], groups[9]].map(|group| group.unwrap());

@@ -7,8 +7,8 @@ use alloc::vec::Vec;
 
 use layout::{
     Architecture, BootKind, BootRange, Code, Conflict, Controller, ControllerKind, Dma, HostCpu,
-    HostDevice, HostMap, Iommu, MachineAddress, MachineRange, Origin, RamBank, Reserved, Severity,
-    Side,
+    HostDevice, HostMap, Iommu, MachineAddress, MachineRange, Origin, RamBank, Reservation,
+    Reserved, Severity, Side,
 };
 
 use super::{Description, Function, MemoryKind, MemoryNode, groups};
@@ -106,7 +106,7 @@ impl Reader<'_> {
                 reserved.push(Reserved {
                     range,
                     name: entry.kind.name().to_owned(),
-                    no_map: false,
+                    kind: Reservation::Kept,
                     origin,
                 });
             }

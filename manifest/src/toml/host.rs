@@ -4,8 +4,8 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use layout::{
-    Code, HypervisorRequest, Located, MachineAddress, MachineRange, Origin, RamBank, Reserved,
-    StaticRange,
+    Code, HypervisorRequest, Located, MachineAddress, MachineRange, Origin, RamBank, Reservation,
+    Reserved, StaticRange,
 };
 use toml::de::DeTable;
 
@@ -117,7 +117,7 @@ impl Reader<'_> {
                 Some(Reserved {
                     range: reader.machine_range(&said)?,
                     name: name.unwrap_or_else(|| "reserved".to_owned()),
-                    no_map: true,
+                    kind: Reservation::Kept,
                     origin: said.origin,
                 })
             })

@@ -6,7 +6,7 @@ mod dma;
 mod interrupts;
 mod memory;
 
-use layout::{Dma, DmaWindow, MachineAddress, MachineRange};
+use layout::{Dma, DmaWindow, MachineAddress, MachineRange, Reservation};
 use proptest::prelude::*;
 use terrane_manifest::origin::Origins;
 use terrane_manifest::tree::blob::Tree;
@@ -239,16 +239,24 @@ fn nested_buses_are_translated() {
             range(0x1_0000_0000, 0x1000_0000)
         ]
     );
-    let reserved: Vec<(&str, MachineRange, bool)> = host
+    let reserved: Vec<(&str, MachineRange, Reservation)> = host
         .map
         .reserved
         .iter()
-        .map(|r| (r.name.as_str(), r.range, r.no_map))
+        .map(|r| (r.name.as_str(), r.range, r.kind))
         .collect();
     // The entry over the host's tree is known from the boot facts.
     let expected = [
-        ("remoteproc", range(0x8800_0000, 0x10_0000), true),
-        ("memreserve", range(0x8000_0000, 0x8_0000), false),
+        (
+            "remoteproc",
+            range(0x8800_0000, 0x10_0000),
+            Reservation::NoMap,
+        ),
+        (
+            "memreserve",
+            range(0x8000_0000, 0x8_0000),
+            Reservation::Kept,
+        ),
     ];
     assert_eq!(reserved, expected);
     let paths: Vec<&str> = host

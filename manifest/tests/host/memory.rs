@@ -1,7 +1,8 @@
 //! RAM, and what is kept of it.
 
 use layout::{
-    Capabilities, Code, DomainRequest, KernelRequest, Located, MemoryRequest, Origin, SystemRequest,
+    Capabilities, Code, DomainRequest, KernelRequest, Located, MemoryRequest, Origin, Reservation,
+    SystemRequest,
 };
 
 use super::*;
@@ -108,15 +109,19 @@ fn reserved_memory_of_drivers_is_reached_like_a_device() {
         });
     });
     let host = read(&blob);
-    let kept: Vec<(&str, bool)> = host
+    let kept: Vec<(&str, Reservation)> = host
         .map
         .reserved
         .iter()
-        .map(|it| (it.name.as_str(), it.no_map))
+        .map(|it| (it.name.as_str(), it.kind))
         .collect();
     assert_eq!(
         kept,
-        [("secmon", true), ("ramoops", false), ("firmware", true)]
+        [
+            ("secmon", Reservation::NoMap),
+            ("ramoops", Reservation::Kernel),
+            ("firmware", Reservation::NoMap)
+        ]
     );
     let devices: Vec<(&str, Dma)> = host
         .map
@@ -142,32 +147,51 @@ fn reserved_memory_of_drivers_is_reached_like_a_device() {
 
 /// Linux ignores such regions; whoever wrote them meant them.
 #[test]
-fn regions_without_ranges_above_are_kept() {
-    let blob = tree(|root| {
-        root.node("reserved-memory", |node| {
-            node.cells("#address-cells", &[2]);
-            node.cells("#size-cells", &[2]);
-            node.node("secmon@80000000", |region| {
-                region.numbers("reg", &[0x8000_0000, 0x10_0000]);
+fn regions_that_linux_ignores_are_kept() {
+    let blob = |cells: u32, ranges: bool| {
+        tree(|root| {
+            root.node("reserved-memory", |node| {
+                node.cells("#address-cells", &[cells]);
+                node.cells("#size-cells", &[cells]);
+                if ranges {
+                    node.flag("ranges");
+                }
+                node.node("secmon@80000000", |region| {
+                    region.bytes("reg", &reg(cells, &[0x8000_0000, 0x10_0000]));
+                });
+                node.node("nothing", |_| {});
             });
-            node.node("nothing", |_| {});
-        });
-    });
-    let host = read(&blob);
-    assert_eq!(host.map.reserved[0].range, range(0x8000_0000, 0x10_0000));
-    let whats: Vec<&str> = host
-        .problems
-        .iter()
-        .map(|it| it.sides[0].what.as_str())
-        .collect();
-    assert!(
-        whats.contains(&"a reserved region of an unknown bus"),
-        "{whats:?}"
-    );
-    assert!(
-        whats.contains(&"a reserved region that is left out"),
-        "{whats:?}"
-    );
+        })
+    };
+    for (cells, ranges, kind, warned) in [
+        (2, false, Reservation::Kept, true),
+        (1, true, Reservation::Kept, true),
+        (2, true, Reservation::Kernel, false),
+    ] {
+        let host = read(&blob(cells, ranges));
+        let [region] = host.map.reserved.as_slice() else {
+            panic!("{:?}", host.map.reserved);
+        };
+        assert_eq!(region.range, range(0x8000_0000, 0x10_0000));
+        assert_eq!(region.kind, kind, "{cells} {ranges}");
+        let whats: Vec<&str> = host
+            .problems
+            .iter()
+            .map(|it| it.sides[0].what.as_str())
+            .collect();
+        let unknown = whats.contains(&"a reserved region of an unknown bus");
+        assert_eq!(unknown, warned, "{whats:?}");
+        assert!(
+            whats.contains(&"a reserved region that is left out"),
+            "{whats:?}"
+        );
+    }
+}
+
+fn reg(cells: u32, numbers: &[u32]) -> Vec<u8> {
+    let cell = |number: &u32| number.to_be_bytes();
+    let one = |number| [vec![0; 4 * (cells as usize - 1)], cell(number).to_vec()].concat();
+    numbers.iter().flat_map(one).collect()
 }
 
 fn with_dynamic() -> Vec<u8> {

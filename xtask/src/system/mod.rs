@@ -18,6 +18,7 @@ mod planning;
 mod power;
 mod probe;
 mod qemu;
+mod reserved;
 mod wrong_input;
 mod xen;
 mod xen_boot;
@@ -112,6 +113,7 @@ pub fn run(arch: Arch, full: bool, filter: &str) -> Result<Tally> {
     scenarios.extend(attack::scenarios(arch, full));
     scenarios.extend(astray::scenarios(arch));
     scenarios.extend(balloon::scenarios());
+    scenarios.extend(reserved::scenarios(arch));
     scenarios.extend(panic::scenarios(arch));
     scenarios.extend(beside::scenarios(arch));
     scenarios.extend(iso::scenarios(arch, full));

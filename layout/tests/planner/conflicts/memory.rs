@@ -83,7 +83,7 @@ fn pieces_too_small_for_a_kernel() {
         host.reserved.push(Reserved {
             range,
             name: "fence".into(),
-            no_map: false,
+            kind: Reservation::Kept,
             origin: Origin(8),
         });
     }

@@ -132,7 +132,7 @@ fn static_memory_over_devices_and_reserved_memory() {
     host.reserved.push(Reserved {
         range: bytes(0x9000_0000, 16 * MIB),
         name: "remoteproc".into(),
-        no_map: true,
+        kind: Reservation::NoMap,
         origin: Origin(40),
     });
     let found = conflict(&host, &system(vec![direct(&[(0x8000_0000, 512 * MIB)])]));
@@ -212,7 +212,7 @@ fn many_bad_ranges_cost_no_more_each() {
     host.reserved.push(Reserved {
         range: bytes(0x6000_0000, GIB / 2),
         name: "firmware".into(),
-        no_map: false,
+        kind: Reservation::Kept,
         origin: Origin(60),
     });
     let mut guest = domain("guest", MemoryRequest::SumOfStatic, 0, false);
@@ -234,7 +234,7 @@ fn registers_that_are_reserved_memory_are_told_once() {
     host.reserved.push(Reserved {
         range: kept,
         name: "rproc".into(),
-        no_map: true,
+        kind: Reservation::NoMap,
         origin: Origin(90),
     });
     host.devices[1].ranges.push(kept);

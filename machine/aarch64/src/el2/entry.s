@@ -16,6 +16,12 @@ _start:
     .ascii  "ARM\x64"
     .long   0
 
+    // Where the image was relocated to: 0 until then, as it is linked there. A copy has its source's.
+    .section .data.rel.ro, "aw"
+    .balign 8
+relocated_to:
+    .quad   0
+
     .text
 
 // x0: host tree. x1: zero from a boot loader; where the boot loader had put the image if the image
@@ -28,30 +34,47 @@ enter_boot_cpu:
     bl      prepare_el2
     mov     x22, x0
 
-    // R_AARCH64_RELATIVE (1027) is the only kind that a -pie link without symbols leaves.
-    adrp    x9, __rela_start
-    add     x9, x9, :lo12:__rela_start
-    adrp    x10, __rela_end
-    add     x10, x10, :lo12:__rela_end
+    // Relative relocations are the only kind that a -pie link without symbols leaves. They are packed (ELF's
+    // RELR): the words hold addresses, to which the distance is added by which the image has moved.
+    adrp    x9, relocated_to
+    ldr     x11, [x9, :lo12:relocated_to]
+    str     x19, [x9, :lo12:relocated_to]
+    sub     x11, x19, x11
+    adrp    x9, __relr_start
+    add     x9, x9, :lo12:__relr_start
+    adrp    x10, __relr_end
+    add     x10, x10, :lo12:__relr_end
 1:  cmp     x9, x10
-    b.hs    2f
-    ldp     x11, x12, [x9], #16
+    b.hs    5f
     ldr     x13, [x9], #8
-    cmp     w12, #1027
-    b.ne    1b
-    add     x13, x13, x19
-    str     x13, [x19, x11]
+    tbnz    x13, #0, 2f
+    // The place of one word.
+    add     x12, x19, x13
+    ldr     x14, [x12]
+    add     x14, x14, x11
+    str     x14, [x12], #8
+    b       1b
+    // A bit for each of the 63 words behind.
+2:  add     x15, x12, #(63 * 8)
+3:  lsr     x13, x13, #1
+    tbz     x13, #0, 4f
+    ldr     x14, [x12]
+    add     x14, x14, x11
+    str     x14, [x12]
+4:  add     x12, x12, #8
+    cmp     x12, x15
+    b.lo    3b
     b       1b
 
-2:  adrp    x9, __bss_start
+5:  adrp    x9, __bss_start
     adrp    x10, __bss_end
     add     x10, x10, :lo12:__bss_end
-3:  cmp     x9, x10
-    b.hs    4f
+6:  cmp     x9, x10
+    b.hs    7f
     stp     xzr, xzr, [x9], #16
-    b       3b
+    b       6b
 
-4:  adrp    x9, boot_stack
+7:  adrp    x9, boot_stack
     add     x9, x9, :lo12:boot_stack
     mov     x10, #{stack_bytes}
     add     sp, x9, x10

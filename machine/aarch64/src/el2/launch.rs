@@ -5,7 +5,7 @@
 
 use alloc::vec::Vec;
 
-use layout::{MachineAddress, MachineRange, Outcome};
+use layout::{MachineAddress, MachineRange, Outcome, Reservation};
 use manifest::image::HEADER_BYTES;
 use manifest::origin::Origins;
 use manifest::report::Report;
@@ -141,16 +141,13 @@ pub fn launch(tree_address: u64, bytes: &'static [u8], image: &Image, loaded: u6
     let in_memory = InMemory(&host);
     let system = system::read(system_tree, modules, &tree, &in_memory, &mut origins);
     host.map.reserved.extend(system.reserved.iter().cloned());
-    let outcome = layout::plan(&host.map, &system.request);
+    let mut outcome = layout::plan(&host.map, &system.request);
+    let homeless = host::without_room(&host.dynamic, &outcome.plan);
+    outcome.conflicts.extend(homeless);
     move_image(&outcome, image, &boot);
 
-    say(format_args!(
-        "Terrane {} at {:#x}, {} KiB",
-        env!("CARGO_PKG_VERSION"),
-        image.start,
-        image_bytes / 1024
-    ));
     let report = Report {
+        image: range(image.start, image_bytes),
         host: &host.map,
         host_problems: &host.problems,
         system: &system,
@@ -189,7 +186,7 @@ fn map_host(host: &Host, image: &Image) {
         .map
         .reserved
         .iter()
-        .filter(|reserved| reserved.no_map)
+        .filter(|reserved| reserved.kind == Reservation::NoMap)
         .map(|reserved| (reserved.range.start().raw(), reserved.range.end().raw()))
         .collect();
     // It is mapped, and in use.
@@ -225,7 +222,8 @@ fn map_or_say(start: u64, end: u64, kind: Kind) {
 pub fn contents(host: &Host, range: MachineRange) -> Option<&'static [u8]> {
     let in_ram = host.map.ram.iter().any(|bank| bank.range.covers(&range));
     let mut reserved = host.map.reserved.iter();
-    let unmapped = reserved.any(|reserved| reserved.no_map && reserved.range.overlaps(&range));
+    let unmapped = reserved
+        .any(|reserved| reserved.kind == Reservation::NoMap && reserved.range.overlaps(&range));
     // SAFETY: it is RAM and mapped, and nothing writes to it before the plan is carried out; its
     // content is not looked at any more then.
     (in_ram && !unmapped).then(|| unsafe { bytes_of(range) })

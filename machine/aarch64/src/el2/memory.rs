@@ -1,35 +1,27 @@
 //! The memory of domains, as the hypervisor reads and writes it: by machine address.
-//!
-//! A guest may change its memory at the same time, so accesses are volatile, and no reference to it
-//! is ever made.
 
 use core::arch::asm;
 
 use aarch64_cpu::registers::{PAR_EL1, Readable, Writeable};
 use hypervisor::Claim;
+use machine_common::memory;
 
 use super::cache;
 use super::registers::read_register;
 
 /// Copies bytes out of a claim; nothing if the range leaves it.
 pub fn read(claim: &Claim, offset: u64, bytes: &mut [u8]) {
-    let Some(start) = claim.address(offset, bytes.len() as u64) else {
-        return;
-    };
-    for (at, byte) in (start.raw()..).zip(bytes) {
-        // SAFETY: the claim proves that the address is memory with an owner; all RAM is mapped at EL2.
-        *byte = unsafe { (at as *const u8).read_volatile() };
+    if let Some(start) = claim.address(offset, bytes.len() as u64) {
+        // SAFETY: the claim proves that the range is memory with an owner; all RAM is mapped at EL2.
+        unsafe { memory::read(start.raw(), bytes) };
     }
 }
 
 /// Copies bytes into a claim; nothing if the range leaves it.
 pub fn write(claim: &Claim, offset: u64, bytes: &[u8]) {
-    let Some(start) = claim.address(offset, bytes.len() as u64) else {
-        return;
-    };
-    for (at, &byte) in (start.raw()..).zip(bytes) {
+    if let Some(start) = claim.address(offset, bytes.len() as u64) {
         // SAFETY: as in `read`.
-        unsafe { (at as *mut u8).write_volatile(byte) };
+        unsafe { memory::write(start.raw(), bytes) };
     }
 }
 
@@ -49,12 +41,8 @@ pub fn clear(claim: &Claim) {
             at += block;
         }
     } else {
-        let mut at = start;
-        while at < start + bytes {
-            // SAFETY: as in `read`; frames are multiples of 8 bytes.
-            unsafe { (at as *mut u64).write_volatile(0) };
-            at += 8;
-        }
+        // SAFETY: as in `read`; frames are multiples of 8 bytes.
+        unsafe { memory::clear(start, bytes) };
     }
     cache::clean_invalidate(start, bytes);
 }
@@ -62,48 +50,11 @@ pub fn clear(claim: &Claim) {
 /// Copies from one claim to another, which may overlap, down to memory. Nothing if a range leaves its
 /// claim.
 pub fn copy(from: &Claim, from_offset: u64, to: &Claim, to_offset: u64, bytes: u64) {
-    let (Some(source), Some(target)) = (
-        from.address(from_offset, bytes),
-        to.address(to_offset, bytes),
-    ) else {
-        return;
-    };
-    let (source, target) = (source.raw(), target.raw());
-    let backwards = target > source && target - source < bytes;
-    // Boot modules are large and lie at multiples of a page; what grants copy may lie anywhere.
-    let wide = if (source | target) % 16 == 0 {
-        bytes / 16
-    } else {
-        0
-    };
-    let rest = wide * 16;
-    let narrow = || {
-        // SAFETY: the claims prove that both ranges are memory; all RAM is mapped at EL2.
-        unsafe { shift::<u8>(source + rest, target + rest, bytes - rest, backwards) };
-    };
-    if backwards {
-        narrow();
-    }
-    // SAFETY: as above, and both are multiples of 16 if there is anything to do.
-    unsafe { shift::<u128>(source, target, wide, backwards) };
-    if !backwards {
-        narrow();
-    }
-    cache::clean_invalidate(target, bytes);
-}
-
-/// Copies `count` elements in the order that overlapping ranges need.
-///
-/// # Safety
-/// Both ranges are memory that is mapped at EL2, and aligned for `T`.
-unsafe fn shift<T: Copy>(source: u64, target: u64, count: u64, backwards: bool) {
-    let width = size_of::<T>() as u64;
-    for index in 0..count {
-        let at = width * if backwards { count - 1 - index } else { index };
-        // SAFETY: inside the source, by the caller.
-        let element = unsafe { ((source + at) as *const T).read_volatile() };
-        // SAFETY: inside the target, by the caller.
-        unsafe { ((target + at) as *mut T).write_volatile(element) };
+    let source = from.address(from_offset, bytes);
+    if let Some((source, target)) = source.zip(to.address(to_offset, bytes)) {
+        // SAFETY: as in `read`, for both.
+        unsafe { memory::copy(source.raw(), target.raw(), bytes) };
+        cache::clean_invalidate(target.raw(), bytes);
     }
 }
 

@@ -295,7 +295,7 @@ impl Domain {
             let piece = bytes.get(at.first..at.first + at.length)?;
             // SAFETY: memory of the domain, by its tables, which map nothing else as memory; it is mapped,
             // and the piece stays in one page.
-            unsafe { super::memory::write_machine(machine, piece) };
+            unsafe { machine_common::memory::write(machine, piece) };
         }
         Some(())
     }
@@ -419,7 +419,7 @@ impl Physical for Domain {
             let piece = bytes.get_mut(at.first..at.first + at.length)?;
             // SAFETY: memory of the domain, by its tables, which map nothing else as memory; it is mapped,
             // and the piece stays in one page.
-            unsafe { super::memory::read_machine(machine, piece) };
+            unsafe { machine_common::memory::read(machine, piece) };
         }
         Some(())
     }

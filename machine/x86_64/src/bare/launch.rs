@@ -164,13 +164,8 @@ pub fn launch(boot: &Handover, features: Features, image: &Image) -> ! {
         stop(host)
     }
 
-    say(format_args!(
-        "Terrane {} at {:#x}, {} KiB",
-        env!("CARGO_PKG_VERSION"),
-        image.machine,
-        image_bytes / 1024
-    ));
     let report = Report {
+        image: range(image.machine, image_bytes),
         host: &map,
         host_problems: &problems,
         system: &system,

@@ -5,7 +5,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use layout::{HostMap, MachineAddress, MachineRange, Origin, RamBank, Reserved};
+use layout::{HostMap, MachineAddress, MachineRange, Origin, RamBank, Reservation, Reserved};
 
 /// What a range is. Where two entries overlap, the later of these kinds counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -122,7 +122,7 @@ pub fn describe(entries: &[Entry], map: &mut HostMap) {
             map.reserved.push(Reserved {
                 range: entry.range,
                 name: String::from(entry.kind.name()),
-                no_map: false,
+                kind: Reservation::Kept,
                 origin: Origin::NONE,
             });
         }

@@ -111,6 +111,11 @@ fn hidden_nodes(tree: &Tree<'_>, host: &Host, domain: &DomainPlan) -> Vec<bool> 
 }
 
 fn is_hidden(node: Node<'_, '_>) -> bool {
+    // What isn't named there the guest would use for anything.
+    let is_region = |parent: Node<'_, '_>| parent.name() == "reserved-memory";
+    if node.parent().is_some_and(is_region) {
+        return false;
+    }
     let is_monitor = |name: &str| name.ends_with("-pmu") || name.contains("-pmuv3");
     host::is_iommu(node)
         || node.string("device_type") == Some("memory")

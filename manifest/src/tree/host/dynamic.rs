@@ -82,7 +82,7 @@ pub fn without_room(regions: &[Dynamic], plan: &Plan) -> Vec<Conflict> {
     let Some(domain) = plan.hardware_domain().filter(|_| !regions.is_empty()) else {
         return Vec::new();
     };
-    let ram = domain.guest_ram();
+    let ram = domain.guest_ram_to_use();
     let ram: Vec<GuestRange> = ram.iter().map(|range| range.bytes()).collect();
     let homeless = regions.iter().filter(|region| !region.fits(&ram));
     homeless.map(|region| conflict(region, domain)).collect()

@@ -7,7 +7,9 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use layout::{Code, HostDevice, MachineAddress, MachineRange, RamBank, Reserved, Severity};
+use layout::{
+    Code, HostDevice, MachineAddress, MachineRange, RamBank, Reservation, Reserved, Severity,
+};
 
 use super::{BootFacts, Dynamic, Reader, dynamic};
 use crate::origin::{Position, WhichTree};
@@ -82,10 +84,9 @@ pub fn reserved(reader: &mut Reader<'_, '_, '_>) -> Regions {
     let mut named: Option<Vec<bool>> = None;
     for parent in parents.filter(|node| node.name() == "reserved-memory") {
         let mut nodes = parent.children().filter(|node| node.is_enabled());
-        if !parent.has("ranges")
-            && let Some(node) = nodes.next()
-        {
-            let why = "its parent has no ranges: Linux ignores such regions, here they are kept";
+        let is_known = parent.has("ranges") && parent.child_cells() == tree.root().child_cells();
+        if !is_known && let Some(node) = nodes.next() {
+            let why = "its parent has no ranges, or not the root's cells: Linux ignores such regions, here they are kept";
             reader.problem(
                 node,
                 Severity::Warning,
@@ -96,7 +97,15 @@ pub fn reserved(reader: &mut Reader<'_, '_, '_>) -> Regions {
         for node in parent.children().filter(|node| node.is_enabled()) {
             if node.has("reg") {
                 let named = named.get_or_insert_with(|| named_regions(tree));
-                fixed(reader, node, named, &mut regions);
+                // What Linux ignores it would use for anything.
+                let kind = if node.has("no-map") {
+                    Reservation::NoMap
+                } else if is_known {
+                    Reservation::Kernel
+                } else {
+                    Reservation::Kept
+                };
+                fixed(reader, node, kind, named, &mut regions);
             } else {
                 let origin = reader.origin(node);
                 match dynamic::read(node, origin) {
@@ -132,22 +141,22 @@ fn named_regions(tree: &Tree<'_>) -> Vec<bool> {
     named
 }
 
-/// Whoever's the region is, no domain gets it as RAM. If a driver asks for it, by `memory-region` or by being its
-/// node's own, it's also a device; what only firmware uses nobody reaches.
+/// If a driver asks for the region, by `memory-region` or by being its node's own, it's also a device: as such who
+/// has it reaches it, RAM or not. What must not be mapped and only firmware uses nobody reaches.
 fn fixed(
     reader: &mut Reader<'_, '_, '_>,
     node: Node<'_, '_>,
+    kind: Reservation,
     named: &[bool],
     regions: &mut Regions,
 ) {
     let mut ranges = reader.fixed_regions(node);
     ranges.retain(|range| !range.is_empty());
     let origin = reader.origin(node);
-    let no_map = node.has("no-map");
     regions.fixed.extend(ranges.iter().map(|&range| Reserved {
         range,
         name: String::from(node.base_name()),
-        no_map,
+        kind,
         origin,
     }));
     let is_named = named.get(node.index()) == Some(&true);
@@ -190,7 +199,7 @@ pub fn reservation_block(reader: &mut Reader<'_, '_, '_>, boot: &BootFacts) -> V
         reserved.push(Reserved {
             range,
             name: String::from("memreserve"),
-            no_map: false,
+            kind: Reservation::Kept,
             origin,
         });
     }

@@ -9,7 +9,7 @@ use core::ops::Range;
 
 use layout::{
     Code, Conflict, DomainRequest, HypervisorRequest, Located, MachineAddress, MachineRange,
-    Origin, Reserved, Severity, Side, SystemRequest,
+    Origin, Reservation, Reserved, Severity, Side, SystemRequest,
 };
 
 use super::words::Word;
@@ -462,7 +462,7 @@ impl Reader<'_, '_> {
                 Some(range) => reserved.push(Reserved {
                     range,
                     name: name.to_owned(),
-                    no_map: false,
+                    kind: Reservation::Kept,
                     origin: self.origin(node),
                 }),
                 None => {

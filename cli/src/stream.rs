@@ -35,10 +35,42 @@ pub fn result(bytes: &[u8]) -> io::Result<()> {
     write(io::stdout().lock(), bytes)
 }
 
-fn write(mut to: impl Write, bytes: &[u8]) -> io::Result<()> {
-    match to.write_all(bytes).and_then(|()| to.flush()) {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        written => written,
+fn write(to: impl Write, bytes: &[u8]) -> io::Result<()> {
+    let mut to = Unheard::new(to);
+    to.write_all(bytes)?;
+    to.flush()
+}
+
+/// A stream whose reader may go away: the rest is then for nobody, and no failure.
+pub struct Unheard<W>(Option<W>);
+
+impl<W: Write> Unheard<W> {
+    /// A stream that is still read.
+    pub fn new(stream: W) -> Self {
+        Self(Some(stream))
+    }
+
+    fn with<T>(&mut self, unheard: T, act: impl FnOnce(&mut W) -> io::Result<T>) -> io::Result<T> {
+        let Some(stream) = &mut self.0 else {
+            return Ok(unheard);
+        };
+        match act(stream) {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => {
+                self.0 = None;
+                Ok(unheard)
+            }
+            other => other,
+        }
+    }
+}
+
+impl<W: Write> Write for Unheard<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.with(bytes.len(), |stream| stream.write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.with((), Write::flush)
     }
 }
 

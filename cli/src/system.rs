@@ -181,7 +181,8 @@ impl System {
         loaded: Loaded,
         findings: &mut Findings,
     ) -> Self {
-        misread(&loaded.manifest().problems, &mut told.request);
+        // As a system tree's reader does: what couldn't be read isn't in the tree that the manifest became.
+        told.request.refuse_misread(&loaded.manifest().problems);
         let mut outcome = layout::plan(&told.map, &told.request);
         layout::diagnose(&told.map, &told.request, &mut outcome);
         let manifest = loaded.manifest();
@@ -527,18 +528,6 @@ fn no_hypervisor(arch: &Arch, severity: Severity) -> Diagnostic {
 /// A container that can't be made.
 pub fn container_failed(error: &toml::BuildError) -> Diagnostic {
     Diagnostic::error("container", format!("the container can't be made: {error}"))
-}
-
-/// Tells the planner which domains weren't understood, as the reader of a system tree does itself:
-/// an item that couldn't be read isn't in the tree that the manifest became.
-fn misread(problems: &[Conflict], request: &mut SystemRequest) {
-    for problem in problems.iter().filter(|problem| problem.is_error()) {
-        for domain in problem.sides.iter().filter_map(|side| side.domain) {
-            if let Some(domain) = request.domains.get_mut(domain) {
-                domain.misread.get_or_insert(problem.code);
-            }
-        }
-    }
 }
 
 /// Whether a conflict is only what follows from a problem that has been shown: what couldn't be

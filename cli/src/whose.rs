@@ -8,7 +8,7 @@ use std::fmt;
 use layout::{Owner, Size};
 use serde::Serialize;
 
-use crate::view::{Guest, Kind, Region, View, span};
+use crate::view::{Guest, Kind, Region, View, at, span};
 
 /// The version of the answer's schema.
 const VERSION: u32 = 1;
@@ -173,13 +173,6 @@ fn beside(address: u64, guest: &Guest) -> Option<(&Region, String)> {
         guest.name
     );
     Some((region, what))
-}
-
-fn at(regions: &[Region], address: u64) -> Option<&Region> {
-    let behind = regions.partition_point(|region| region.end <= address);
-    regions
-        .get(behind)
-        .filter(|region| region.contains(address))
 }
 
 fn what(region: &Region, view: &View) -> String {

@@ -7,7 +7,9 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-const TESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests");
+use common::{TESTS, terrane};
+
+mod common;
 
 /// Nothing but the page: no window, no network of the browser's own, and no sandbox, which root can't
 /// have.
@@ -72,11 +74,10 @@ impl Folder {
     }
 
     fn plan(&self, hypervisor: &str, format: &str) {
-        let output = Command::new(env!("CARGO_BIN_EXE_terrane"))
-            .args(["plan", "system.toml", "--format", format])
-            .args(["-o", &format!("page.{format}")])
+        let file = format!("page.{format}");
+        let plan = ["plan", "system.toml", "--format", format, "-o", &file];
+        let output = terrane(&plan, self.0.path())
             .env("TERRANE_HYPERVISOR", format!("{TESTS}/files/{hypervisor}"))
-            .current_dir(self.0.path())
             .output()
             .unwrap();
         let said = String::from_utf8_lossy(&output.stderr);

@@ -1,16 +1,14 @@
 //! `terrane host capture`, of machines made of files, and what it writes as a host.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 
-const TESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests");
+use common::TESTS;
+
+mod common;
 
 fn terrane(folder: &Path, arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_terrane"))
-        .args(arguments)
-        .current_dir(folder)
-        .output()
-        .unwrap()
+    common::terrane(arguments, folder).output().unwrap()
 }
 
 fn good(output: &Output) {

@@ -4,7 +4,10 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-const TESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests");
+use common::TESTS;
+
+mod common;
+
 const DEVICE: &str = "/pl061@9030000";
 
 fn manifest(hypervisor: &str, device: &str) -> String {
@@ -29,16 +32,8 @@ devices = [{device}]
 }
 
 fn terrane(arguments: &[&str], folder: &Path, stdin: Stdio) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_terrane"))
-        .args(arguments)
-        .env(
-            "TERRANE_HYPERVISOR",
-            format!("{TESTS}/files/hypervisor.bin"),
-        )
-        .current_dir(folder)
-        .stdin(stdin)
-        .output()
-        .unwrap()
+    let mut command = common::terrane(arguments, folder);
+    command.stdin(stdin).output().unwrap()
 }
 
 /// What is said of two files' differences, and that the status follows it.

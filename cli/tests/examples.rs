@@ -1,12 +1,12 @@
 //! Each manifest in `examples/`, with its board's device tree and stand-ins for the kernels beside it: it has no conflict,
 //! and the plan is what its comments say. The trees are Debian's, in the folder that `TERRANE_BOARD_TREES` names.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
-
+use common::TESTS;
 use serde_json::Value;
+use std::path::{Path, PathBuf};
 
-const TESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests");
+mod common;
+
 const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples");
 
 const GIB: u64 = 1 << 30;
@@ -61,20 +61,11 @@ impl Example {
             "qemu-riscv64" => "virt-riscv64-2g",
             _ => "virt-2g",
         };
-        let output = Command::new(env!("CARGO_BIN_EXE_terrane"))
-            .args(arguments)
-            .current_dir(self.folder.path())
-            .args(
-                self.hypervisor
-                    .iter()
-                    .flat_map(|path| ["--hypervisor", path]),
-            )
-            .env("TERRANE_QEMU_AARCH64", format!("{TESTS}/fake-qemu.sh"))
-            .env("TERRANE_QEMU_X86_64", format!("{TESTS}/fake-qemu.sh"))
-            .env("TERRANE_QEMU_RISCV64", format!("{TESTS}/fake-qemu.sh"))
+        let hypervisor = self.hypervisor.iter();
+        let output = common::terrane(arguments, self.folder.path())
+            .env_remove("TERRANE_HYPERVISOR")
+            .args(hypervisor.flat_map(|path| ["--hypervisor", path]))
             .env("FAKE_TREE", format!("{TESTS}/hosts/{tree}.dtb"))
-            .env("FAKE_CAPTURE", format!("{TESTS}/hosts/q35-2g.json"))
-            .env("XDG_CACHE_HOME", self.folder.path().join("cache"))
             .output()
             .unwrap();
         let said = String::from_utf8_lossy(&output.stderr);

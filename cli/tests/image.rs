@@ -1,9 +1,11 @@
 //! `terrane image`: what is in the directory, and that its script starts QEMU on it.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 
-const TESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests");
+use common::{TESTS, terrane};
+
+mod common;
 
 const QEMU: &str = r#"
 manifest-version = 1
@@ -18,25 +20,6 @@ memory = "rest"
 kernel = "KERNEL"
 "#;
 
-fn terrane(arguments: &[&Path], folder: &Path) -> Output {
-    command(arguments, folder).output().unwrap()
-}
-
-fn command(arguments: &[&Path], folder: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_terrane"));
-    command
-        .args(arguments)
-        .env(
-            "TERRANE_HYPERVISOR",
-            format!("{TESTS}/files/hypervisor.bin"),
-        )
-        .env("TERRANE_QEMU_AARCH64", format!("{TESTS}/fake-qemu.sh"))
-        .env("FAKE_TREE", format!("{TESTS}/hosts/virt-2g.dtb"))
-        .env("XDG_CACHE_HOME", folder.join("cache"))
-        .current_dir(folder);
-    command
-}
-
 /// A manifest for QEMU in a folder.
 fn for_qemu(folder: &Path) -> PathBuf {
     let manifest = folder.join("m.toml");
@@ -49,7 +32,8 @@ fn image(manifest: &Path, folder: &Path, more: &[&str]) -> (Option<i32>, PathBuf
     let output = folder.join("image");
     let mut arguments = vec![Path::new("image"), manifest, Path::new("-o"), &output];
     arguments.extend(more.iter().map(Path::new));
-    (terrane(&arguments, folder).status.code(), output)
+    let status = terrane(&arguments, folder).status().unwrap();
+    (status.code(), output)
 }
 
 #[test]
@@ -254,7 +238,7 @@ fn what_it_is_made_from_is_not_written_over() {
         // By another path to the same folder.
         let output = folder.path().join(".");
         let arguments = [Path::new("image"), &manifest, Path::new("-o"), &output];
-        let done = terrane(&arguments, folder.path());
+        let done = terrane(&arguments, folder.path()).output().unwrap();
         let said = String::from_utf8_lossy(&done.stderr).into_owned();
         assert_eq!(done.status.code(), Some(2), "{name}: {said}");
         assert!(
@@ -277,7 +261,7 @@ fn the_hypervisor_and_the_files_of_a_tree_are_not_written_over() {
         let mut arguments = vec!["image", &tree, "-o", "."];
         arguments.extend(modules.iter().map(String::as_str));
         let arguments: Vec<&Path> = arguments.iter().map(Path::new).collect();
-        let done = command(&arguments, folder.path())
+        let done = terrane(&arguments, folder.path())
             .env("TERRANE_HYPERVISOR", named)
             .output()
             .unwrap();
@@ -358,7 +342,7 @@ fn a_qemu_that_is_missing_is_a_file_that_cannot_be_read() {
     let folder = tempfile::tempdir().unwrap();
     let manifest = for_qemu(folder.path());
     let arguments = ["image", manifest.to_str().unwrap(), "-o", "image"].map(Path::new);
-    let done = command(&arguments, folder.path())
+    let done = terrane(&arguments, folder.path())
         .env("TERRANE_QEMU_AARCH64", "/nope")
         .output()
         .unwrap();
@@ -381,7 +365,7 @@ fn script_from_anywhere(folder: &Path, made: &str) {
     let qemu = folder.join("fake-qemu.sh");
     std::fs::copy(format!("{TESTS}/fake-qemu.sh"), &qemu).unwrap();
     let arguments = ["image", manifest.to_str().unwrap(), "-o", made].map(Path::new);
-    let status = command(&arguments, folder)
+    let status = terrane(&arguments, folder)
         .env("TERRANE_QEMU_AARCH64", "./fake-qemu.sh")
         .status()
         .unwrap();

@@ -1,19 +1,13 @@
 //! An imported manifest is one that `terrane check` takes, wherever it is written to.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
-fn tests() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests")
-}
+use common::TESTS;
+
+mod common;
 
 fn terrane(arguments: &[&str], folder: &Path) -> (Option<i32>, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_terrane"))
-        .args(arguments)
-        .current_dir(folder)
-        .env("TERRANE_HYPERVISOR", tests().join("files/hypervisor.bin"))
-        .output()
-        .unwrap();
+    let output = common::terrane(arguments, folder).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     (output.status.code(), said)
 }
@@ -24,7 +18,7 @@ fn an_imported_manifest_is_checked_and_good() {
     let written = elsewhere.path().join("board.toml");
     let path = written.to_str().unwrap();
     let import = ["import", "imagebuilder", "config", "-o", path];
-    let (status, said) = terrane(&import, &tests().join("import"));
+    let (status, said) = terrane(&import, &Path::new(TESTS).join("import"));
     assert_eq!(status, Some(0), "{said}");
     let (status, said) = terrane(&["check", path], Path::new("/"));
     assert_eq!(status, Some(0), "{said}");
@@ -34,8 +28,8 @@ fn an_imported_manifest_is_checked_and_good() {
 fn paths_count_from_the_folder_that_is_named() {
     let elsewhere = tempfile::tempdir().unwrap();
     let config = elsewhere.path().join("config");
-    std::fs::copy(tests().join("import/config"), &config).unwrap();
-    let (config, folder) = (config.to_str().unwrap(), tests().join("import"));
+    std::fs::copy(Path::new(TESTS).join("import/config"), &config).unwrap();
+    let (config, folder) = (config.to_str().unwrap(), Path::new(TESTS).join("import"));
     let written = elsewhere.path().join("board.toml");
     let path = written.to_str().unwrap();
     let folder = ["--directory", folder.to_str().unwrap()];
@@ -48,6 +42,6 @@ fn paths_count_from_the_folder_that_is_named() {
 
 #[test]
 fn a_configuration_that_is_not_there_is_no_conflict() {
-    let (status, said) = terrane(&["import", "imagebuilder", "nowhere"], &tests());
+    let (status, said) = terrane(&["import", "imagebuilder", "nowhere"], Path::new(TESTS));
     assert_eq!(status, Some(2), "{said}");
 }

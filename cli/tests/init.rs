@@ -1,9 +1,11 @@
 //! `terrane init`: what it writes has no conflict once its files are there, with the example guest and without.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 
-const TESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests");
+use common::TESTS;
+
+mod common;
 
 struct Folder(tempfile::TempDir);
 
@@ -30,15 +32,8 @@ impl Folder {
             Ok(bytes) if bytes.starts_with(b"\x7fELF") => "hypervisor.elf",
             _ => "hypervisor.bin",
         };
-        Command::new(env!("CARGO_BIN_EXE_terrane"))
-            .args(arguments)
-            .current_dir(self.0.path())
+        common::terrane(arguments, self.0.path())
             .env("TERRANE_HYPERVISOR", format!("{TESTS}/files/{hypervisor}"))
-            .env("TERRANE_QEMU_AARCH64", format!("{TESTS}/fake-qemu.sh"))
-            .env("TERRANE_QEMU_X86_64", format!("{TESTS}/fake-qemu.sh"))
-            .env("FAKE_TREE", format!("{TESTS}/hosts/virt-2g.dtb"))
-            .env("FAKE_CAPTURE", format!("{TESTS}/hosts/q35-2g.json"))
-            .env("XDG_CACHE_HOME", self.path("cache"))
             .output()
             .unwrap()
     }

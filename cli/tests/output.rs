@@ -6,19 +6,9 @@ use std::io::pipe;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-const TESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests");
+use common::{TESTS, terrane};
 
-fn terrane(arguments: &[&str], folder: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_terrane"));
-    command
-        .args(arguments)
-        .env(
-            "TERRANE_HYPERVISOR",
-            format!("{TESTS}/files/hypervisor.bin"),
-        )
-        .current_dir(folder);
-    command
-}
+mod common;
 
 /// A pipe whose reader has gone away.
 fn unread() -> Stdio {

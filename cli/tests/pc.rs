@@ -5,10 +5,12 @@ use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-const TESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests");
+use common::{TESTS, terrane};
+
+mod common;
 
 const QEMU: &str = r#"
 manifest-version = 1
@@ -51,19 +53,13 @@ impl Folder {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_terrane"));
+        let mut command = terrane(arguments, self.0.path());
         command
-            .args(arguments)
             .env(
                 "TERRANE_HYPERVISOR",
                 format!("{TESTS}/files/hypervisor.elf"),
             )
-            .env("TERRANE_QEMU_X86_64", format!("{TESTS}/fake-qemu.sh"))
-            .env("FAKE_CAPTURE", format!("{TESTS}/hosts/q35-2g.json"))
-            .env("FAKE_CAPTURES", self.path("captures"))
-            .env("XDG_CACHE_HOME", self.path("cache"))
-            .current_dir(self.0.path())
-            .stdin(Stdio::null());
+            .env("FAKE_CAPTURES", self.path("captures"));
         command
     }
 
@@ -326,7 +322,7 @@ fn an_image_is_for_grub_and_qemu() {
     );
     assert!(!image.join("host.dtb").exists() && !image.join("boot.scr").exists());
     let machine = folder.path("machine.sh");
-    std::fs::write(&machine, "ls $PWD/hypervisor.elf $container").unwrap();
+    std::fs::write(&machine, "ls $kernel $container").unwrap();
     let output = Command::new(image.join("qemu.sh"))
         .env("FAKE_MACHINE", machine)
         .output()

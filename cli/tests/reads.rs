@@ -5,7 +5,9 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-const TESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests");
+use common::TESTS;
+
+mod common;
 
 const MANIFEST: &str = r#"
 manifest-version = 1
@@ -37,16 +39,11 @@ fn folder(host: &str, kernel: &str) -> tempfile::TempDir {
 
 /// Runs the command, with little memory and not for long.
 fn terrane(arguments: &[&str], folder: &Path) -> Output {
-    let mut child = Command::new("sh")
+    let mut shell = Command::new("sh");
+    shell
         .args(["-c", "ulimit -v 2000000; exec \"$@\"", "sh"])
-        .arg(env!("CARGO_BIN_EXE_terrane"))
-        .args(arguments)
-        .env(
-            "TERRANE_HYPERVISOR",
-            format!("{TESTS}/files/hypervisor.bin"),
-        )
-        .current_dir(folder)
-        .stdin(Stdio::null())
+        .arg(env!("CARGO_BIN_EXE_terrane"));
+    let mut child = common::within(shell, arguments, folder)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -127,16 +124,16 @@ fn a_manifest_may_be_a_pipe() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("m.toml");
     fs::write(&path, manifest.replace("../", &format!("{TESTS}/"))).unwrap();
-    let output = Command::new("sh")
-        .args(["-c", "cat \"$1\" | exec \"$0\" check /dev/stdin"])
-        .arg(env!("CARGO_BIN_EXE_terrane"))
+    let mut cat = Command::new("cat")
         .arg(&path)
-        .env(
-            "TERRANE_HYPERVISOR",
-            format!("{TESTS}/files/hypervisor.bin"),
-        )
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let output = common::terrane(&["check", "/dev/stdin"], folder.path())
+        .stdin(cat.stdout.take().unwrap())
         .output()
         .unwrap();
+    cat.wait().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{said}");
 }

@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-const TESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests");
+use common::{TESTS, terrane};
+
+mod common;
 
 const MANIFEST: &str = r#"
 manifest-version = 1
@@ -68,21 +70,9 @@ impl Machine {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_terrane"));
-        command
-            .arg("run")
-            .arg(self.path("system.toml"))
-            .args(arguments)
-            .env(
-                "TERRANE_HYPERVISOR",
-                format!("{TESTS}/files/hypervisor.bin"),
-            )
-            .env("TERRANE_QEMU_AARCH64", format!("{TESTS}/fake-qemu.sh"))
-            .env("FAKE_TREE", format!("{TESTS}/hosts/virt-2g.dtb"))
-            .env("FAKE_MACHINE", self.path("machine.sh"))
-            .env("XDG_CACHE_HOME", self.path("cache"))
-            .current_dir(self.folder.path())
-            .stdin(Stdio::null());
+        let all = [&["run", "system.toml"], arguments].concat();
+        let mut command = terrane(&all, self.folder.path());
+        command.env("FAKE_MACHINE", self.path("machine.sh"));
         command
     }
 

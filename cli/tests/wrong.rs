@@ -15,10 +15,12 @@
 //! In a `.dts` they stand behind `//`, and `args: ...` gives the command more arguments; a mend may change these too.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
+
+mod common;
 
 /// Codes that no manifest in a file can cause, and who shows them instead.
 const ELSEWHERE: &[(&str, &str)] = &[
@@ -89,7 +91,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
 const ARGS: &str = "// args: ";
 
 fn tests() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests")
+    PathBuf::from(common::TESTS)
 }
 
 /// What `terrane check` says.
@@ -111,14 +113,10 @@ fn check(name: &str) -> Said {
     };
     let text = String::from_utf8_lossy(&manifest);
     let more = text.lines().find_map(|line| line.strip_prefix(ARGS));
-    let output = Command::new(env!("CARGO_BIN_EXE_terrane"))
-        .arg("check")
-        .arg(path)
-        .args(more.unwrap_or_default().split_whitespace())
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
+    let mut arguments = vec![OsStr::new("check"), path.as_os_str()];
+    arguments.extend(more.unwrap_or_default().split_whitespace().map(OsStr::new));
+    let output = common::terrane(&arguments, Path::new(env!("CARGO_MANIFEST_DIR")))
         .env("TERRANE_HYPERVISOR", tests().join("files").join(hypervisor))
-        .env("TERRANE_QEMU_AARCH64", tests().join("fake-qemu.sh"))
-        .env("FAKE_TREE", tests().join("hosts/virt-2g.dtb"))
         .env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"))
         .output()
         .unwrap();

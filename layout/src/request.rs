@@ -8,7 +8,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::address::{GuestRange, MachineRange};
-use crate::conflict::Code;
+use crate::conflict::{Code, Conflict};
 use crate::domain::{Capabilities, Identity, Kind};
 use crate::host::{Located, Origin};
 
@@ -19,6 +19,19 @@ pub struct SystemRequest {
     pub hypervisor: HypervisorRequest,
     /// The domains, in the manifest's order.
     pub domains: Vec<DomainRequest>,
+}
+
+impl SystemRequest {
+    /// Has the planner refuse each domain that an error of its reader is about.
+    pub fn refuse_misread(&mut self, problems: &[Conflict]) {
+        for problem in problems.iter().filter(|problem| problem.is_error()) {
+            for domain in problem.sides.iter().filter_map(|side| side.domain) {
+                if let Some(domain) = self.domains.get_mut(domain) {
+                    domain.misread.get_or_insert(problem.code);
+                }
+            }
+        }
+    }
 }
 
 /// What to do when a conflict was found at boot.

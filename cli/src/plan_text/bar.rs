@@ -11,7 +11,7 @@ use layout::Owner;
 
 use crate::cells;
 use crate::view::scale::{Scale, Segment, magnitude};
-use crate::view::{self, Guest, Kind, Region, View};
+use crate::view::{self, Guest, Kind, Region, View, at};
 
 /// Cells of the addresses' column.
 const ADDRESSES: usize = 18;
@@ -138,11 +138,6 @@ fn lines(bytes: u64) -> u32 {
     1 + magnitude(bytes).saturating_sub(10) / 4
 }
 
-fn at(column: &[Region], address: u64) -> Option<&Region> {
-    let behind = column.partition_point(|region| region.end <= address);
-    column.get(behind).filter(|region| region.contains(address))
-}
-
 /// One column's part of a line: its label where the region begins.
 fn cell(column: &[Region], segment: &Segment, first: bool) -> String {
     let Some(region) = at(column, segment.start) else {
@@ -165,7 +160,7 @@ fn label(region: &Region) -> &str {
     match region.owner {
         Some(Owner::Hypervisor) => "(terrane)",
         Some(Owner::Kept) => "(kept)",
-        Some(Owner::Reserved) if region.label == "reserved" => "(reserved)",
+        Some(Owner::Reserved) if region.label == view::nobody(region.owner) => "(reserved)",
         Some(Owner::Nobody) => "(nobody's)",
         _ => &region.label,
     }

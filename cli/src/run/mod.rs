@@ -19,10 +19,11 @@ use crate::diagnostics::{self, Diagnostic};
 use crate::exit::Exit;
 use crate::output::Output;
 use crate::qemu;
+use crate::stream::Unheard;
 use crate::system::System;
 use lines::Splitter;
 use outcome::Stopped;
-use sinks::{Screen, Sinks, Unheard, locked};
+use sinks::{Screen, Sinks, locked};
 use supervisor::Failure;
 use terminal::RawTerminal;
 

@@ -178,39 +178,6 @@ pub fn locked(outcome: &Mutex<Outcome>) -> std::sync::MutexGuard<'_, Outcome> {
     outcome.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A stream whose reader may go away: the rest is then for nobody, and no failure.
-pub struct Unheard<W>(Option<W>);
-
-impl<W: Write> Unheard<W> {
-    /// A stream that is still read.
-    pub fn new(stream: W) -> Self {
-        Self(Some(stream))
-    }
-
-    fn with<T>(&mut self, unheard: T, act: impl FnOnce(&mut W) -> io::Result<T>) -> io::Result<T> {
-        let Some(stream) = &mut self.0 else {
-            return Ok(unheard);
-        };
-        match act(stream) {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-                self.0 = None;
-                Ok(unheard)
-            }
-            other => other,
-        }
-    }
-}
-
-impl<W: Write> Write for Unheard<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.with(bytes.len(), |stream| stream.write(bytes))
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.with((), Write::flush)
-    }
-}
-
 impl<W: Write> Screen<W> {
     fn is_plain(&self, owner: usize) -> bool {
         self.plain == Some(owner)

@@ -34,14 +34,15 @@ pub(super) struct Manifest {
 #[schemars(
     rename_all = "kebab-case",
     deny_unknown_fields,
-    extend("oneOf" = [{"required": ["qemu"]}, {"required": ["description"]}])
+    extend("oneOf" = [{"required": ["qemu"]}, {"required": ["description"]}]),
+    extend("not" = {"required": ["qemu", "memory"]})
 )]
 struct Host {
     /// A board's device tree, or a capture from `terrane host capture`. A relative path counts from
     /// the manifest's folder.
     description: Option<String>,
     qemu: Option<Qemu>,
-    /// RAM of a board whose boot loader fills it in.
+    /// RAM of a board whose boot loader fills it in; not beside `qemu`.
     memory: Option<Vec<Range>>,
     /// Memory that no domain gets: firmware, crash logs.
     reserved: Option<Vec<NamedRange>>,

@@ -128,6 +128,13 @@ impl Region {
     }
 }
 
+/// The one of these regions, by address and apart, that has the address.
+pub fn at(regions: &[Region], address: u64) -> Option<&Region> {
+    let behind = regions.partition_point(|region| region.end <= address);
+    let there = regions.get(behind)?;
+    there.contains(address).then_some(there)
+}
+
 /// The same frames in both spaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Link {
@@ -221,7 +228,7 @@ impl View {
 }
 
 /// An owner that isn't a domain, in words.
-fn nobody(owner: Option<Owner>) -> &'static str {
+pub fn nobody(owner: Option<Owner>) -> &'static str {
     match owner {
         Some(Owner::Hypervisor) => "the hypervisor",
         Some(Owner::Kept) => "kept for a restart",

@@ -87,9 +87,10 @@ impl<'a> Planner<'a> {
         let free = self.unclaimed(&statics, &kept);
         let sources = self.module_sources();
         let mut wants = wants::collect(&self.ground, request, &wanted, &reach, &self.report);
-        let nodes = Nodes::new(&self.ground);
+        let mut nodes = Nodes::new(&self.ground);
         let (ground, report) = (&self.ground, &self.report);
-        nodes.choose(ground, request, &free, &home, report, &mut wants);
+        let places = home.candidates(&free);
+        nodes.choose(ground, request, &free, &places, report, &mut wants);
         let wants = capacity::admit(
             &self.ground,
             request,
@@ -104,6 +105,7 @@ impl<'a> Planner<'a> {
             free: &free,
             wants: &wants,
             home: &home,
+            places: &places,
             sources: &sources,
         };
         let sharing = place::share_out(&task);

@@ -5,7 +5,7 @@ use alloc::rc::Rc;
 use alloc::vec::Vec;
 
 use super::ground::Ground;
-use super::home::Home;
+use super::home::Place;
 use super::place::Want;
 use super::report::Report;
 use super::sets;
@@ -15,10 +15,12 @@ use crate::plan::Bank;
 use crate::request::{DomainRequest, StaticRange, SystemRequest};
 use crate::sort::sort_by_key;
 
-/// A node.
+/// A node with what nobody has yet of it.
 struct Node {
     id: u32,
     ram: Rc<[MfnRange]>,
+    frames: u64,
+    cpus: usize,
 }
 
 /// The nodes of a host; none if there aren't two.
@@ -33,12 +35,6 @@ pub(crate) struct Near {
     pub(crate) whole: bool,
 }
 
-/// What nobody has yet of a node.
-struct Left {
-    frames: u64,
-    cpus: usize,
-}
-
 impl Nodes {
     pub(crate) fn new(ground: &Ground<'_>) -> Self {
         let host = ground.host;
@@ -51,21 +47,25 @@ impl Nodes {
         let node = |id: u32| {
             let banks = host.ram.iter().filter(|bank| bank.node == Some(id));
             let ram = sets::normalise(banks.map(|bank| bank.range.frames_inside()).collect());
-            let ram = sets::intersect(&ram, &ground.usable).into();
-            Node { id, ram }
+            Node {
+                id,
+                ram: sets::intersect(&ram, &ground.usable).into(),
+                frames: 0,
+                cpus: host.cpus.iter().filter(|cpu| cpu.node == Some(id)).count(),
+            }
         };
         Self(ids.into_iter().map(node).collect())
     }
 
     /// Chooses nodes for the wants, those with the most memory first, each on the node that it
-    /// fills best beside the hypervisor's likely place. The other nodes that could hold it come
-    /// after that.
+    /// fills best beside the hypervisor, which is likely to have the first of the `places`. The
+    /// other nodes that could hold it come after that.
     pub(crate) fn choose(
-        &self,
+        &mut self,
         ground: &Ground<'_>,
         request: &SystemRequest,
         free: &[MfnRange],
-        home: &Home,
+        places: &[Place],
         report: &Report,
         wants: &mut [Want<'_>],
     ) {
@@ -73,26 +73,17 @@ impl Nodes {
             return;
         }
         let host = ground.host;
-        let places = home.candidates(free);
         let region = places.first().map(|place| place.region);
         let free = sets::subtract(free, region.as_slice());
-        let left = |node: &Node| Left {
-            frames: sets::total(&sets::intersect(&node.ram, &free)),
-            cpus: host
-                .cpus
-                .iter()
-                .filter(|cpu| cpu.node == Some(node.id))
-                .count(),
-        };
-        let mut left: Vec<Left> = self.0.iter().map(left).collect();
+        for node in &mut self.0 {
+            node.frames = sets::total(&sets::intersect(&node.ram, &free));
+        }
         let good = request.domains.iter().enumerate();
         for (_, domain) in good.filter(|(index, _)| !report.is_refused(*index)) {
-            for at in named_cpus(domain).filter_map(|cpu| self.of_cpu(host, *cpu)) {
-                left[at].cpus = left[at].cpus.saturating_sub(1);
+            for cpu in named_cpus(domain) {
+                self.take(of_cpu(host, *cpu), 0, 1);
             }
-            if let Some(at) = self.of_ranges(&domain.static_mem) {
-                left[at].cpus = left[at].cpus.saturating_sub(unnamed_cpus(domain));
-            }
+            self.take(self.of_ranges(&domain.static_mem), 0, unnamed_cpus(domain));
         }
         let mut order: Vec<usize> = (0..wants.len()).collect();
         sort_by_key(&mut order, |at| {
@@ -100,40 +91,49 @@ impl Nodes {
             let index = u64::try_from(want.index).unwrap_or(u64::MAX);
             [!want.frames.unwrap_or(0), index, 0]
         });
-        for want in order {
-            let want = &mut wants[want];
+        for at in order {
+            let want = &mut wants[at];
             let domain = &request.domains[want.index];
             let frames = want.frames.unwrap_or(0);
             let cpus = unnamed_cpus(domain);
-            let able: Vec<usize> = (0..self.0.len())
-                .filter(|at| could_hold(&self.0[*at].ram, want))
-                .collect();
             let fitting = |cpus: usize| {
-                let all = able.iter().copied();
-                let fitting = all.filter(|at| left[*at].frames >= frames && left[*at].cpus >= cpus);
+                let able = self.0.iter().filter(|node| could_hold(&node.ram, want));
+                let fitting = able.filter(|node| node.frames >= frames && node.cpus >= cpus);
                 // Who takes the rest takes most where most is.
-                fitting.min_by_key(|at| match want.frames {
-                    None => !left[*at].frames,
-                    Some(_) => left[*at].frames,
-                })
+                let best = fitting.min_by_key(|node| match want.frames {
+                    None => !node.frames,
+                    Some(_) => node.frames,
+                });
+                best.map(|node| node.id)
             };
-            let named = self.of_cpus(host, domain);
+            let named = one(named_cpus(domain).map(|cpu| of_cpu(host, *cpu)));
+            let named = named.filter(|id| self.0.iter().any(|node| node.id == *id));
             let chosen = named.or_else(|| fitting(cpus)).or_else(|| fitting(0));
-            let Some(chosen) = chosen else {
+            self.take(chosen, frames, cpus);
+            if chosen.is_none() || want.frames.is_none() {
                 continue;
-            };
-            left[chosen].frames = left[chosen].frames.saturating_sub(frames);
-            left[chosen].cpus = left[chosen].cpus.saturating_sub(cpus);
-            if want.frames.is_some() {
-                let others = able.into_iter().filter(|at| *at != chosen);
-                let all = core::iter::once(chosen).chain(others);
-                want.nodes = all.map(|at| self.0[at].ram.clone()).collect();
             }
+            let first = self.0.iter().filter(|node| chosen == Some(node.id));
+            let others = self
+                .0
+                .iter()
+                .filter(|node| chosen != Some(node.id) && could_hold(&node.ram, want));
+            let all = first.chain(others);
+            want.nodes = all.map(|node| Rc::clone(&node.ram)).collect();
+        }
+    }
+
+    /// Takes so much of a node.
+    fn take(&mut self, id: Option<u32>, frames: u64, cpus: usize) {
+        if let Some(node) = self.0.iter_mut().find(|node| Some(node.id) == id) {
+            node.frames = node.frames.saturating_sub(frames);
+            node.cpus = node.cpus.saturating_sub(cpus);
         }
     }
 
     /// Where most of some banks are.
     pub(crate) fn near(&self, banks: &[Bank]) -> Option<Near> {
+        self.0.first()?;
         let machine = sets::normalise(banks.iter().map(Bank::machine).collect());
         let parts = self.0.iter().map(|node| {
             let part = sets::intersect(&node.ram, &machine);
@@ -146,31 +146,26 @@ impl Nodes {
         })
     }
 
-    /// The node of a CPU.
-    fn of_cpu(&self, host: &HostMap, cpu: u32) -> Option<usize> {
-        let id = host.cpus.get(usize::try_from(cpu).ok()?)?.node?;
-        self.0.iter().position(|node| node.id == id)
-    }
-
-    /// The node that a domain names by its CPUs, if they are of one.
-    fn of_cpus(&self, host: &HostMap, domain: &DomainRequest) -> Option<usize> {
-        one(named_cpus(domain).map(|cpu| self.of_cpu(host, *cpu)))
-    }
-
     /// The node that holds all of these ranges.
-    fn of_ranges(&self, ranges: &[StaticRange]) -> Option<usize> {
+    fn of_ranges(&self, ranges: &[StaticRange]) -> Option<u32> {
         let holder = |range: &StaticRange| {
             let start = crate::MachineAddress::new(range.start);
             let frames = MachineRange::new(start, range.size)?.frames_touched();
             let mut nodes = self.0.iter();
-            nodes.position(|node| sets::covers(&node.ram, &frames))
+            let holder = nodes.find(|node| sets::covers(&node.ram, &frames))?;
+            Some(holder.id)
         };
         one(ranges.iter().map(holder))
     }
 }
 
+/// The node of a CPU.
+fn of_cpu(host: &HostMap, cpu: u32) -> Option<u32> {
+    host.cpus.get(usize::try_from(cpu).ok()?)?.node
+}
+
 /// What all of them are, if they are the same.
-fn one(mut all: impl Iterator<Item = Option<usize>>) -> Option<usize> {
+fn one(mut all: impl Iterator<Item = Option<u32>>) -> Option<u32> {
     let first = all.next()??;
     all.all(|other| other == Some(first)).then_some(first)
 }

@@ -85,6 +85,8 @@ pub(crate) struct Task<'a> {
     pub(crate) free: &'a [MfnRange],
     pub(crate) wants: &'a [Want<'a>],
     pub(crate) home: &'a Home,
+    /// The hypervisor's likely places, the cheapest first.
+    pub(crate) places: &'a [Place],
     /// Where modules lie that may have to be copied.
     pub(crate) sources: &'a [MfnRange],
 }
@@ -202,12 +204,11 @@ fn search(task: &Task<'_>, prefer: bool, best: Option<&Sharing>) -> Searched {
 
 /// The best of many attempts if there are few domains, else of one or few.
 fn try_out(task: &Task<'_>, few: bool, prefer: bool) -> Option<Sharing> {
-    let places = task.home.candidates(task.free);
     let sized = task.wants.iter().filter(|want| want.frames.is_some());
     let ends = if few { 1_usize << sized.count() } else { 1 };
     let orders = orders(task.wants, few, prefer);
     let mut best: Option<Sharing> = None;
-    for place in places.iter().take(PLACES_TRIED) {
+    for place in task.places.iter().take(PLACES_TRIED) {
         for order in &orders {
             for end in 0..ends {
                 let (owned, left) = attempt::owned(task, *place, order, end, prefer);

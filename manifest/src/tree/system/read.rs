@@ -87,7 +87,7 @@ pub fn read<'r, 'h: 'r>(
             reader.without_domains(tree.root(), "there is no /chosen node");
         }
     }
-    reader.refuse(&mut request.domains);
+    request.refuse_misread(&reader.problems);
     request.hypervisor.tree_bytes = host.bytes() + tree.total_bytes() as u64;
     System {
         request,
@@ -443,17 +443,6 @@ impl Reader<'_, '_> {
         let what = "a system tree without domains";
         let help = "write a node with compatible = \"xen,domain\"; in /chosen";
         self.problem_with_help(origin, Code::TreeInvalid, what, why, help);
-    }
-
-    /// Has the planner refuse each domain in which an error was found.
-    fn refuse(&self, domains: &mut [DomainRequest]) {
-        for problem in self.problems.iter().filter(|problem| problem.is_error()) {
-            for domain in problem.sides.iter().filter_map(|side| side.domain) {
-                if let Some(domain) = domains.get_mut(domain) {
-                    domain.misread.get_or_insert(problem.code);
-                }
-            }
-        }
     }
 
     fn reserved(&mut self, chosen: Node<'_, '_>) -> Vec<Reserved> {

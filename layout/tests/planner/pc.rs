@@ -327,7 +327,10 @@ fn a_limited_master_gets_what_it_reaches_of_a_pc() {
         origin: Origin(80),
     }];
     let outcome = planned(&host, &pc_system(vec![driver]));
-    assert_eq!(codes(&outcome), ["not-built-yet", "no-low-memory", "dma-mask"]);
+    assert_eq!(
+        codes(&outcome),
+        ["not-built-yet", "no-low-memory", "dma-mask"]
+    );
     let banks = outcome.plan.domains[0].banks.iter();
     let low = banks.filter(|bank| bank.machine().end().address().raw() <= 4 * GIB);
     let low: u64 = low.map(Bank::bytes).sum();

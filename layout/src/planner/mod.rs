@@ -297,7 +297,7 @@ impl<'a> Planner<'a> {
     ) -> Vec<DomainPlan> {
         let low = sets::subtract(&self.ground.low, kept);
         let mut ids = 1..=u16::MAX;
-        let mut plans = Vec::new();
+        let mut plans = Vec::with_capacity(shares.len());
         for (index, ((share, cpus), devices)) in
             shares.into_iter().zip(cpus).zip(devices).enumerate()
         {

@@ -24,7 +24,7 @@ pub(crate) fn align_down(value: u64, align: u64) -> u64 {
 }
 
 /// Sorts by start, then by length.
-pub(crate) fn sort(ranges: &mut Vec<MfnRange>) {
+pub(crate) fn sort(ranges: &mut [MfnRange]) {
     sort_by_key(ranges, |range| [range.start().raw(), range.frames(), 0]);
 }
 
@@ -32,32 +32,28 @@ pub(crate) fn sort(ranges: &mut Vec<MfnRange>) {
 pub(crate) fn normalise(mut ranges: Vec<MfnRange>) -> Vec<MfnRange> {
     ranges.retain(|range| !range.is_empty());
     sort(&mut ranges);
-    let mut joined: Vec<MfnRange> = Vec::with_capacity(ranges.len());
-    for range in ranges {
-        match joined.last_mut() {
-            Some(last) if range.start() <= last.end() => {
-                *last = MfnRange::between(last.start(), last.end().max(range.end()));
-            }
-            _ => joined.push(range),
+    ranges.dedup_by(|range, last| {
+        let meets = range.start() <= last.end();
+        if meets {
+            *last = MfnRange::between(last.start(), last.end().max(range.end()));
         }
-    }
-    joined
+        meets
+    });
+    ranges
 }
 
 /// As [`normalise`], for bytes: banks may meet inside a frame.
 pub(crate) fn normalise_bytes(mut ranges: Vec<MachineRange>) -> Vec<MachineRange> {
     ranges.retain(|range| !range.is_empty());
     sort_by_key(&mut ranges, |range| [range.start().raw(), range.size(), 0]);
-    let mut joined: Vec<MachineRange> = Vec::with_capacity(ranges.len());
-    for range in ranges {
-        match joined.last_mut() {
-            Some(last) if range.start() <= last.end() => {
-                *last = MachineRange::between(last.start(), last.end().max(range.end()));
-            }
-            _ => joined.push(range),
+    ranges.dedup_by(|range, last| {
+        let meets = range.start() <= last.end();
+        if meets {
+            *last = MachineRange::between(last.start(), last.end().max(range.end()));
         }
-    }
-    joined
+        meets
+    });
+    ranges
 }
 
 /// The first place at or after `first` whose range ends above `start`. Two long lists that are

@@ -148,6 +148,8 @@ codes! {
     PvDirectMap = "pv-direct-map";
     /// A kind of domain that the host's architecture doesn't have.
     KindForeign = "kind-foreign";
+    /// `dtb` or `vpl011` where the host's architecture has no use for it.
+    KeyForeign = "key-foreign";
     /// A device that isn't there.
     DeviceUnknown = "device-unknown";
     /// A device that two domains ask for.

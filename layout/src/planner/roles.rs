@@ -20,6 +20,7 @@ pub(crate) fn check(architecture: Architecture, request: &SystemRequest, report:
         let first = *names.entry(domain.name.value.as_str()).or_insert(index);
         check_name(first, index, request, report);
         check_kind(architecture, index, domain, report);
+        check_foreign(architecture, index, domain, report);
         check_limits(index, domain, report);
         if domain.capabilities.value.contains(Capabilities::HARDWARE) {
             match hardware {
@@ -109,6 +110,32 @@ fn check_kind(
                 architecture.as_str()
             ),
             String::from("leave out kind"),
+        );
+    }
+}
+
+/// What a domain of this architecture has no use for. It would go unheard, and a device or a console be missed.
+fn check_foreign(
+    architecture: Architecture,
+    index: usize,
+    domain: &DomainRequest,
+    report: &mut Report,
+) {
+    let tree = domain.partial_tree.as_ref();
+    let tree = tree.filter(|_| architecture == Architecture::X86_64);
+    let uart = domain.vpl011 && architecture != Architecture::Aarch64;
+    let found = [
+        tree.map(|tree| ("dtb", tree.origin, "its domains have ACPI tables, no tree")),
+        uart.then_some(("vpl011", domain.name.origin, "the virtual PL011 is arm64's")),
+    ];
+    for (key, origin, reason) in found.into_iter().flatten() {
+        let what = format!("{}, {key}", name(index, domain));
+        report.error(
+            Code::KeyForeign,
+            &[index],
+            vec![side(index, what, origin)],
+            format!("{} has no such thing: {reason}", architecture.as_str()),
+            format!("leave out {key}"),
         );
     }
 }

@@ -118,6 +118,30 @@ fn kinds() {
 }
 
 #[test]
+fn what_another_architecture_has() {
+    let mut guest = sized(256 * MIB);
+    guest.vpl011 = true;
+    guest.partial_tree = Some(ModuleRequest {
+        module: bytes(GIB, 0x1000),
+        origin: Origin::NONE,
+    });
+    let on = |architecture| {
+        let mut host = virt(2 * GIB, 2);
+        host.architecture = architecture;
+        let outcome = plan(&host, &system(vec![guest.clone()]));
+        let foreign = outcome.conflicts.into_iter();
+        let foreign = foreign.filter(|it| it.code == Code::KeyForeign);
+        foreign.map(|it| it.help).collect::<Vec<_>>()
+    };
+    assert_eq!(on(Architecture::Aarch64), [] as [&str; 0]);
+    assert_eq!(on(Architecture::Riscv64), ["leave out vpl011"]);
+    assert_eq!(
+        on(Architecture::X86_64),
+        ["leave out dtb", "leave out vpl011"]
+    );
+}
+
+#[test]
 fn few_of_those_who_have_the_cpus_are_named() {
     let host = virt(8 * GIB, 60);
     let guests = (0..120).map(|at| {

@@ -124,6 +124,24 @@ pub fn xen(arch: Arch) -> Result<PathBuf> {
     Ok(folder.join("xen"))
 }
 
+/// Debian's U-Boot for QEMU's `virt`, fetched if it isn't in the cache.
+pub fn uboot() -> Result<PathBuf> {
+    let folder = entry("u-boot-qemu")?;
+    once(&folder, |new| {
+        let apt = Apt::open("trixie", Arch::Aarch64.debian())?;
+        apt.update()?;
+        let version = apt.unpack("u-boot-qemu", &new.join("root"))?;
+        record(new, "u-boot-qemu", &version)?;
+        symlink(
+            "root/usr/lib/u-boot/qemu_arm64/u-boot.bin",
+            new.join("u-boot.bin"),
+        )?;
+        fs::metadata(new.join("u-boot.bin")).context("u-boot-qemu holds no U-Boot for arm64")?;
+        Ok(())
+    })?;
+    Ok(folder.join("u-boot.bin"))
+}
+
 /// Fetches what the tests on `arch` need, so that none of them waits for a download.
 pub fn fetch(arch: Arch) -> Result<()> {
     kernel(arch, Kernel::Bookworm)?;
@@ -131,6 +149,7 @@ pub fn fetch(arch: Arch) -> Result<()> {
     busybox(arch)?;
     if arch == Arch::Aarch64 {
         xen(arch)?;
+        uboot()?;
     }
     Ok(())
 }

@@ -19,6 +19,7 @@ mod power;
 mod probe;
 mod qemu;
 mod reserved;
+mod uboot;
 mod wrong_input;
 mod xen;
 mod xen_boot;
@@ -117,6 +118,7 @@ pub fn run(arch: Arch, full: bool, filter: &str) -> Result<Tally> {
     scenarios.extend(panic::scenarios(arch));
     scenarios.extend(beside::scenarios(arch));
     scenarios.extend(iso::scenarios(arch, full));
+    scenarios.extend(uboot::scenarios(arch));
     scenarios.extend(matrix::scenarios(arch, full));
     scenarios.extend(wrong_input::scenarios(arch));
     scenarios.extend(xen_trees::scenarios(arch));

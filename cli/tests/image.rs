@@ -279,6 +279,30 @@ fn what_an_argument_for_qemu_names_is_not_written_over() {
 }
 
 #[test]
+fn a_tree_that_an_argument_names_is_asked_for_anew_when_it_changes() {
+    let folder = tempfile::tempdir().unwrap();
+    let manifest = for_qemu(folder.path());
+    let text = std::fs::read_to_string(&manifest).unwrap();
+    for named in [
+        r#""-dtb", "host.dtb""#,
+        r#""--dtb", "host.dtb""#,
+        r#""-machine", "dtb=host.dtb""#,
+    ] {
+        let text = text.replace("\"-device\", \"edu,x='y'\"", named);
+        std::fs::write(&manifest, text).unwrap();
+        let plan = |tree: &str| {
+            let tree = format!("{TESTS}/hosts/{tree}.dtb");
+            std::fs::copy(tree, folder.path().join("host.dtb")).unwrap();
+            let arguments = ["plan", "m.toml", "--format", "json"];
+            let done = terrane(&arguments, folder.path()).output().unwrap();
+            assert_eq!(done.status.code(), Some(0), "{done:?}");
+            done.stdout
+        };
+        assert!(plan("virt-2g") != plan("virt-numa-1g"), "{named}");
+    }
+}
+
+#[test]
 fn the_hypervisor_and_the_files_of_a_tree_are_not_written_over() {
     let folder = tempfile::tempdir().unwrap();
     let copy = |file: &str, name: &str| {

@@ -192,6 +192,40 @@ fn interrupts_must_be_the_devices_own() {
     assert_eq!(other, []);
 }
 
+/// A partial tree of this many devices, whose interrupts each go through a map of this many entries, which the last is for.
+fn mapped(devices: u32, entries: u32) -> Vec<u8> {
+    let map: Vec<u32> = (1..=entries).flat_map(|line| [line, 1, 0, 8, 4]).collect();
+    partial(|nodes| {
+        nodes.node("nexus", |node| {
+            node.cells("#interrupt-cells", &[1]);
+            node.cells("#address-cells", &[0]);
+            node.cells("phandle", &[2]);
+            node.cells("interrupt-map", &map);
+        });
+        for device in 0..devices {
+            nodes.node(&format!("gpio@{device}"), |node| {
+                gpio(node, &GPIO);
+                node.cells("interrupt-parent", &[2]);
+                node.cells("interrupts", &[entries]);
+            });
+        }
+    })
+}
+
+#[test]
+fn interrupts_are_walked_so_far_in_a_whole_tree_and_that_is_said() {
+    let codes = |devices| {
+        let problems = read(mapped(devices, 2000), None).problems;
+        let codes = problems.iter().map(|it| it.code);
+        codes.collect::<Vec<_>>()
+    };
+    assert_eq!(codes(4), [Code::DeviceMismatch; 4]);
+    // 2¹⁸ steps are 131 devices'.
+    let codes = codes(200);
+    assert_eq!(codes.len(), 132);
+    assert_eq!(codes.last(), Some(&Code::TreeInvalid));
+}
+
 /// A host whose device has an interrupt behind Qualcomm's PDC, and one at a bus with a map.
 fn indirect() -> Vec<u8> {
     let mut writer = Writer::new();

@@ -112,6 +112,13 @@ fn a_node_with_a_path_is_a_device_of_the_domain() {
     // Named twice is wanted once.
     let both = read(bytes, Some("/pl061@9030000"));
     assert_eq!(both.request.domains[0].devices.len(), 1);
+    let twice = partial(|nodes| {
+        nodes.node("one", |node| gpio(node, &GPIO));
+        nodes.node("two", |node| gpio(node, &GPIO));
+    });
+    let twice = read(twice, None);
+    assert_eq!(twice.problems, []);
+    assert_eq!(twice.request.domains[0].devices.len(), 1);
 }
 
 #[test]

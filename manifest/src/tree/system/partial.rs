@@ -131,7 +131,6 @@ impl Reader<'_, '_> {
             domain: &name,
             host,
         };
-        let named: Vec<String> = domain.devices.iter().map(|it| it.path.clone()).collect();
         let (mut has_forced, mut all_forced) = (false, true);
         for node in tree.nodes() {
             if !passthrough.contains(node) {
@@ -150,7 +149,7 @@ impl Reader<'_, '_> {
             if let Some(device) = device {
                 self.compare(&at, device, &mut walked);
             }
-            if !named.contains(&path) {
+            if !domain.devices.iter().any(|device| device.path == path) {
                 domain.devices.push(DeviceRequest {
                     path,
                     dma_mask: None,

@@ -189,6 +189,12 @@ fn interrupts_must_be_the_devices_own() {
         node.cells("interrupts", &[0, 8, 4]);
     });
     let expected = "interrupts = <0x0 0x7 0x4>;".to_owned();
+    assert_eq!(told, [(Code::DeviceMismatch, expected.clone())]);
+    let told = wrong(|node| {
+        gpio(node, &GPIO);
+        node.cells("interrupts-extended", &[1, 0, 8, 4]);
+    });
+    let expected = format!("{expected} in place of interrupts-extended");
     assert_eq!(told, [(Code::DeviceMismatch, expected)]);
     // Of another controller than the guest's.
     let other = wrong(|node| {

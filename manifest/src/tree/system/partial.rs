@@ -282,7 +282,8 @@ impl Reader<'_, '_> {
         let why = "the device has no such interrupt: the guest would wait for it in vain";
         let cells = walked.specifiers(at.host, device);
         let help = match cells {
-            Some(cells) => format!("interrupts = <{cells}>;"),
+            Some(cells) if name == "interrupts" => format!("interrupts = <{cells}>;"),
+            Some(cells) => format!("interrupts = <{cells}>; in place of {name}"),
             None => format!("leave {name} out"),
         };
         self.mismatch(at, name, device, &what, why, &help);

@@ -27,7 +27,12 @@ impl Findings {
 
     /// Adds the one that makes going on pointless.
     pub fn give_up(&mut self, found: Diagnostic, exit: Exit) -> Exit {
-        self.add(found);
+        self.give_up_by(vec![found], exit)
+    }
+
+    /// Adds those that make going on pointless.
+    pub fn give_up_by(&mut self, wrong: Vec<Diagnostic>, exit: Exit) -> Exit {
+        self.diagnostics.extend(wrong);
         exit
     }
 

@@ -111,13 +111,13 @@ impl HostFile {
     /// What it says of its machine, to which the boot loader adds `memory`; `place` is where a bank of that is said.
     ///
     /// # Errors
-    /// Its tree can't be read, or RAM is named twice: the exit status that says so.
+    /// Its tree can't be read, or RAM is named twice or over registers: all that is wrong, with the exit status that says so.
     pub fn describe(
         self,
         path: &Path,
         memory: &[RamBank],
         place: &dyn Fn(&RamBank) -> Option<Place>,
-    ) -> Result<Description, (Diagnostic, Exit)> {
+    ) -> Result<Description, (Vec<Diagnostic>, Exit)> {
         let (tree, found) = match self.described {
             Described::Pc(described) => return Ok(Description::Pc(described)),
             Described::Tree(tree, found) => (tree, found),
@@ -129,12 +129,10 @@ impl HostFile {
         });
         let found: Vec<RamBank> = found.collect();
         let in_file = |_: &RamBank| Some(Place::without_lines(path.display().to_string()));
-        let tree = filled(path, &tree, &found, &in_file)?;
+        let tree = filled(path, &tree, &found, &in_file, Vec::new())?;
         let over = host_tree::over_registers(&tree, memory).map_err(|it| no_host(path, &it))?;
-        if !over.is_empty() {
-            return Err((over_registers(&over, place), Exit::Conflicts));
-        }
-        let tree = filled(path, &tree, memory, place)?;
+        let over = (!over.is_empty()).then(|| over_registers(&over, place));
+        let tree = filled(path, &tree, memory, place, over.into_iter().collect())?;
         let handed =
             host_tree::with_container(&tree, 0, 0).map_err(|error| no_host(path, &error))?;
         let live = handed.clone();
@@ -142,24 +140,28 @@ impl HostFile {
     }
 }
 
-/// The tree with more memory, none of which it names.
+/// The tree with more memory, none of which it names; `wrong` is what is wrong with that already.
 fn filled(
     path: &Path,
     tree: &[u8],
     memory: &[RamBank],
     place: &dyn Fn(&RamBank) -> Option<Place>,
-) -> Result<Vec<u8>, (Diagnostic, Exit)> {
+    mut wrong: Vec<Diagnostic>,
+) -> Result<Vec<u8>, (Vec<Diagnostic>, Exit)> {
     let twice = host_tree::named_twice(tree, memory).map_err(|error| no_host(path, &error))?;
     if !twice.is_empty() {
-        return Err((named_twice(&twice, place), Exit::Conflicts));
+        wrong.push(named_twice(&twice, place));
+    }
+    if !wrong.is_empty() {
+        return Err((wrong, Exit::Conflicts));
     }
     host_tree::with_memory(tree, memory).map_err(|error| no_host(path, &error))
 }
 
-fn no_host(path: &Path, error: &EditError) -> (Diagnostic, Exit) {
+fn no_host(path: &Path, error: &EditError) -> (Vec<Diagnostic>, Exit) {
     let found = not_a_tree(path, error)
         .with_help("name a device tree, or a capture by `terrane host capture`");
-    (found, Exit::Unreadable)
+    (vec![found], Exit::Unreadable)
 }
 
 /// The finding about RAM that is to be added and is there.
@@ -297,8 +299,9 @@ impl Host {
     ///
     /// # Errors
     /// It is no description of a machine that the command plans for, with the exit status that says so.
-    pub fn of_board(path: &Path, tree: Vec<u8>) -> Result<Self, (Diagnostic, Exit)> {
-        let description = HostFile::read(path, tree)?.describe(path, &[], &|_| None)?;
+    pub fn of_board(path: &Path, tree: Vec<u8>) -> Result<Self, (Vec<Diagnostic>, Exit)> {
+        let file = HostFile::read(path, tree).map_err(|(found, exit)| (vec![found], exit))?;
+        let description = file.describe(path, &[], &|_| None)?;
         Ok(Self {
             loader: Loader::Board,
             description,
@@ -342,10 +345,12 @@ impl Host {
                 let place = |bank: &RamBank| findings.place(bank.origin, &manifest.origins);
                 let board = board.ok_or(Exit::Unreadable)?;
                 let described = board.describe(&path.value, &spec.memory, &place);
-                let described = described.map_err(|(mut found, exit)| {
+                let described = described.map_err(|(mut wrong, exit)| {
                     let place = findings.place(path.origin, &manifest.origins);
-                    found.sides.push(named_here(place));
-                    findings.give_up(found, exit)
+                    for found in &mut wrong {
+                        found.sides.push(named_here(place.clone()));
+                    }
+                    findings.give_up_by(wrong, exit)
                 })?;
                 (Loader::Board, described)
             }

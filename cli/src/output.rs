@@ -50,8 +50,16 @@ impl Output {
     /// # Errors
     /// Standard error can't be written.
     pub fn fail(self, found: Diagnostic, exit: Exit) -> io::Result<Exit> {
+        self.fail_by(vec![found], exit)
+    }
+
+    /// Shows the findings that a command ends with.
+    ///
+    /// # Errors
+    /// Standard error can't be written.
+    pub fn fail_by(self, wrong: Vec<Diagnostic>, exit: Exit) -> io::Result<Exit> {
         let mut findings = Findings::default();
-        findings.add(found);
+        let exit = findings.give_up_by(wrong, exit);
         findings.emit(self.json, Stream::Stderr).map(|()| exit)
     }
 }

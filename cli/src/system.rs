@@ -263,7 +263,7 @@ impl System {
             .load_files(arch.architecture)
             .map_err(|error| findings.give_up(container_failed(&error), Exit::Conflicts))?;
         let host = Host::of_board(&path.value, tree.blob().to_vec())
-            .map_err(|(found, exit)| findings.give_up(found, exit))?;
+            .map_err(|(wrong, exit)| findings.give_up_by(wrong, exit))?;
         let mut told = told::tell(&host, &spec, footprint, &mut loaded, findings)?;
         // Partial trees were read where the tree has them, and are again in the container.
         let before = &loaded.manifest().problems;

@@ -73,7 +73,7 @@ pub fn init(args: &InitArgs) -> io::Result<Exit> {
     }
     let seen = match see(args) {
         Ok(seen) => seen,
-        Err((found, exit)) => return output::fail(found, exit),
+        Err((wrong, exit)) => return Output::default().fail_by(wrong, exit),
     };
     let folder = args.output.as_deref().and_then(Path::parent);
     let files = Files {
@@ -104,15 +104,15 @@ pub fn init(args: &InitArgs) -> io::Result<Exit> {
 }
 
 /// The machine that is asked for.
-fn see(args: &InitArgs) -> Result<Seen, (Diagnostic, Exit)> {
+fn see(args: &InitArgs) -> Result<Seen, (Vec<Diagnostic>, Exit)> {
     let Some(path) = &args.host else {
         let name = args.qemu.as_deref().unwrap_or_default();
-        return qemu(name).map_err(|found| (found, Exit::Conflicts));
+        return qemu(name).map_err(|found| (vec![found], Exit::Conflicts));
     };
-    let unreadable = |found| (found, Exit::Unreadable);
+    let unreadable = |found| (vec![found], Exit::Unreadable);
     let bytes = files::read(path, files::MAX_TEXT)
         .map_err(|error| unreadable(diagnostics::unreadable(path, &error)))?;
-    let file = HostFile::read(path, bytes)?;
+    let file = HostFile::read(path, bytes).map_err(|(found, exit)| (vec![found], exit))?;
     let arch = file.arch;
     let banks: Vec<RamBank> = args
         .memory
@@ -126,7 +126,8 @@ fn see(args: &InitArgs) -> Result<Seen, (Diagnostic, Exit)> {
     let described = file.describe(path, &banks, &|_| None)?;
     if matches!(described, Description::Pc(_)) && !banks.is_empty() {
         let found = Diagnostic::error("value-invalid", told::FIRMWARES_OWN);
-        return Err((found.with_help("leave `--memory` out"), Exit::Conflicts));
+        let found = found.with_help("leave `--memory` out");
+        return Err((vec![found], Exit::Conflicts));
     }
     let seen = Seen::of(&described, arch).map_err(unreadable)?;
     if seen.ram == 0 {
@@ -138,7 +139,7 @@ fn see(args: &InitArgs) -> Result<Seen, (Diagnostic, Exit)> {
             "say what it fills in, such as `--memory 0x4000_0000,2GiB`; U-Boot shows it by `bdinfo`, Linux as \
              \"System RAM\" in /proc/iomem",
         );
-        return Err((found, Exit::Conflicts));
+        return Err((vec![found], Exit::Conflicts));
     }
     Ok(seen)
 }

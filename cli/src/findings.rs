@@ -73,7 +73,8 @@ impl Findings {
                 },
                 message: conflict.why.clone(),
                 sides,
-                help: Some(self.help(&conflict.help)).filter(|help| !help.is_empty()),
+                help: Some(self.help(&said_of_tree(conflict, origins)))
+                    .filter(|help| !help.is_empty()),
             };
             self.diagnostics.push(found);
         }
@@ -141,6 +142,33 @@ impl Findings {
     }
 }
 
+/// The help of a conflict, where a device is left out of what names it: a domain's `devices` or its partial tree. It is the
+/// first side's, or the last's where a domain is named too.
+fn said_of_tree(conflict: &Conflict, origins: &Origins) -> String {
+    let mut help = conflict.help.clone();
+    let sides = [conflict.sides.first(), conflict.sides.last()];
+    let words = [
+        ("out of devices", "out of the partial tree"),
+        ("out of the devices of", "out of the partial tree of"),
+    ];
+    for (side, (devices, tree)) in sides.into_iter().zip(words) {
+        let position = side.and_then(|side| origins.get(side.origin));
+        let is_partial = |position| {
+            matches!(
+                position,
+                &Position::Node {
+                    tree: WhichTree::Partial(_),
+                    ..
+                }
+            )
+        };
+        if position.is_some_and(is_partial) {
+            help = help.replace(devices, tree);
+        }
+    }
+    help
+}
+
 /// Who brings in the partial tree that something stands in.
 fn brought_in_by(origin: Origin, origins: &Origins) -> Option<Origin> {
     match origins.get(origin)? {
@@ -173,5 +201,49 @@ fn in_tree(path: &str) -> String {
             }
         }
         _ => format!("{node}, {name}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use layout::Code;
+
+    use super::*;
+
+    #[test]
+    fn a_device_is_left_out_of_what_names_it() {
+        let mut origins = Origins::new();
+        let partial = origins.add(Position::Node {
+            tree: WhichTree::Partial(0x5000_0000),
+            path: "/passthrough/uart".to_owned(),
+            manifest: None,
+        });
+        let help = |first: Origin, last: Origin, help: &str| {
+            let sides = [first, last].map(|origin| layout::Side {
+                what: String::new(),
+                origin,
+                domain: None,
+            });
+            let conflict = Conflict {
+                code: Code::DeviceTwice,
+                severity: layout::Severity::Error,
+                sides: sides.to_vec(),
+                why: String::new(),
+                help: help.to_owned(),
+            };
+            said_of_tree(&conflict, &origins)
+        };
+        let (own, both) = (
+            "leave it out of devices",
+            "leave it out of the devices of `b`",
+        );
+        let (own_tree, both_tree) = (
+            "leave it out of the partial tree",
+            "leave it out of the partial tree of `b`",
+        );
+        assert_eq!(help(partial, Origin::NONE, own), own_tree);
+        assert_eq!(help(Origin::NONE, partial, own), own);
+        assert_eq!(help(Origin::NONE, partial, both), both_tree);
+        assert_eq!(help(partial, Origin::NONE, both), both);
     }
 }

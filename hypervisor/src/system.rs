@@ -328,12 +328,11 @@ fn left_behind(ownership: &Ownership, ranges: &[MachineRange]) -> Result<Box<[Cl
 
 /// The holdings of device registers, and of reserved RAM that drivers use.
 fn devices(host: &HostMap, plan: &Plan) -> Vec<Holding> {
+    // A reserved region is a device of its driver's too, and can be RAM of the hardware domain in part.
     let banks = plan.domains.iter().flat_map(|domain| &domain.banks);
-    let reserved = banks
-        .filter(|bank| bank.reserved)
-        .map(layout::Bank::machine);
-    // A reserved region is a device of its driver's too.
-    let ram: Vec<MfnRange> = reserved.chain(plan.kept.iter().copied()).collect();
+    let banks = banks.filter(|bank| bank.reserved);
+    let mut ram: Vec<MfnRange> = banks.map(layout::Bank::machine).collect();
+    ram.extend(plan.kept.iter().chain(&plan.reserved));
     let mut holdings = Vec::new();
     for (domain, index) in plan.domains.iter().zip((0..).map(DomainIndex)) {
         let devices = domain
@@ -342,14 +341,17 @@ fn devices(host: &HostMap, plan: &Plan) -> Vec<Holding> {
             .filter_map(|&device| host.devices.get(device));
         for range in devices.flat_map(|device| &device.ranges) {
             let frames = range.frames_touched();
-            let in_ram = plan.reserved.iter().any(|ram| ram.covers(&frames));
-            let owner = if in_ram {
-                Owner::DeviceMemory(index)
-            } else {
-                Owner::Device(index)
-            };
-            let left = without(frames, &ram);
-            holdings.extend(left.into_iter().map(|frames| Holding { frames, owner }));
+            let reserved = plan.reserved.iter();
+            let reserved = reserved.filter_map(|ram| ram.intersection(&frames));
+            holdings.extend(reserved.map(|frames| Holding {
+                frames,
+                owner: Owner::DeviceMemory(index),
+            }));
+            let registers = without(frames, &ram).into_iter();
+            holdings.extend(registers.map(|frames| Holding {
+                frames,
+                owner: Owner::Device(index),
+            }));
         }
     }
     holdings

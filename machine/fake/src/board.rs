@@ -53,6 +53,8 @@ pub struct DomainSpec {
     pub frames: u64,
     /// vCPUs.
     pub cpus: u32,
+    /// Frames of its device, which begins at [`DEVICES`] plus the domain's number.
+    pub device_frames: u64,
     /// What follows what.
     pub policies: Policies,
     /// Bounds.
@@ -72,6 +74,7 @@ impl DomainSpec {
             direct_map,
             frames: 16,
             cpus: 1,
+            device_frames: 1,
             policies: Policies::default(),
             limits: Limits {
                 max_event_channels: 127,
@@ -269,7 +272,11 @@ fn plan(specs: &[DomainSpec], scrub: Scrub) -> (HostMap, Plan) {
         let device = Mfn::new(DEVICES + index as u64).address();
         host.devices.push(HostDevice {
             path: format!("/device@{index}"),
-            ranges: [MachineRange::saturating(device, FRAME_SIZE)].into(),
+            ranges: [MachineRange::saturating(
+                device,
+                spec.device_frames * FRAME_SIZE,
+            )]
+            .into(),
             interrupts: Vec::new(),
             ..HostDevice::default()
         });

@@ -263,6 +263,40 @@ fn reserved_ram_of_the_hardware_domain_is_ram_and_keeps_its_content() {
     board.check();
 }
 
+/// A region of which a neighbour without mapping, a device too, takes a page.
+#[test]
+fn a_region_may_be_ram_of_its_domain_in_part() {
+    let frame = |index| Mfn::new(DEVICES + index);
+    let mut control = DomainSpec::new("control", HARDWARE, true);
+    control.device_frames = 3;
+    let specs = [control, DomainSpec::new("guest", NO_ROLE, false)];
+    let board = Board::boot_planned(&specs, Scrub::Reused, |plan| {
+        plan.domains[0].devices = vec![0, 1];
+        plan.domains[1].devices.clear();
+        plan.domains[0].banks.push(Bank {
+            gfn: Gfn::new(DEVICES),
+            mfn: frame(0),
+            frames: 1,
+            reserved: true,
+        });
+        plan.reserved = vec![MfnRange::between(frame(1), frame(2))];
+    })
+    .unwrap();
+    let control = &board.system.domains()[0];
+    let expected = [
+        (Owner::Domain(DomainIndex(0)), Access::Ram),
+        (Owner::DeviceMemory(DomainIndex(0)), Access::RamData),
+        (Owner::Device(DomainIndex(0)), Access::Device),
+    ];
+    for (mfn, expected) in (0..).map(frame).zip(expected) {
+        let owner = board.system.ownership().find(mfn).unwrap().owner;
+        let mappings = control.machine().mappings();
+        let found = mappings.iter().find(|(_, mapping)| mapping.mfn == mfn);
+        assert_eq!((owner, found.unwrap().1.access), expected, "{mfn:?}");
+    }
+    board.check();
+}
+
 #[test]
 fn the_features_word_is_the_reference() {
     let board = Board::boot(&[

@@ -82,7 +82,8 @@ pub fn save_data() {
     unsafe { core::ptr::copy_nonoverlapping(data, saved, data_bytes()) };
 }
 
-/// Copies the image, as the boot loader brought it, to `target`.
+/// Copies the image, as relocated, before anything changed it, to `target`: `entry.s` relocates the
+/// copy from there.
 ///
 /// # Safety
 /// `target` is memory mapped at EL2 that nobody uses, at least as long as the image's file and apart

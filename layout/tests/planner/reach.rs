@@ -312,6 +312,34 @@ fn who_reaches_more_leaves_the_rest_what_that_reaches() {
 }
 
 #[test]
+fn what_comes_to_be_scarce_later_is_kept_from_others_too() {
+    let mut host = virt(GIB, 4);
+    host.ram.push(RamBank {
+        node: None,
+        range: bytes(34 * GIB, 2 * GIB),
+        origin: Origin(1),
+    });
+    let low = bytes(GIB, GIB).frames_inside();
+    host.devices[2].dma = Dma::Possible { mask: 0x4fff_ffff };
+    let rest = domain("control", MemoryRequest::Rest, 0, true);
+    // The first for whom what the rest reaches is held back.
+    let mut first = domain("first", MemoryRequest::Size(100 * MIB), 1, false);
+    first.memory_below = Some((1792 * MIB).into());
+    let mut bouncing = narrow_driver("bouncing", 1200 * MIB, PCIE);
+    bouncing.devices[0].dma_mask = Some(u64::from(u32::MAX));
+    // It would fit best beside what the rest reaches.
+    let mut other = domain("other", MemoryRequest::Size(500 * MIB), 2, false);
+    other.direct_map = Some(true.into());
+    let found = outcome(&host, &system(vec![rest, first, bouncing, other]));
+    assert_eq!(codes(&found), ["dma-mask"]);
+    let banks = &found.plan.domain("other").unwrap().banks;
+    assert!(
+        banks.iter().all(|bank| !bank.machine().overlaps(&low)),
+        "{banks:?}"
+    );
+}
+
+#[test]
 fn who_cannot_be_reached_is_told_where_it_could() {
     let host = high_and_low();
     let mut guest = driver(256 * MIB, u64::from(u32::MAX));

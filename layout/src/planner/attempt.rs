@@ -153,16 +153,20 @@ fn below(want: &Want<'_>) -> [MfnRange; 1] {
 }
 
 /// Where a domain would rather have its RAM, the best first. What those who take the rest reach is
-/// left to them by whoever reaches more.
+/// left to them by whoever reaches more, on another node if it must.
 fn preferences(want: &Want<'_>, rests: Option<&[MfnRange]>) -> Vec<Rc<[MfnRange]>> {
     let Some(reach) = &want.reach else {
         return want.nodes.clone();
     };
     let nodes = want.nodes.iter();
-    let mut preferences: Vec<Rc<[MfnRange]>> = nodes
-        .map(|node| sets::intersect(reach, node).into())
-        .collect();
-    preferences.extend(rests.map(|rests| sets::subtract(reach, rests).into()));
+    let nodes = nodes.map(|node| sets::intersect(reach, node));
+    let mut preferences: Vec<Rc<[MfnRange]>> = Vec::new();
+    if let Some(rests) = rests {
+        let beside = |all: &[MfnRange]| sets::subtract(all, rests).into();
+        preferences.extend(nodes.clone().map(|node| beside(&node)));
+        preferences.push(beside(reach));
+    }
+    preferences.extend(nodes.map(Rc::from));
     preferences.push(Rc::clone(reach));
     preferences
 }

@@ -310,6 +310,9 @@ impl System {
         inputs.extend(args.modules.iter().map(|module| module.path().to_owned()));
         inputs.extend_from_slice(&self.included);
         inputs.extend(self.hypervisor.iter().map(|image| image.path.clone()));
+        if let Loader::Qemu(machine) = &self.loader {
+            inputs.extend(machine.files());
+        }
         if let Basis::Files(loaded) = &self.basis
             && let Some(host) = &loaded.manifest().host
             && let HostSource::Description(path) = &host.source

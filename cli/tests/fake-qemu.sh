@@ -12,7 +12,8 @@ drive=
 while [ $# -gt 0 ]; do
     case "$1" in
         --version) echo "QEMU emulator version 0 (fake)"; exit 0 ;;
-        -dtb) tree="$2"; shift ;;
+        -dtb|--dtb) tree="$2"; shift ;;
+        dtb=*) tree="${1#dtb=}" ;;
         -initrd) container="$2"; shift ;;
         -kernel) kernel="$2"; shift ;;
         -drive) drive="$2"; shift ;;

@@ -250,6 +250,59 @@ fn what_it_is_made_from_is_not_written_over() {
 }
 
 #[test]
+fn what_an_argument_for_qemu_names_is_not_written_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let manifest = for_qemu(folder.path());
+    let text = std::fs::read_to_string(&manifest).unwrap();
+    let tree = folder.path().join("host.dtb");
+    std::fs::copy(format!("{TESTS}/hosts/virt-2g.dtb"), &tree).unwrap();
+    let before = std::fs::read(&tree).unwrap();
+    for (machine, named) in [
+        ("virt", r#""-dtb", "host.dtb""#),
+        ("virt", r#""-device", "loader,file=host.dtb""#),
+        ("virt,dtb=host.dtb", ""),
+    ] {
+        let text = text.replace("\"virt\"", &format!("\"{machine}\""));
+        let text = text.replace("\"-device\", \"edu,x='y'\"", named);
+        std::fs::write(&manifest, text).unwrap();
+        for arguments in [
+            ["image", "m.toml", "-o", "."],
+            ["plan", "m.toml", "-o", "host.dtb"],
+        ] {
+            let done = terrane(&arguments, folder.path()).output().unwrap();
+            let said = String::from_utf8_lossy(&done.stderr).into_owned();
+            assert_eq!(done.status.code(), Some(2), "{named}: {said}");
+            assert!(said.contains("error[cannot-write]"), "{said}");
+            assert!(before == std::fs::read(&tree).unwrap(), "{named}");
+        }
+    }
+}
+
+#[test]
+fn a_tree_that_an_argument_names_is_asked_for_anew_when_it_changes() {
+    let folder = tempfile::tempdir().unwrap();
+    let manifest = for_qemu(folder.path());
+    let text = std::fs::read_to_string(&manifest).unwrap();
+    for named in [
+        r#""-dtb", "host.dtb""#,
+        r#""--dtb", "host.dtb""#,
+        r#""-machine", "dtb=host.dtb""#,
+    ] {
+        let text = text.replace("\"-device\", \"edu,x='y'\"", named);
+        std::fs::write(&manifest, text).unwrap();
+        let plan = |tree: &str| {
+            let tree = format!("{TESTS}/hosts/{tree}.dtb");
+            std::fs::copy(tree, folder.path().join("host.dtb")).unwrap();
+            let arguments = ["plan", "m.toml", "--format", "json"];
+            let done = terrane(&arguments, folder.path()).output().unwrap();
+            assert_eq!(done.status.code(), Some(0), "{done:?}");
+            done.stdout
+        };
+        assert!(plan("virt-2g") != plan("virt-numa-1g"), "{named}");
+    }
+}
+
+#[test]
 fn the_hypervisor_and_the_files_of_a_tree_are_not_written_over() {
     let folder = tempfile::tempdir().unwrap();
     let copy = |file: &str, name: &str| {

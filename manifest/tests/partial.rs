@@ -112,6 +112,13 @@ fn a_node_with_a_path_is_a_device_of_the_domain() {
     // Named twice is wanted once.
     let both = read(bytes, Some("/pl061@9030000"));
     assert_eq!(both.request.domains[0].devices.len(), 1);
+    let twice = partial(|nodes| {
+        nodes.node("one", |node| gpio(node, &GPIO));
+        nodes.node("two", |node| gpio(node, &GPIO));
+    });
+    let twice = read(twice, None);
+    assert_eq!(twice.problems, []);
+    assert_eq!(twice.request.domains[0].devices.len(), 1);
 }
 
 #[test]
@@ -182,6 +189,12 @@ fn interrupts_must_be_the_devices_own() {
         node.cells("interrupts", &[0, 8, 4]);
     });
     let expected = "interrupts = <0x0 0x7 0x4>;".to_owned();
+    assert_eq!(told, [(Code::DeviceMismatch, expected.clone())]);
+    let told = wrong(|node| {
+        gpio(node, &GPIO);
+        node.cells("interrupts-extended", &[1, 0, 8, 4]);
+    });
+    let expected = format!("{expected} in place of interrupts-extended");
     assert_eq!(told, [(Code::DeviceMismatch, expected)]);
     // Of another controller than the guest's.
     let other = wrong(|node| {
@@ -190,6 +203,40 @@ fn interrupts_must_be_the_devices_own() {
         node.cells("interrupts", &[0, 8, 4]);
     });
     assert_eq!(other, []);
+}
+
+/// A partial tree of this many devices, whose interrupts each go through a map of this many entries, which the last is for.
+fn mapped(devices: u32, entries: u32) -> Vec<u8> {
+    let map: Vec<u32> = (1..=entries).flat_map(|line| [line, 1, 0, 8, 4]).collect();
+    partial(|nodes| {
+        nodes.node("nexus", |node| {
+            node.cells("#interrupt-cells", &[1]);
+            node.cells("#address-cells", &[0]);
+            node.cells("phandle", &[2]);
+            node.cells("interrupt-map", &map);
+        });
+        for device in 0..devices {
+            nodes.node(&format!("gpio@{device}"), |node| {
+                gpio(node, &GPIO);
+                node.cells("interrupt-parent", &[2]);
+                node.cells("interrupts", &[entries]);
+            });
+        }
+    })
+}
+
+#[test]
+fn interrupts_are_walked_so_far_in_a_whole_tree_and_that_is_said() {
+    let codes = |devices| {
+        let problems = read(mapped(devices, 2000), None).problems;
+        let codes = problems.iter().map(|it| it.code);
+        codes.collect::<Vec<_>>()
+    };
+    assert_eq!(codes(4), [Code::DeviceMismatch; 4]);
+    // 2¹⁸ steps are 131 devices'.
+    let codes = codes(200);
+    assert_eq!(codes.len(), 132);
+    assert_eq!(codes.last(), Some(&Code::TreeInvalid));
 }
 
 /// A host whose device has an interrupt behind Qualcomm's PDC, and one at a bus with a map.

@@ -14,10 +14,10 @@ pub fn qemu(program: &str, machine: &[OsString], files: &[OsString]) -> String {
         "\
 #!/bin/sh
 # Boots this directory in QEMU. More arguments are handed on; files that arguments name are looked for where this is
-# called, as `terrane run` does.
+# called, as `terrane run` does; in this directory, if a comma or a blank is in its name.
 set -e
 here=$(CDPATH= cd -- \"$(dirname -- \"$0\")\" && pwd)
-# In such a name a comma or a blank means something else to QEMU.
+# They mean something else to QEMU.
 case $here in *[,\\ ]*) cd -- \"$here\"; here=. ;; esac
 ",
     );

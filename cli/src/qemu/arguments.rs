@@ -3,6 +3,7 @@
 //! What the manifest says is left as it is: a word is added only if the manifest doesn't say it.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use manifest::toml::QemuSpec;
 
@@ -54,6 +55,20 @@ fn names_accelerator(machine: &QemuSpec, more: &[String]) -> bool {
         _ => false,
     });
     is_said(&machine.machine) || options.any(|is_said| is_said)
+}
+
+/// What may be the file of an argument: the whole of it, and the values of its list of options. QEMU looks for it where
+/// the command was called, as this does.
+pub fn files(argument: &str) -> Vec<PathBuf> {
+    // In a list a comma of a value's is written twice.
+    let list = argument.replace(",,", "\0");
+    let values = list.split(',').filter_map(|part| part.split_once('='));
+    let values = values.map(|(_, value)| value.replace('\0', ","));
+    let whole = argument.to_owned();
+    std::iter::once(whole)
+        .chain(values)
+        .map(PathBuf::from)
+        .collect()
 }
 
 fn memory(bytes: u64) -> String {
@@ -199,6 +214,14 @@ mod tests {
             "EPYC,-npt,check=on,+svm,-monitor"
         );
         assert!(cpu_option(pc, "EPYC").contains(",+invtsc,x-force-features=on,+svm"));
+    }
+
+    #[test]
+    fn an_argument_names_files_whole_and_by_its_options() {
+        let paths = |words: &[&str]| words.iter().map(PathBuf::from).collect::<Vec<_>>();
+        assert_eq!(files("a,b.dtb"), paths(&["a,b.dtb"]));
+        let list = "virt,dtb=a,,b=c.dtb,gic-version=3";
+        assert_eq!(files(list), paths(&[list, "a,b=c.dtb", "3"]));
     }
 
     #[test]

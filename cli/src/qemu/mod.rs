@@ -156,6 +156,14 @@ impl Machine {
         &self.more
     }
 
+    /// The files that the manifest and the user's arguments may name for QEMU; some of them are none.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let said = self.spec.args.iter().chain(&self.more);
+        let said = said.chain([&self.spec.machine]);
+        said.flat_map(|argument| arguments::files(argument))
+            .collect()
+    }
+
     fn arguments_with(&self, option: &str) -> Vec<OsString> {
         arguments::machine(self.arch, &self.spec, &self.more, option)
     }

@@ -7,6 +7,7 @@
 use std::path::Path;
 use std::{env, fs, io};
 
+use manifest::files;
 use manifest::tree::blob::Tree;
 
 use super::arguments::is_of_family;
@@ -56,10 +57,9 @@ impl Machine {
     fn tree_name(&self, input: &[u8]) -> String {
         let arguments = self.arguments();
         // The machine's own tree is then what the user's file says.
-        let trees = arguments.windows(2).filter(|two| two[0] == "-dtb");
-        let trees: Vec<Vec<u8>> = trees
-            .map(|two| fs::read(&two[1]).unwrap_or_default())
-            .collect();
+        let files = self.files().into_iter();
+        let files = files.filter_map(|path| files::read(&path, files::MAX_TEXT).ok());
+        let trees: Vec<Vec<u8>> = files.filter(|bytes| is_tree(bytes)).collect();
         let arguments = arguments.iter().map(|word| word.as_encoded_bytes());
         let program = self.qemu.identity.as_bytes();
         let parts = [program, input].into_iter().chain(arguments);

@@ -43,7 +43,7 @@ impl<'a> Boot<'a> {
     pub fn new(manifest: &'a Manifest) -> Self {
         Self {
             manifest,
-            limit: Duration::from_secs(300),
+            limit: Duration::from_secs(600),
             no_check: false,
             qemu: &[],
             enough: None,

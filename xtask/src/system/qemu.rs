@@ -15,7 +15,7 @@ use crate::manifest::Manifest;
 use crate::run;
 
 /// After this much time the machine is hung.
-const LIMIT: Duration = Duration::from_secs(300);
+const LIMIT: Duration = Duration::from_secs(600);
 
 /// Boots the machine of `manifest` with what `boot` adds until it is off; gives what came over its serial line, which is
 /// kept in `folder` under `name`.

@@ -44,9 +44,14 @@ struct Passed<'a> {
     /// The tree's module, and the name of the domain that has it.
     module: &'a ModuleRequest,
     domain: &'a str,
-    /// The controller that its interrupts are of, which is the guest's.
-    gic: Option<Node<'a, 'a>>,
     host: &'a Host<'a, 'a>,
+}
+
+/// The ways of the interrupts of a partial tree and of the host's, which are walked so far for all nodes together. `None` for
+/// one without a controller that is known.
+struct Walked<'a> {
+    guest: Option<Ways<'a, 'a>>,
+    host: Option<Ways<'a, 'a>>,
 }
 
 /// An entry of `xen,reg`.
@@ -108,21 +113,30 @@ impl Reader<'_, '_> {
         domain: &mut DomainRequest,
     ) {
         let name = domain.name.value.clone();
-        let named: Vec<String> = domain.devices.iter().map(|it| it.path.clone()).collect();
         let top = |name: &str| tree.root().children().find(|node| node.name() == name);
-        let (gic, passthrough) = (top("gic"), top("passthrough"));
+        let Some(passthrough) = top("passthrough") else {
+            return;
+        };
+        let controlled = |gic: Node<'_, '_>| Lines {
+            node: gic.index(),
+            numbering: Numbering::Gic,
+        };
+        let mut walked = Walked {
+            guest: top("gic").map(controlled).map(Ways::new),
+            host: host.gic.map(Ways::new),
+        };
+        let passed = |node| Passed {
+            node,
+            module,
+            domain: &name,
+            host,
+        };
         let (mut has_forced, mut all_forced) = (false, true);
         for node in tree.nodes() {
-            if !passthrough.is_some_and(|above| above.contains(node)) {
+            if !passthrough.contains(node) {
                 continue;
             }
-            let at = Passed {
-                node,
-                module,
-                domain: &name,
-                gic,
-                host,
-            };
+            let at = passed(node);
             let Some(path) = self.named_device(&at) else {
                 continue;
             };
@@ -133,15 +147,21 @@ impl Reader<'_, '_> {
             all_forced &= forced || device.is_some_and(|device| device.dma == Dma::None);
             let origin = self.in_partial(&at, PATH);
             if let Some(device) = device {
-                self.compare(&at, device);
+                self.compare(&at, device, &mut walked);
             }
-            if !named.contains(&path) {
+            if !domain.devices.iter().any(|device| device.path == path) {
                 domain.devices.push(DeviceRequest {
                     path,
                     dma_mask: None,
                     origin,
                 });
             }
+        }
+        if walked.is_cut() {
+            let what = "the ways of its interrupts";
+            let why = "they take more steps, through maps and controllers, than any machine's: they aren't known";
+            let help = "let interrupt-parent name /gic: a guest needs no other way";
+            self.wrong_partial(&passed(passthrough), "", Code::TreeInvalid, what, why, help);
         }
         domain.allow_dma_without_iommu |= has_forced && all_forced;
     }
@@ -196,7 +216,7 @@ impl Reader<'_, '_> {
     }
 
     /// Compares what a node says of a device with what the host's tree does.
-    fn compare(&mut self, at: &Passed<'_>, device: &HostDevice) {
+    fn compare<'a>(&mut self, at: &Passed<'a>, device: &HostDevice, walked: &mut Walked<'a>) {
         let node = at.node;
         let help = xen_reg(node, device);
         match mapped(node) {
@@ -218,7 +238,7 @@ impl Reader<'_, '_> {
             let help = reg(node, "reg", device);
             self.mismatch(at, "reg", device, &what, why, &help);
         }
-        self.compare_interrupts(at, device);
+        self.compare_interrupts(at, device, walked);
     }
 
     fn compare_entry(&mut self, at: &Passed<'_>, device: &HostDevice, entry: &Mapped, help: &str) {
@@ -239,14 +259,17 @@ impl Reader<'_, '_> {
         }
     }
 
-    fn compare_interrupts(&mut self, at: &Passed<'_>, device: &HostDevice) {
+    fn compare_interrupts<'a>(
+        &mut self,
+        at: &Passed<'a>,
+        device: &HostDevice,
+        walked: &mut Walked<'a>,
+    ) {
         let node = at.node;
-        let Some(gic) = at.gic else { return };
-        let lines = Lines {
-            node: gic.index(),
-            numbering: Numbering::Gic,
+        let Some(ways) = &mut walked.guest else {
+            return;
         };
-        let interrupts = Ways::new(lines).shared(node);
+        let interrupts = ways.shared(node);
         let astray = interrupts
             .iter()
             .find(|number| !device.interrupts.contains(number));
@@ -257,8 +280,10 @@ impl Reader<'_, '_> {
         };
         let what = format!("{}, interrupt {number}", node.name());
         let why = "the device has no such interrupt: the guest would wait for it in vain";
-        let help = match at.host.specifiers(device) {
-            Some(cells) => format!("interrupts = <{cells}>;"),
+        let cells = walked.specifiers(at.host, device);
+        let help = match cells {
+            Some(cells) if name == "interrupts" => format!("interrupts = <{cells}>;"),
+            Some(cells) => format!("interrupts = <{cells}>; in place of {name}"),
             None => format!("leave {name} out"),
         };
         self.mismatch(at, name, device, &what, why, &help);
@@ -330,11 +355,19 @@ impl<'r, 'h> Host<'r, 'h> {
     fn device(&self, path: &str) -> Option<&HostDevice> {
         self.devices.iter().find(|device| device.path == path)
     }
+}
+
+impl<'a> Walked<'a> {
+    /// Whether one of the trees has more to walk than any machine's.
+    fn is_cut(&self) -> bool {
+        let both = [&self.guest, &self.host];
+        both.into_iter().flatten().any(Ways::is_cut)
+    }
 
     /// What `interrupts` of a device has to be below the guest's interrupt controller; `None` if there are none.
-    fn specifiers(&self, device: &HostDevice) -> Option<String> {
-        let node = self.tree.find(&device.path)?;
-        let lines = Ways::new(self.gic?).all(node).lines.into_iter();
+    fn specifiers(&mut self, host: &'a Host<'a, 'a>, device: &HostDevice) -> Option<String> {
+        let node = host.tree.find(&device.path)?;
+        let lines = self.host.as_mut()?.all(node).lines.into_iter();
         let own = lines.filter(|line| device.interrupts.contains(&line.number));
         let cells = own.filter_map(host::specifier).flatten();
         let words: Vec<String> = cells.map(|cell| format!("{cell:#x}")).collect();

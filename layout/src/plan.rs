@@ -266,7 +266,8 @@ pub struct Bank {
     pub mfn: Mfn,
     /// The number of frames.
     pub frames: u64,
-    /// Whether the host's tree reserves it: the hardware domain's kernel uses it for that alone.
+    /// Whether the host's tree reserves it: the hardware domain's kernel uses it for what its node
+    /// says, and, if that has `reusable`, lends it out as long as it isn't needed for that.
     /// Nothing lies there when the domain starts, and its content, such as a crash log, stays.
     pub reserved: bool,
 }

@@ -38,7 +38,9 @@ pub(crate) fn owned(
     let kept = kept_for_rests(task.wants, &all, rests);
     let mut free = FreeList::new(&sets::subtract(&all, &kept));
     let mut scarce = Scarce(rests.into_iter().collect());
-    let mut held: Option<Vec<MfnRange>> = None;
+    let mut held: Vec<MfnRange> = Vec::new();
+    // So many reaches were cut out for `held`.
+    let mut cut = 0;
     let mut bouncing: Vec<(usize, bool)> = Vec::new();
     let mut again: Vec<(usize, bool)> = Vec::new();
     for (turn, &at) in (0..).zip(order) {
@@ -50,11 +52,13 @@ pub(crate) fn owned(
         };
         free.raise(limit);
         // Those with a lower limit came before.
-        if held.is_none() && want.reach.is_none() && scarce.end().is_some_and(|end| end < limit) {
+        let grown = scarce.0.len() > cut;
+        if grown && want.reach.is_none() && scarce.end().is_some_and(|end| end < limit) {
             let available: Vec<MfnRange> = free.extents().collect();
-            let pieces = sets::intersect(&available, &scarce.frames());
+            let pieces = sets::intersect(&available, &scarce.frames(cut));
+            cut = scarce.0.len();
             pieces.iter().for_each(|piece| free.cut(*piece));
-            held = Some(pieces);
+            held.extend(pieces);
         }
         // Boot loaders put modules low: they stay where they are if others come from above.
         // Below a limit the upper end would cut through an extent that goes on.
@@ -86,9 +90,7 @@ pub(crate) fn owned(
         }
     }
     free.raise(Mfn::MAX);
-    held.into_iter()
-        .flatten()
-        .for_each(|piece| free.give(piece));
+    held.into_iter().for_each(|piece| free.give(piece));
     // Something for each who bounces, then all for those who must have it here, then the more the
     // better.
     let aside = bouncing.iter().map(|(at, _)| {
@@ -101,7 +103,7 @@ pub(crate) fn owned(
         let want = &task.wants[at];
         owned[at] = anyhow(&mut free, want, high, Some(&below(want)));
     }
-    let scarce = scarce.frames();
+    let scarce = scarce.frames(0);
     for ((at, high), aside) in bouncing.into_iter().zip(aside) {
         aside.into_iter().for_each(|piece| free.give(piece));
         owned[at] = in_part(&mut free, &task.wants[at], high, &scarce);
@@ -139,8 +141,10 @@ impl<'a> Scarce<'a> {
         ends.map(MfnRange::end).max()
     }
 
-    fn frames(&self) -> Vec<MfnRange> {
-        sets::normalise(self.0.concat())
+    /// All of it, without the first so many reaches.
+    fn frames(&self, skip: usize) -> Vec<MfnRange> {
+        let left = self.0.get(skip..).unwrap_or_default();
+        sets::normalise(left.concat())
     }
 }
 
@@ -149,16 +153,20 @@ fn below(want: &Want<'_>) -> [MfnRange; 1] {
 }
 
 /// Where a domain would rather have its RAM, the best first. What those who take the rest reach is
-/// left to them by whoever reaches more.
+/// left to them by whoever reaches more, on another node if it must.
 fn preferences(want: &Want<'_>, rests: Option<&[MfnRange]>) -> Vec<Rc<[MfnRange]>> {
     let Some(reach) = &want.reach else {
         return want.nodes.clone();
     };
     let nodes = want.nodes.iter();
-    let mut preferences: Vec<Rc<[MfnRange]>> = nodes
-        .map(|node| sets::intersect(reach, node).into())
-        .collect();
-    preferences.extend(rests.map(|rests| sets::subtract(reach, rests).into()));
+    let nodes = nodes.map(|node| sets::intersect(reach, node));
+    let mut preferences: Vec<Rc<[MfnRange]>> = Vec::new();
+    if let Some(rests) = rests {
+        let beside = |all: &[MfnRange]| sets::subtract(all, rests).into();
+        preferences.extend(nodes.clone().map(|node| beside(&node)));
+        preferences.push(beside(reach));
+    }
+    preferences.extend(nodes.map(Rc::from));
     preferences.push(Rc::clone(reach));
     preferences
 }

@@ -180,7 +180,8 @@ pub(crate) fn check_reach(
         return;
     }
     let domain = &request.domains[plan.index];
-    // A driver's buffers don't come from what is reserved.
+    // What is reserved doesn't count: a driver's buffers come from it only if it is a pool for them
+    // (`shared-dma-pool`, `restricted-dma-pool`), and which region is one isn't known here.
     let own = plan.banks.iter().filter(|bank| !bank.reserved);
     let own = sets::normalise(own.map(Bank::machine).collect());
     let mut stranded: Vec<&HostDevice> = Vec::new();

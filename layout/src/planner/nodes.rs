@@ -131,7 +131,7 @@ impl Nodes {
         }
     }
 
-    /// Where most of some banks are.
+    /// Where most of some banks are; `None` if none of it is on a node.
     pub(crate) fn near(&self, banks: &[Bank]) -> Option<Near> {
         self.0.first()?;
         let machine = sets::normalise(banks.iter().map(Bank::machine).collect());
@@ -139,6 +139,7 @@ impl Nodes {
             let part = sets::intersect(&node.ram, &machine);
             (sets::total(&part), node.id)
         });
+        let parts = parts.filter(|(most, _)| *most > 0);
         let (most, node) = parts.max_by_key(|(most, id)| (*most, !*id))?;
         Some(Near {
             node,

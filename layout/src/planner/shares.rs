@@ -242,9 +242,7 @@ pub(crate) fn check(
             check.own_pages(index, wanted, device, report);
         }
     }
-    for device in 0..host.devices.len() {
-        check.controller(device, report);
-    }
+    check.controllers(report);
     if let Some(console) = console {
         for tie in [Tie::Page, Tie::Interrupt] {
             check.console(console, tie, report);
@@ -383,43 +381,85 @@ impl Check<'_> {
         report.error(Tie::Page.code(), &[index], sides, why, help);
     }
 
-    /// A device against the controller that its interrupt goes through. What isn't among the devices
-    /// is the hardware domain's.
-    fn controller(&self, device: usize, report: &mut Report) {
-        let own = &self.ties.host.devices[device];
-        let (Some(controller), Some(owner)) = (&own.other_controller, self.owners[device]) else {
-            return;
-        };
-        let at = self.paths.get(controller.as_str()).copied();
-        let domain = &self.request.domains[owner];
-        let is_its = match at {
-            Some(at) => self.owners[at] == Some(owner),
-            None => domain.identity().is_hardware(),
-        };
-        if is_its {
-            return;
+    /// Devices against the controllers that their interrupts go through, those of one owner behind
+    /// one controller together.
+    fn controllers(&self, report: &mut Report) {
+        let mut numbers: Paths<'_> = BTreeMap::new();
+        let mut lost: Vec<(usize, usize, usize)> = Vec::new();
+        for (device, own) in self.ties.host.devices.iter().enumerate() {
+            let (Some(controller), Some(owner)) = (&own.other_controller, self.owners[device])
+            else {
+                continue;
+            };
+            if !self.has_controller(owner, controller) {
+                let next = numbers.len();
+                let number = *numbers.entry(controller).or_insert(next);
+                lost.push((number, owner, device));
+            }
         }
-        let mut named = domain.devices.iter();
-        let named = named.find(|named| named.path == own.path);
-        let first = named.map_or_else(
-            || self.holder_side(device),
-            |named| self.wanted_side(owner, named),
-        );
-        let (other, help) = match at {
+        sort_by_key(&mut lost, |(number, owner, device)| {
+            [*number, *owner, *device].map(|at| u64::try_from(at).unwrap_or(u64::MAX))
+        });
+        for together in lost.chunk_by(|one, other| (one.0, one.1) == (other.0, other.1)) {
+            self.controller(together, report);
+        }
+    }
+
+    /// What isn't among the devices is the hardware domain's.
+    fn has_controller(&self, owner: usize, controller: &str) -> bool {
+        match self.paths.get(controller) {
+            Some(at) => self.owners[*at] == Some(owner),
+            None => self.request.domains[owner].identity().is_hardware(),
+        }
+    }
+
+    /// Devices of one owner, whose controller is another's.
+    fn controller(&self, lost: &[(usize, usize, usize)], report: &mut Report) {
+        let devices = &self.ties.host.devices;
+        let Some((_, owner, first)) = lost.first() else {
+            return;
+        };
+        let Some(controller) = &devices[*first].other_controller else {
+            return;
+        };
+        let named = &self.request.domains[*owner].devices;
+        let sides = lost.iter().take(MOST_NAMED).map(|(_, _, device)| {
+            let mut named = named.iter();
+            let named = named.find(|named| named.path == devices[*device].path);
+            named.map_or_else(
+                || self.holder_side(*device),
+                |named| self.wanted_side(*owner, named),
+            )
+        });
+        let mut sides: Vec<Side> = sides.collect();
+        let (them, why) = match lost.len() {
+            1 => (
+                devices[*first].path.as_str(),
+                String::from(
+                    "an interrupt of the device goes through a controller with numbers of its own, which \
+                     its domain hasn't: it doesn't arrive",
+                ),
+            ),
+            count => (
+                "all of them",
+                format!(
+                    "interrupts of {count} devices go through a controller with numbers of its own, which \
+                     their domain hasn't: they don't arrive"
+                ),
+            ),
+        };
+        let (other, help) = match self.paths.get(controller.as_str()) {
             Some(at) => (
-                self.holder_side(at),
-                format!("give {} and {controller} to one domain", own.path),
+                self.holder_side(*at),
+                format!("give {them} and {controller} to one domain"),
             ),
             None => (
                 host_side(format!("the controller {controller}"), Origin::NONE),
-                format!("leave {} out of devices", own.path),
+                format!("leave {them} out of devices"),
             ),
         };
-        let why = String::from(
-            "an interrupt of the device goes through a controller with numbers of its own, which its \
-             domain hasn't: it doesn't arrive",
-        );
-        report.warning(Code::DeviceInterruptLost, vec![first, other], why, help);
+        sides.push(other);
+        report.warning(Code::DeviceInterruptLost, sides, why, help);
     }
 
     /// The console against the devices that nobody names: the hardware domain has those, and keeps

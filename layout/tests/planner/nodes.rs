@@ -90,6 +90,25 @@ fn the_named_memorys_node_gives_the_cpus() {
 }
 
 #[test]
+fn memory_of_no_node_gives_no_cpus() {
+    let mut host = two_nodes();
+    host.ram.push(RamBank {
+        node: None,
+        range: bytes(8 * GIB, GIB),
+        origin: Origin(1),
+    });
+    let mut without = guest("without", 0, 1);
+    without.memory.value = MemoryRequest::SumOfStatic;
+    without.static_mem = vec![fixed(8 * GIB, 256 * MIB)];
+    let mut with = guest("with", 0, 4);
+    with.memory.value = MemoryRequest::SumOfStatic;
+    with.static_mem = vec![fixed(GIB + 256 * MIB, 256 * MIB), fixed(4 * GIB, 64 * MIB)];
+    // The node's are for who has some of its RAM there.
+    let outcome = planned(&host, &system(vec![without, with]));
+    assert_eq!(outcome.plan.domains[1].cpus, [0, 1, 2, 3]);
+}
+
+#[test]
 fn what_fits_on_no_node_is_planned_all_the_same() {
     let host = two_nodes();
     let outcome = planned(&host, &system(vec![guest("a", 3 * GIB, 5)]));

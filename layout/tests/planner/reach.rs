@@ -312,6 +312,61 @@ fn who_reaches_more_leaves_the_rest_what_that_reaches() {
 }
 
 #[test]
+fn what_comes_to_be_scarce_later_is_kept_from_others_too() {
+    let mut host = virt(GIB, 4);
+    host.ram.push(RamBank {
+        node: None,
+        range: bytes(34 * GIB, 2 * GIB),
+        origin: Origin(1),
+    });
+    let low = bytes(GIB, GIB).frames_inside();
+    host.devices[2].dma = Dma::Possible { mask: 0x4fff_ffff };
+    let rest = domain("control", MemoryRequest::Rest, 0, true);
+    // The first for whom what the rest reaches is held back.
+    let mut first = domain("first", MemoryRequest::Size(100 * MIB), 1, false);
+    first.memory_below = Some((1792 * MIB).into());
+    let mut bouncing = narrow_driver("bouncing", 1200 * MIB, PCIE);
+    bouncing.devices[0].dma_mask = Some(u64::from(u32::MAX));
+    // It would fit best beside what the rest reaches.
+    let mut other = domain("other", MemoryRequest::Size(500 * MIB), 2, false);
+    other.direct_map = Some(true.into());
+    let found = outcome(&host, &system(vec![rest, first, bouncing, other]));
+    assert_eq!(codes(&found), ["dma-mask"]);
+    let banks = &found.plan.domain("other").unwrap().banks;
+    assert!(
+        banks.iter().all(|bank| !bank.machine().overlaps(&low)),
+        "{banks:?}"
+    );
+}
+
+#[test]
+fn the_rest_keeps_what_its_devices_reach_on_a_node_too() {
+    let mut host = virt(512 * MIB, 4);
+    host.ram[0].node = Some(0);
+    let beside = bytes(0x6010_0000, 511 * MIB);
+    for (node, range) in [(0, beside), (1, bytes(34 * GIB, 2 * GIB))] {
+        host.ram.push(RamBank {
+            node: Some(node),
+            range,
+            origin: Origin(1),
+        });
+    }
+    host.devices[2].dma = Dma::Possible { mask: 0x5fff_ffff };
+    let rest = domain("control", MemoryRequest::Rest, 0, true);
+    // It fits best into what the rest reaches, and into the node beside that, too.
+    let mut wide = narrow_driver("wide", 400 * MIB, PCIE);
+    wide.devices[0].dma_mask = Some(35 * GIB - 1);
+    let found = outcome(&host, &system(vec![rest, wide]));
+    assert_eq!(codes(&found), [""; 0]);
+    let beside = beside.frames_inside();
+    let banks = &found.plan.domains[1].banks;
+    assert!(
+        banks.iter().all(|bank| beside.covers(&bank.machine())),
+        "{banks:?}"
+    );
+}
+
+#[test]
 fn who_cannot_be_reached_is_told_where_it_could() {
     let host = high_and_low();
     let mut guest = driver(256 * MIB, u64::from(u32::MAX));

@@ -539,3 +539,41 @@ fn an_interrupt_goes_with_the_controller_that_it_goes_through() {
     assert_eq!(found.sides[1].what, "the controller /icu");
     assert_eq!(codes(&plan(&host, &beside_control(gpio))), [""; 0]);
 }
+
+#[test]
+fn devices_behind_one_controller_are_one_warning_for_each_owner() {
+    let mut host = virt(2 * GIB, 3);
+    let gpio = "/pl061@9030000";
+    let path = |at: u64| format!("/dev@{at}");
+    for at in 0..60 {
+        host.devices.push(HostDevice {
+            path: path(at),
+            ranges: vec![bytes(0xb00_0000 + at * 0x1000, 0x1000)],
+            other_controller: Some(gpio.into()),
+            origin: Origin(200),
+            ..HostDevice::default()
+        });
+    }
+    let found = conflict(&host, &beside_control(gpio));
+    assert_eq!(found.code, Code::DeviceInterruptLost);
+    let whats: Vec<&str> = found.sides.iter().map(|it| it.what.as_str()).collect();
+    assert_eq!(whats.len(), 9, "{whats:?}");
+    assert!(whats[0].contains("/dev@0") && whats[8].contains(gpio));
+    assert!(
+        found.why.starts_with("interrupts of 60 devices"),
+        "{found:?}"
+    );
+    // One of them is another's.
+    let mut request = beside_control(gpio);
+    let mut other = domain("other", MemoryRequest::Size(128 * MIB), 2, false);
+    other.direct_map = Some(true.into());
+    other.devices = vec![DeviceRequest {
+        path: path(30),
+        dma_mask: None,
+        origin: Origin(83),
+    }];
+    request.domains.push(other);
+    let found = plan(&host, &request).conflicts;
+    let sides: Vec<usize> = found.iter().map(|it| it.sides.len()).collect();
+    assert_eq!(sides, [9, 2], "{found:?}");
+}

@@ -134,8 +134,12 @@ fn image(context: &Context, folder: &Path) -> Result<()> {
     }
     run::output(&mut command)?;
     let script = fs::read_to_string(packed.join("boot.cmd")).context("there is no boot.cmd")?;
-    let places = format!("booti {IMAGE:#x} {CONTAINER:#x}:${{filesize}} {TREE:#x}");
-    ensure!(script.contains(&places), "boot.cmd doesn't say `{places}`");
+    for line in [
+        format!(" {CONTAINER:#x} ${{prefix}}container.bin\n"),
+        format!("booti {IMAGE:#x} - {TREE:#x}\n"),
+    ] {
+        ensure!(script.contains(&line), "boot.cmd doesn't say `{line}`");
+    }
     let loader = folder.join("loader.bin");
     fs::write(&loader, boot_loader())?;
     let files = [
